@@ -1,0 +1,1 @@
+"""Reaching hosts: inside a namespace, on this machine, later over SSH."""

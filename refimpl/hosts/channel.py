@@ -1,0 +1,41 @@
+"""The host channel: the one way in which commands are run and files are read and written on a host."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Protocol
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """What a finished command gave: exit status, standard output and standard error as text."""
+
+    status: int
+    stdout: str
+    stderr: str
+
+
+class HostChannel(Protocol):
+    """Run, read and write on one host. Errors of the host are OSError; a timeout is TimeoutError.
+
+    Paths are paths as the host sees them. `outer_pid` maps a pid of the host to the pid that the caller sees.
+    """
+
+    def run(
+        self, command: Sequence[str], *, timeout_s: float = 30.0, stdin: str | None = None
+    ) -> Completed:
+        """Run a command to its end (no shell) and return what it gave."""
+        ...
+
+    def read(self, path: str) -> bytes:
+        """Return the content of a file."""
+        ...
+
+    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
+        """Replace a file atomically."""
+        ...
+
+    def outer_pid(self, inner_pid: int) -> int | None:
+        """Return the pid by which the caller can signal or watch the process, or None when it is gone or remote."""
+        ...
