@@ -1,0 +1,1 @@
+"""Pre-migration checks: facts in, problems out, all at once."""

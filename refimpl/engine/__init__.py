@@ -1,0 +1,1 @@
+"""The engine: the table, the pure step, the seam, the conductor with its journal, and recovery."""

@@ -1,0 +1,91 @@
+"""The seam between the engine and whatever runs virtual machines. Backends import this; the engine imports no backend.
+
+A backend takes commands and reports facts. `submit` returns at once; what happens is told by events through the
+`post` function given at construction. Contract, proved for every backend by `tests/contract`:
+
+| command | answers, exactly one of unless said otherwise |
+| --- | --- |
+| OBSERVE | FACTS_SEEN, with the hosts of the whole group; free of side effects |
+| PREPARE | PREPARED; NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried); |
+|         | PREPARE_FAILED; NATIVE_REFUSAL. Stamps the source VM with the operation's id |
+| START_TRANSFER | TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far), |
+|         | PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; |
+|         | last and always CALL_RETURNED |
+| STEER_SWITCH | STEERED or NOT_STEERABLE |
+| REQUEST_CANCEL | CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes |
+|         | PREPARE answer PREPARE_FAILED and START_TRANSFER answer CALL_RETURNED(ok=False) without any transfer |
+| LOOK_FOR_BINDING | strict hand-over only: BINDING_SEEN whenever what is seen changes, until it was seen bound or denied |
+| ALLOW_RUN | strict hand-over only: DESTINATION_RAN or RUN_REFUSED |
+| INSPECT | EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception |
+| ADOPT | follow a transfer that this process did not start: ADOPTED_MEMORY or ADOPTED_SWITCH (and DESTINATION_ARRIVED |
+|         | if so) when a native job runs, then as START_TRANSFER; no job on either side any more: CALL_RETURNED at once. |
+|         | Nothing (no event) when this process's own call is still under way: it will return |
+| SETTLE_SOURCE | the source's copy is the VM: remove a copy at the destination, wait until it is gone, then resume the |
+|         | source if the system below paused it. SETTLED or CANNOT_SETTLE |
+| SETTLE_DESTINATION | the destination's copy is the VM: remove the source's copy once the destination's was seen to run. |
+|         | SETTLED or CANNOT_SETTLE |
+| CLEAN_UP | remove what carries the operation's id on both hosts: CLEANED, or LEFT_BEHIND with what could not be removed |
+
+CLAIM, RELEASE, RECORD_COMMIT and ANSWER_TOO_LATE are carried out by the conductor with the group store and the journal;
+a backend never sees them. Every command is idempotent: given twice, the second finds things done.
+`DESTINATION_RAN` is reported once per operation, with the destination's own time of RESUME; ditto SOURCE_STOPPED.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Protocol
+
+from refimpl.model.events import Event
+from refimpl.model.facts import Facts, Scope
+from refimpl.model.request import Command, CommandKind, HandOver
+
+Post = Callable[[Event], None]
+
+OWN_COMMANDS = frozenset(
+    {CommandKind.CLAIM, CommandKind.RELEASE, CommandKind.RECORD_COMMIT, CommandKind.ANSWER_TOO_LATE}
+)
+"""Commands that the conductor carries out itself."""
+
+LOOKING = frozenset({CommandKind.OBSERVE, CommandKind.INSPECT, CommandKind.LOOK_FOR_BINDING, CommandKind.ADOPT})
+"""Commands that change nothing on a host: they need no journal entry before they are given."""
+
+
+@dataclass(frozen=True, slots=True)
+class Capabilities:
+    """What a backend can do and show; a contract test that needs what it cannot show is not applicable."""
+
+    hand_over: HandOver
+    shows_phases: bool
+    shows_passes: bool
+    shows_blackout: bool
+    steers_switch: bool
+    cancels: bool
+    adopts: bool
+    encrypts: bool
+
+
+class Backend(Protocol):
+    """What the engine drives. Thread-safe: `submit` is called from the conductor's thread only, `post` from any."""
+
+    @property
+    def name(self) -> str:
+        """Short name: `libvirt`, `simulated`, ..."""
+        ...
+
+    def capabilities(self) -> Capabilities:
+        """Return what this backend can do and show."""
+        ...
+
+    def observe(self, scope: Scope) -> Facts:
+        """Look at hosts now and return facts; free of side effects. A host that is down is a fact, not an error."""
+        ...
+
+    def submit(self, command: Command) -> None:
+        """Take a command and return at once; its answers come as events."""
+        ...
+
+    def close(self) -> None:
+        """End threads and connections; never ends a transfer that is under way."""
+        ...

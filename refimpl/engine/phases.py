@@ -1,0 +1,116 @@
+"""The table: `(phase, event kind) -> (next phase, commands)`. The whole behaviour of a migration by phase is in here.
+
+There are no guards: a number or a piece of evidence becomes a decision event in `refimpl.policy` first. What is not in
+the table changes nothing and is only recorded. Diagram, report and tests are made from `TABLE` (ADR 0001).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import NamedTuple
+
+from refimpl.model.events import Kind as K
+from refimpl.model.phase import ENDS
+from refimpl.model.phase import Phase as P
+from refimpl.model.request import CommandKind as C
+
+
+class Row(NamedTuple):
+    """Where an event leads and what is to be done then, in this order."""
+
+    phase: P
+    commands: tuple[C, ...] = ()
+
+
+_BEFORE_SWITCH: dict[tuple[P, K], Row] = {
+    (P.NEW, K.STARTED): Row(P.CHECK, (C.OBSERVE,)),
+    (P.NEW, K.CANCEL_WISHED): Row(P.CANCELLED),
+    (P.CHECK, K.CHECKS_PASSED): Row(P.SETUP, (C.CLAIM,)),
+    (P.CHECK, K.CHECKS_REFUSED): Row(P.REFUSED),
+    (P.CHECK, K.CANCEL_WISHED): Row(P.CANCELLED),
+    (P.CHECK, K.DEADLINE): Row(P.REFUSED),
+    (P.SETUP, K.CLAIMED): Row(P.SETUP, (C.PREPARE,)),
+    (P.SETUP, K.CLAIM_REFUSED): Row(P.REFUSED),
+    (P.SETUP, K.NEXT_NETWORK): Row(P.SETUP, (C.PREPARE,)),
+    (P.SETUP, K.PREPARED): Row(P.SETUP, (C.START_TRANSFER,)),
+    (P.SETUP, K.PREPARE_FAILED): Row(P.UNDOING, (C.SETTLE_SOURCE,)),
+    (P.SETUP, K.NO_NETWORK_LEFT): Row(P.UNDOING, (C.SETTLE_SOURCE,)),
+    (P.SETUP, K.NATIVE_REFUSAL): Row(P.UNDOING, (C.SETTLE_SOURCE,)),
+    (P.SETUP, K.MEMORY_SEEN): Row(P.MEMORY),
+    (P.SETUP, K.SWITCH_SEEN): Row(P.SWITCH),
+    (P.SETUP, K.DESTINATION_ARRIVED): Row(P.SWITCH, (C.LOOK_FOR_BINDING,)),
+    (P.SETUP, K.CANCEL_WISHED): Row(P.SETUP, (C.REQUEST_CANCEL,)),
+    (P.SETUP, K.CALL_RETURNED): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.SETUP, K.SOURCE_GONE): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.SETUP, K.DEADLINE): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.MEMORY, K.PASS_LIMIT_REACHED): Row(P.MEMORY, (C.STEER_SWITCH,)),
+    (P.MEMORY, K.SWITCH_SEEN): Row(P.SWITCH),
+    (P.MEMORY, K.DESTINATION_ARRIVED): Row(P.SWITCH, (C.LOOK_FOR_BINDING,)),
+    (P.MEMORY, K.CANCEL_WISHED): Row(P.MEMORY, (C.REQUEST_CANCEL,)),
+    (P.MEMORY, K.CALL_RETURNED): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.MEMORY, K.SOURCE_GONE): Row(P.RECONCILE, (C.INSPECT,)),
+}
+
+_FROM_SWITCH: dict[tuple[P, K], Row] = {
+    (P.SWITCH, K.DESTINATION_ARRIVED): Row(P.SWITCH, (C.LOOK_FOR_BINDING,)),
+    (P.SWITCH, K.SOURCE_BOUND): Row(P.COMMITTED, (C.RECORD_COMMIT, C.ALLOW_RUN)),
+    (P.SWITCH, K.CALL_RETURNED): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.SWITCH, K.SOURCE_GONE): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.SWITCH, K.DEADLINE): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.COMMITTED, K.DESTINATION_RAN): Row(P.COMMITTED, (C.ADOPT,)),
+    (P.COMMITTED, K.RUN_REFUSED): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.COMMITTED, K.CALL_RETURNED): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.COMMITTED, K.DEADLINE): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.RECONCILE, K.JOB_STILL_RUNS): Row(P.RECONCILE, (C.ADOPT,)),
+    (P.RECONCILE, K.ADOPTED_MEMORY): Row(P.MEMORY),
+    (P.RECONCILE, K.ADOPTED_SWITCH): Row(P.SWITCH),
+    (P.RECONCILE, K.CALL_RETURNED): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.RECONCILE, K.SOURCE_BOUND): Row(P.COMMITTED, (C.RECORD_COMMIT, C.ALLOW_RUN)),
+    (P.RECONCILE, K.SOURCE_OWNS): Row(P.UNDOING, (C.SETTLE_SOURCE,)),
+    (P.RECONCILE, K.GUEST_ENDED): Row(P.UNDOING, (C.SETTLE_SOURCE,)),
+    (P.RECONCILE, K.DESTINATION_OWNS): Row(P.CLEANUP, (C.SETTLE_DESTINATION,)),
+    (P.RECONCILE, K.BOTH_RAN): Row(P.SETTLING, (C.SETTLE_DESTINATION,)),
+    (P.RECONCILE, K.MEMORY_GONE): Row(P.SETTLING, (C.SETTLE_SOURCE,)),
+    (P.RECONCILE, K.UNKNOWN): Row(P.INDETERMINATE),
+    (P.RECONCILE, K.DEADLINE): Row(P.INDETERMINATE),
+    (P.UNDOING, K.SETTLED): Row(P.UNDOING, (C.CLEAN_UP,)),
+    (P.UNDOING, K.UNDONE_REFUSED): Row(P.REFUSED, (C.RELEASE,)),
+    (P.UNDOING, K.UNDONE_FAILED): Row(P.FAILED, (C.RELEASE,)),
+    (P.UNDOING, K.UNDONE_CANCELLED): Row(P.CANCELLED, (C.RELEASE,)),
+    (P.SETTLING, K.SETTLED): Row(P.SETTLING, (C.CLEAN_UP,)),
+    (P.SETTLING, K.SETTLED_LOST): Row(P.LOST, (C.RELEASE,)),
+    (P.SETTLING, K.SETTLED_DUAL_RUN): Row(P.DUAL_RUN, (C.RELEASE,)),
+    (P.CLEANUP, K.SETTLED): Row(P.CLEANUP, (C.CLEAN_UP,)),
+    (P.CLEANUP, K.FINISHED): Row(P.COMPLETED, (C.RELEASE,)),
+    (P.CLEANUP, K.FINISHED_WITH_WARNINGS): Row(P.COMPLETED_WITH_WARNINGS, (C.RELEASE,)),
+}
+
+_AFTER_SWITCH = (P.SWITCH, P.COMMITTED, P.RECONCILE, P.UNDOING, P.SETTLING, P.CLEANUP)
+
+TABLE: Mapping[tuple[P, K], Row] = {
+    **_BEFORE_SWITCH,
+    **_FROM_SWITCH,
+    **{(phase, K.CANCEL_WISHED): Row(phase, (C.ANSWER_TOO_LATE,)) for phase in _AFTER_SWITCH},
+    **{(phase, K.CANNOT_SETTLE): Row(P.INDETERMINATE) for phase in (P.UNDOING, P.SETTLING, P.CLEANUP)},
+    **{(phase, K.DEADLINE): Row(P.INDETERMINATE) for phase in (P.UNDOING, P.SETTLING, P.CLEANUP)},
+    **{
+        (phase, K.RECOVER_WISHED): Row(P.RECONCILE, (C.INSPECT,))
+        for phase in P
+        if phase not in ENDS or phase is P.INDETERMINATE
+    },
+}
+
+DEADLINES_MS: Mapping[P, int] = {
+    P.CHECK: 60_000,
+    P.SETUP: 180_000,
+    P.SWITCH: 60_000,
+    P.COMMITTED: 60_000,
+    P.RECONCILE: 120_000,
+    P.UNDOING: 120_000,
+    P.SETTLING: 120_000,
+    P.CLEANUP: 120_000,
+}
+"""How long a phase may last before the clock says so; MEMORY is bounded by passes, not by time."""
+
+QUIET = frozenset({P.SWITCH})
+"""Phases in which nothing is flushed to disk but the commit record: the VM stands still (rule 6)."""

@@ -1,0 +1,154 @@
+"""Errors as data: every problem that a user can meet has a stable id, a text and a mend in `errors.toml`.
+
+A `Problem` is one finding with its measured values; a `RefimplError` carries one or more of them (rule 7).
+"""
+
+from __future__ import annotations
+
+import tomllib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from functools import cache
+from importlib.resources import files
+from typing import Any
+
+from refimpl.model.phase import ExitCode, Phase, Side
+
+Value = str | int | float | bool | None
+
+
+@dataclass(frozen=True, slots=True)
+class ErrorEntry:
+    """One entry of the error data: texts with `{placeholders}` that the values of a problem fill."""
+
+    id: str
+    text: str
+    why: str
+    mend: str
+    exit: ExitCode
+    hyperv: str
+
+
+@dataclass(frozen=True, slots=True)
+class Native:
+    """What the system below said: its error domain and code, and its own text."""
+
+    domain: str
+    code: int | str
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class Problem:
+    """One finding: id, where and when it was seen, measured values, and what the system below said."""
+
+    id: str
+    values: Mapping[str, Value] = field(default_factory=dict)
+    phase: Phase | None = None
+    side: Side | None = None
+    host: str | None = None
+    native: Native | None = None
+
+    def __post_init__(self) -> None:
+        entry(self.id)
+
+    @property
+    def text(self) -> str:
+        """The sentence for a user, the side and the host named where they are known (R19)."""
+        said = _fill(entry(self.id).text, self.values)
+        place = f" at the {self.side}" if self.side in (Side.SOURCE, Side.DESTINATION) else ""
+        return f"{said} (seen{place} on host {self.host!r})" if place and self.host else said
+
+    @property
+    def why(self) -> str:
+        """Why it matters."""
+        return _fill(entry(self.id).why, self.values)
+
+    @property
+    def mend(self) -> str:
+        """The command or step that mends it."""
+        return _fill(entry(self.id).mend, self.values)
+
+    def to_json(self) -> dict[str, Any]:
+        """Return everything as plain JSON values."""
+        return {
+            "id": self.id,
+            "text": self.text,
+            "why": self.why,
+            "mend": self.mend,
+            "phase": self.phase,
+            "side": self.side,
+            "host": self.host,
+            "values": dict(self.values),
+            "native": None if self.native is None else [self.native.domain, self.native.code, self.native.text],
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Problem:
+        """Build a problem from what `to_json` gave."""
+        return cls(
+            id=data["id"],
+            values=dict(data["values"]),
+            phase=Phase(data["phase"]) if data["phase"] else None,
+            side=Side(data["side"]) if data["side"] else None,
+            host=data["host"],
+            native=Native(*data["native"]) if data["native"] else None,
+        )
+
+
+class RefimplError(Exception):
+    """An error that a user can act on. `problems` holds at least one finding; `exit_code` is that of the first."""
+
+    def __init__(self, *problems: Problem) -> None:
+        self.problems = problems
+        super().__init__("\n".join(f"{p.text} [{p.id}]" for p in problems))
+
+    @property
+    def exit_code(self) -> ExitCode:
+        """The exit code that the command line ends with."""
+        return entry(self.problems[0].id).exit
+
+
+def error(id: str, *, native: Native | None = None, host: str | None = None, **values: Value) -> RefimplError:
+    """Return a `RefimplError` with one problem made from an id and its values."""
+    return RefimplError(Problem(id=id, values=values, native=native, host=host))
+
+
+@cache
+def catalogue() -> Mapping[str, ErrorEntry]:
+    """Return all entries of the error data by id."""
+    data = tomllib.loads(files("refimpl.model").joinpath("errors.toml").read_text("utf-8"))
+    return {id: _entry(id, row) for id, row in _flat(data)}
+
+
+def entry(id: str) -> ErrorEntry:
+    """Return one entry; an unknown id is a programming error (KeyError)."""
+    return catalogue()[id]
+
+
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Mapping[str, str]]]:
+    for key, value in data.items():
+        if "text" in value:
+            yield prefix + key, value
+        else:
+            yield from _flat(value, f"{prefix}{key}.")
+
+
+def _entry(id: str, row: Mapping[str, str]) -> ErrorEntry:
+    return ErrorEntry(
+        id=id,
+        text=row["text"],
+        why=row["why"],
+        mend=row["mend"],
+        exit=ExitCode[row.get("exit", "REFUSED")],
+        hyperv=row.get("hyperv", ""),
+    )
+
+
+class _Missing(dict[str, Any]):
+    def __missing__(self, key: str) -> str:
+        return "?"
+
+
+def _fill(template: str, values: Mapping[str, Value]) -> str:
+    return template.format_map(_Missing(values))

@@ -1,0 +1,195 @@
+"""The one event stream: progress, log, JSON lines, reports and checkers all read these events (rule 5).
+
+An event is a fact reported by a backend, a wish of a person or of the clock, a decision of a policy, or a note of the
+engine itself. `FIELDS` lists for each kind which values it carries; an event with other values cannot be made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field, is_dataclass
+from enum import StrEnum
+from typing import Any
+
+from refimpl.model.errors import Native, Problem
+from refimpl.model.phase import Side
+
+SCHEMA_VERSION = 1
+
+
+class Kind(StrEnum):
+    """What happened."""
+
+    # person and clock
+    STARTED = "started"
+    CANCEL_WISHED = "cancel-wished"
+    RECOVER_WISHED = "recover-wished"
+    DEADLINE = "deadline"
+    # facts from a backend (claims: from the group store)
+    FACTS_SEEN = "facts-seen"
+    CLAIMED = "claimed"
+    CLAIM_REFUSED = "claim-refused"
+    PREPARED = "prepared"
+    NETWORK_FAILED = "network-failed"
+    PREPARE_FAILED = "prepare-failed"
+    NATIVE_REFUSAL = "native-refusal"
+    TRANSFER_STARTED = "transfer-started"
+    MEMORY_SEEN = "memory-seen"
+    SWITCH_SEEN = "switch-seen"
+    PASS_ENDED = "pass-ended"
+    PROGRESS = "progress"
+    SOURCE_STOPPED = "source-stopped"
+    SOURCE_RESUMED = "source-resumed"
+    DESTINATION_ARRIVED = "destination-arrived"
+    BINDING_SEEN = "binding-seen"
+    DESTINATION_RAN = "destination-ran"
+    RUN_REFUSED = "run-refused"
+    SOURCE_GONE = "source-gone"
+    CANCEL_ACCEPTED = "cancel-accepted"
+    CANCEL_TOO_LATE = "cancel-too-late"
+    CANCEL_UNSUPPORTED = "cancel-unsupported"
+    STEERED = "steered"
+    NOT_STEERABLE = "not-steerable"
+    CALL_RETURNED = "call-returned"
+    EVIDENCE_SEEN = "evidence-seen"
+    ADOPTED_MEMORY = "adopted-memory"
+    ADOPTED_SWITCH = "adopted-switch"
+    SETTLED = "settled"
+    CANNOT_SETTLE = "cannot-settle"
+    CLEANED = "cleaned"
+    LEFT_BEHIND = "left-behind"
+    # decisions of policies
+    CHECKS_PASSED = "checks-passed"
+    CHECKS_REFUSED = "checks-refused"
+    NEXT_NETWORK = "next-network"
+    NO_NETWORK_LEFT = "no-network-left"
+    PASS_LIMIT_REACHED = "pass-limit-reached"
+    SOURCE_BOUND = "source-bound"
+    SOURCE_OWNS = "source-owns"
+    DESTINATION_OWNS = "destination-owns"
+    JOB_STILL_RUNS = "job-still-runs"
+    BOTH_RAN = "both-ran"
+    MEMORY_GONE = "memory-gone"
+    GUEST_ENDED = "guest-ended"
+    UNKNOWN = "unknown"
+    UNDONE_REFUSED = "undone-refused"
+    UNDONE_FAILED = "undone-failed"
+    UNDONE_CANCELLED = "undone-cancelled"
+    FINISHED = "finished"
+    FINISHED_WITH_WARNINGS = "finished-with-warnings"
+    SETTLED_LOST = "settled-lost"
+    SETTLED_DUAL_RUN = "settled-dual-run"
+    # notes of the engine: never in the table
+    PHASE_ENTERED = "phase-entered"
+    COMMANDED = "commanded"
+    COMMIT_RECORDED = "commit-recorded"
+
+
+_PERSON = (Kind.STARTED, Kind.CANCEL_WISHED, Kind.RECOVER_WISHED, Kind.DEADLINE)
+_ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.COMMIT_RECORDED)
+DECISIONS = frozenset(list(Kind)[list(Kind).index(Kind.CHECKS_PASSED) : list(Kind).index(Kind.PHASE_ENTERED)])
+NOTES = frozenset(_ENGINE)
+WISHES = frozenset(_PERSON)
+REPORTED = frozenset(Kind) - DECISIONS - NOTES - WISHES
+
+FIELDS: dict[Kind, tuple[str, ...]] = {
+    Kind.STARTED: ("request",),
+    Kind.DEADLINE: ("name",),
+    Kind.FACTS_SEEN: ("facts",),
+    Kind.CLAIM_REFUSED: ("problem",),
+    Kind.PREPARED: ("address",),
+    Kind.NETWORK_FAILED: ("address", "problem"),
+    Kind.PREPARE_FAILED: ("problem",),
+    Kind.NATIVE_REFUSAL: ("problem",),
+    Kind.TRANSFER_STARTED: ("reference",),
+    Kind.PASS_ENDED: ("number",),
+    Kind.PROGRESS: ("total_bytes", "remaining_bytes", "sent_bytes", "dirty_bytes_s", "bytes_s"),
+    Kind.BINDING_SEEN: ("bound", "reason"),
+    Kind.RUN_REFUSED: ("problem",),
+    Kind.CANCEL_TOO_LATE: ("reason",),
+    Kind.CANCEL_UNSUPPORTED: ("reason",),
+    Kind.STEERED: ("what",),
+    Kind.NOT_STEERABLE: ("what", "reason"),
+    Kind.CALL_RETURNED: ("ok", "problem", "sent_bytes", "qemu_downtime_ms"),
+    Kind.EVIDENCE_SEEN: ("evidence",),
+    Kind.CANNOT_SETTLE: ("problem",),
+    Kind.LEFT_BEHIND: ("items",),
+    Kind.CHECKS_PASSED: ("plan",),
+    Kind.CHECKS_REFUSED: ("problems",),
+    Kind.NEXT_NETWORK: ("plan",),
+    Kind.NO_NETWORK_LEFT: ("problem",),
+    Kind.PASS_LIMIT_REACHED: ("passes",),
+    Kind.SOURCE_BOUND: ("why",),
+    Kind.SOURCE_OWNS: ("why",),
+    Kind.DESTINATION_OWNS: ("why",),
+    Kind.JOB_STILL_RUNS: ("why",),
+    Kind.BOTH_RAN: ("why",),
+    Kind.MEMORY_GONE: ("why",),
+    Kind.GUEST_ENDED: ("why",),
+    Kind.UNKNOWN: ("why",),
+    Kind.PHASE_ENTERED: ("phase",),
+    Kind.COMMANDED: ("command",),
+    Kind.COMMIT_RECORDED: ("cost_ms",),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """One event. `at_ns`: nanoseconds since the epoch by the clock of `host` (virtual time in the simulated backend).
+
+    Optional values may be left out or None. `native` is what the system below said, word for word.
+    """
+
+    kind: Kind
+    at_ns: int
+    values: Mapping[str, Any] = field(default_factory=dict)
+    side: Side | None = None
+    host: str | None = None
+    native: Native | None = None
+
+    def __post_init__(self) -> None:
+        extra = set(self.values) - set(FIELDS.get(self.kind, ()))
+        if extra:
+            raise ValueError(f"event {self.kind} does not carry {sorted(extra)}")
+
+    def __getitem__(self, name: str) -> Any:
+        """Return a value of the event, None when it was left out."""
+        if name not in FIELDS.get(self.kind, ()):
+            raise KeyError(f"event {self.kind} has no value {name!r}")
+        return self.values.get(name)
+
+    @property
+    def origin(self) -> str:
+        """Who says so: `wish` (person, clock), `fact` (backend), `decision` (policy) or `note` (engine)."""
+        for name, kinds in (("wish", WISHES), ("decision", DECISIONS), ("note", NOTES)):
+            if self.kind in kinds:
+                return name
+        return "fact"
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the event as plain JSON values, keys in a fixed order, with the schema's version."""
+        return {
+            "schema": SCHEMA_VERSION,
+            "kind": self.kind,
+            "origin": self.origin,
+            "at_ns": self.at_ns,
+            "side": self.side,
+            "host": self.host,
+            "values": {name: plain(value) for name, value in self.values.items()},
+            "native": None if self.native is None else plain(self.native),
+        }
+
+
+def plain(value: Any) -> Any:
+    """Turn model values into plain JSON values."""
+    if isinstance(value, Problem) or (hasattr(value, "to_json") and not isinstance(value, type)):
+        return plain(value.to_json())
+    if is_dataclass(value) and not isinstance(value, type):
+        return plain(asdict(value))
+    if isinstance(value, Mapping):
+        return {str(k): plain(v) for k, v in value.items()}
+    if isinstance(value, list | tuple):
+        return [plain(v) for v in value]
+    if isinstance(value, frozenset | set):
+        return sorted(plain(v) for v in value)
+    return value
