@@ -22,9 +22,7 @@ class HostChannel(Protocol):
     Paths are paths as the host sees them. `outer_pid` maps a pid of the host to the pid that the caller sees.
     """
 
-    def run(
-        self, command: Sequence[str], *, timeout_s: float = 30.0, stdin: str | None = None
-    ) -> Completed:
+    def run(self, command: Sequence[str], *, timeout_s: float = 30.0, stdin: str | None = None) -> Completed:
         """Run a command to its end (no shell) and return what it gave."""
         ...
 
