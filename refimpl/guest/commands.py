@@ -1,0 +1,61 @@
+"""Tell a running guest something: one UDP datagram each way, from a place that reaches the guest's network.
+
+| verb | value | effect |
+| --- | --- | --- |
+| `rate` | pages per second | the memory writer's new rate, 0 stops it |
+| `check` | | a new check pass of the whole working set, now and at full speed |
+| `mute` | beats | that many heartbeats are counted but not sent, on both channels |
+| `corrupt` | | one bit of one page of the working set turns; the checker is not told |
+| `disk` | 0 or 1 | the disk worker rests or goes on |
+| `where` | page number | answers with the page's guest-physical address (hexadecimal) |
+| `off` | | the guest switches itself off |
+
+Every command also leaves a `command` line on the line channel. As a program (`python -m refimpl.guest.commands ADDRESS
+VERB [VALUE]`, for use inside a network namespace) it prints the answer.
+"""
+
+from __future__ import annotations
+
+import socket
+import sys
+from collections.abc import Sequence
+
+COMMAND_PORT = 7001
+
+
+def send_command(
+    address: str, verb: str, value: int = 0, *, timeout_s: float = 2.0, attempts: int = 5, port: int = COMMAND_PORT
+) -> str:
+    """Send a command and return the guest's answer (`done`, `off`, `unknown`, an address).
+
+    A datagram without an answer is sent again, so a command can be carried out more than once. TimeoutError when no
+    attempt was answered.
+    """
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.settimeout(timeout_s)
+        sock.connect((address, port))
+        for _ in range(attempts):
+            try:
+                sock.send(f"{verb} {value}".encode())
+                return sock.recv(128).decode()
+            except (TimeoutError, ConnectionRefusedError):
+                continue
+    raise TimeoutError(f"the guest at {address} did not answer {verb!r} ({attempts} attempts of {timeout_s:g} s)")
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Send the command that the arguments name; 0 when it was obeyed, 1 when not answered, 2 when not understood."""
+    if len(arguments) not in (2, 3):
+        print(__doc__, file=sys.stderr)
+        return 2
+    try:
+        answer = send_command(arguments[0], arguments[1], int((*arguments, "0")[2]))
+    except TimeoutError as exc:
+        print(exc, file=sys.stderr)
+        return 1
+    print(answer)
+    return 2 if answer == "unknown" else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

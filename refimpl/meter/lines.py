@@ -1,0 +1,172 @@
+r"""What the guest says, line by line: the protocol, its parser, and the joining of the files of several hosts.
+
+The guest writes lines to its second serial port; QEMU appends them to a file on the host where the guest runs. One
+line is::
+
+    ~BOOT SEQUENCE KIND FIELDS... *CRC\n
+
+BOOT is a random id of this boot (six hexadecimal digits). SEQUENCE counts all lines of the boot from 1 on, whatever
+their kind, so that any lost line is seen. CRC is the CRC-32 (eight hexadecimal digits) of everything between `~` and
+the space before `*`. A heartbeat datagram has the same form; its kind is `udp`, its SEQUENCE the heartbeat's number.
+
+| kind | fields |
+| --- | --- |
+| `boot` | name=value...: protocol, time_s (the guest's clock), and the parameters in force |
+| `beat` | heartbeat number, counted from 1 |
+| `page-at` | page number, its guest-physical address (hex): the last page of the working set |
+| `check-start` | pass number: a check of the whole working set begins |
+| `check-end` | pass number, pages in the set, bad pages found since the start, number of the first bad page or `-` |
+| `bad-page` | page number, generation expected, number and generation found (hex), guest-physical address (hex) |
+| `disk` | write number, slot, CRC-32 of the block (hex): written, flushed, read back and found equal |
+| `disk-error` | write number, slot, what went wrong (`write`, `flush`, `read`, `differs`, `open-ERRNO`) |
+| `command` | verb, value, answer |
+
+At a switch a line can be torn: its first part is the end of the source's file, the rest the start of the destination's.
+`join` puts such parts together again; the checksum says whether they belong together.
+"""
+
+from __future__ import annotations
+
+import re
+import zlib
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+
+_LINE = re.compile(rb"~(([0-9a-f]{6}) (\d+) (\S+)((?: \S+)*)) \*([0-9a-f]{8})")
+_PIECES = re.compile(rb"~[^~\n]*|[^~\n]+")
+_MOST_FRAGMENTS = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Line:
+    """One line of the guest, and the host whose file it was found in (a torn line: the host of its first part)."""
+
+    boot: str
+    sequence: int
+    kind: str
+    fields: tuple[str, ...]
+    host: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class JoinedLog:
+    """The lines of one guest from the files of all its hosts.
+
+    `lines` are ordered by boot (the guest's clock at its start) and sequence, doubles kept. `boots` are the boot ids in
+    that order. `reordered` counts lines that stand in a host's file behind a later one of the same boot. `torn` counts
+    lines put together from two files; `unreadable` are pieces that belong to no line.
+    """
+
+    lines: tuple[Line, ...]
+    boots: tuple[str, ...]
+    reordered: int
+    torn: int
+    unreadable: tuple[bytes, ...]
+
+    @property
+    def last_boot(self) -> str | None:
+        """The id of the newest boot, None when there is no line."""
+        return self.boots[-1] if self.boots else None
+
+    def of_kind(self, *kinds: str, boot: str | None = None) -> list[Line]:
+        """Return the lines of these kinds, of one boot or of all."""
+        return [line for line in self.lines if line.kind in kinds and boot in (None, line.boot)]
+
+    def last_sequence(self, boot: str, host: str | None = None) -> int:
+        """Return the highest line number of a boot, in one host's file or in all; 0 when there is none."""
+        found = (line.sequence for line in self.lines if line.boot == boot and host in (None, line.host))
+        return max(found, default=0)
+
+
+def parse_line(piece: bytes, host: str = "") -> Line | None:
+    """Return the line that these bytes are, or None when they are no whole line (end of line not needed)."""
+    found = _LINE.fullmatch(piece.strip(b"\r\n"))
+    if not found or zlib.crc32(found[1]) != int(found[6], 16):
+        return None
+    fields = tuple(found[5].decode("ascii", "replace").split())
+    return Line(found[2].decode(), int(found[3]), found[4].decode("ascii", "replace"), fields, host)
+
+
+def read_log(files: Mapping[str, Path]) -> JoinedLog:
+    """Join the files of a guest (host name -> file); a file that is not there yet counts as empty."""
+    return join({host: path.read_bytes() if path.exists() else b"" for host, path in files.items()})
+
+
+def join(contents: Mapping[str, bytes]) -> JoinedLog:
+    """Join what the guest wrote on each host (host name -> content of its file)."""
+    lines: list[Line] = []
+    fragments: list[tuple[str, bytes]] = []
+    reordered = 0
+    for host, content in contents.items():
+        own, broken = _read_file(host, content)
+        reordered += _count_reordered(own)
+        lines += own
+        fragments += broken
+    mended, used = _mend(fragments)
+    lines += mended
+    boots = _boots_in_order(lines)
+    lines.sort(key=lambda line: (boots.index(line.boot), line.sequence))
+    left = tuple(piece for i, (_, piece) in enumerate(fragments) if i not in used)
+    return JoinedLog(tuple(lines), boots, reordered, len(mended), left)
+
+
+def _read_file(host: str, content: bytes) -> tuple[list[Line], list[tuple[str, bytes]]]:
+    lines: list[Line] = []
+    fragments: list[tuple[str, bytes]] = []
+    for piece in _PIECES.findall(content):
+        line = parse_line(piece, host)
+        if line is not None:
+            lines.append(line)
+        elif piece.strip(b"\r"):
+            fragments.append((host, piece.strip(b"\r")))
+    return lines, fragments
+
+
+def _count_reordered(lines: Iterable[Line]) -> int:
+    highest: dict[str, int] = {}
+    count = 0
+    for line in lines:
+        count += line.sequence < highest.get(line.boot, 0)
+        highest[line.boot] = max(line.sequence, highest.get(line.boot, 0))
+    return count
+
+
+def _mend(fragments: list[tuple[str, bytes]]) -> tuple[list[Line], set[int]]:
+    """Put the parts of torn lines together; a fragment can hold the end of one line and the start of another."""
+    mended: dict[tuple[str, int], Line] = {}
+    used: set[int] = set()
+    if len(fragments) > _MOST_FRAGMENTS:
+        return [], used
+    for i, (host, head) in enumerate(fragments):
+        for j, (other, tail) in enumerate(fragments):
+            line = _whole(host, head, tail) if other != host else None
+            if line is not None:
+                mended[line.boot, line.sequence] = line
+                used |= {i, j}
+    return list(mended.values()), used
+
+
+def _whole(host: str, head: bytes, tail: bytes) -> Line | None:
+    if not head.startswith(b"~"):
+        return None
+    for end in range(len(head), 0, -1):
+        for start in range(len(tail)):
+            line = parse_line(head[:end] + tail[start:], host)
+            if line is not None:
+                return line
+    return None
+
+
+def _boots_in_order(lines: Iterable[Line]) -> tuple[str, ...]:
+    started: dict[str, int] = {}
+    for line in lines:
+        started.setdefault(line.boot, 0)
+        if line.kind == "boot":
+            started[line.boot] = int(named_fields(line).get("time_s", "0"))
+    return tuple(sorted(started, key=lambda boot: started[boot]))
+
+
+def named_fields(line: Line) -> dict[str, str]:
+    """Return the name=value fields of a line."""
+    return dict(field.split("=", 1) for field in line.fields if "=" in field)
