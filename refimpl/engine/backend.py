@@ -1,30 +1,29 @@
 """The seam between the engine and whatever runs virtual machines. Backends import this; the engine imports no backend.
 
 A backend takes commands and reports facts. `submit` returns at once; what happens is told by events through the
-`post` function given at construction. Contract, proved for every backend by `tests/contract`:
+`post` function given at construction. Contract, proved for every backend by `tests/contract`
+(exactly one answer unless said otherwise):
 
-| command | answers, exactly one of unless said otherwise |
-| --- | --- |
-| OBSERVE | FACTS_SEEN, with the hosts of the whole group; free of side effects |
-| PREPARE | PREPARED; NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried); |
-|         | PREPARE_FAILED; NATIVE_REFUSAL. Stamps the source VM with the operation's id |
-| START_TRANSFER | TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far), |
-|         | PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; |
-|         | last and always CALL_RETURNED |
-| STEER_SWITCH | STEERED or NOT_STEERABLE |
-| REQUEST_CANCEL | CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes |
-|         | PREPARE answer PREPARE_FAILED and START_TRANSFER answer CALL_RETURNED(ok=False) without any transfer |
-| LOOK_FOR_BINDING | strict hand-over only: BINDING_SEEN whenever what is seen changes, until it was seen bound or denied |
-| ALLOW_RUN | strict hand-over only: DESTINATION_RAN or RUN_REFUSED |
-| INSPECT | EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception |
-| ADOPT | follow a transfer that this process did not start: ADOPTED_MEMORY or ADOPTED_SWITCH (and DESTINATION_ARRIVED |
-|         | if so) when a native job runs, then as START_TRANSFER; no job on either side any more: CALL_RETURNED at once. |
-|         | Nothing (no event) when this process's own call is still under way: it will return |
-| SETTLE_SOURCE | the source's copy is the VM: remove a copy at the destination, wait until it is gone, then resume the |
-|         | source if the system below paused it. SETTLED or CANNOT_SETTLE |
-| SETTLE_DESTINATION | the destination's copy is the VM: remove the source's copy once the destination's was seen to run. |
-|         | SETTLED or CANNOT_SETTLE |
-| CLEAN_UP | remove what carries the operation's id on both hosts: CLEANED, or LEFT_BEHIND with what could not be removed |
+OBSERVE: FACTS_SEEN with the hosts of the whole group; free of side effects.
+PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried);
+    or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id and plan.
+START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far),
+    PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; last and
+    always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen.
+STEER_SWITCH: STEERED or NOT_STEERABLE.
+REQUEST_CANCEL: CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes
+    PREPARE answer PREPARE_FAILED and START_TRANSFER answer CALL_RETURNED(ok=False), without any transfer.
+LOOK_FOR_BINDING (strict hand-over only): BINDING_SEEN whenever what is seen changes, until seen bound or denied.
+ALLOW_RUN (strict hand-over only): DESTINATION_RAN or RUN_REFUSED.
+INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception.
+ADOPT, follow a transfer that this process did not start: ADOPTED_MEMORY or ADOPTED_SWITCH when a native job runs (and
+    DESTINATION_ARRIVED if so), then as START_TRANSFER; CALL_RETURNED as soon as no job is on either side any more.
+    Nothing (no event) while this process's own call is still under way: it will return.
+SETTLE_SOURCE, the source's copy is the VM: remove a copy at the destination, wait until it is gone, then resume the
+    source if the system below paused it. SETTLED or CANNOT_SETTLE.
+SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy once the destination's was seen to run.
+    SETTLED or CANNOT_SETTLE.
+CLEAN_UP, remove what carries the operation's id on both hosts: CLEANED, or LEFT_BEHIND with what could not be removed.
 
 CLAIM, RELEASE, RECORD_COMMIT and ANSWER_TOO_LATE are carried out by the conductor with the group store and the journal;
 a backend never sees them. Every command is idempotent: given twice, the second finds things done.

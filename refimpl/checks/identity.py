@@ -1,0 +1,73 @@
+"""Is the VM known, in one place and running; are the hosts known, up and different; is the VM's place there free."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from refimpl.checks.subject import Subject
+from refimpl.model.errors import Problem
+from refimpl.model.facts import HostFacts, VmState
+from refimpl.model.phase import Side
+
+
+def check(s: Subject) -> Iterator[Problem]:
+    """Yield what is wrong with the identity of VM and hosts (semantics 6; R5, R10)."""
+    yield from _hosts(s)
+    yield from _vm(s)
+    if s.vm is not None and s.source is not None and s.destination is not None:
+        if s.source.name == s.destination.name:
+            others = ", ".join(sorted(set(s.facts.hosts) - {s.source.name}))
+            values = {"vm": s.vm.name, "host": s.source.name, "others": others}
+            yield Problem(id="host.same", values=values, side=Side.DESTINATION, host=s.source.name)
+        else:
+            yield from _place(s, s.destination)
+
+
+def _hosts(s: Subject) -> Iterator[Problem]:
+    known = ", ".join(sorted(s.facts.hosts))
+    for name, side in ((s.request.source, Side.SOURCE), (s.request.destination, Side.DESTINATION)):
+        if name is not None and name not in s.facts.hosts:
+            yield Problem(id="host.unknown", values={"group": s.group, "host": name, "known": known}, side=side)
+    silent = [h for h in (s.source, s.destination) if h is not None and not h.reachable]
+    if s.vm is None and s.request.source is None:
+        silent = [h for h in s.facts.hosts.values() if not h.reachable]
+    for host in silent:
+        yield _down(s, host)
+
+
+def _down(s: Subject, host: HostFacts) -> Problem:
+    side = Side.DESTINATION if host.name == s.request.destination else Side.SOURCE
+    detail = host.native.text if host.native else "no answer"
+    return Problem(
+        id="host.down", values={"host": host.name, "detail": detail}, side=side, host=host.name, native=host.native
+    )
+
+
+def _vm(s: Subject) -> Iterator[Problem]:
+    name = s.request.vm
+    if s.vm is None:
+        seen = s.source is None or s.source.reachable
+        if seen and (s.request.source is None or s.request.source in s.facts.hosts):
+            known = ", ".join(sorted({v.name for h in s.facts.hosts.values() for v in h.vms})) or "none"
+            yield Problem(id="vm.unknown", values={"group": s.group, "vm": name, "known": known})
+        return
+    host = s.source.name if s.source else None
+    if s.vm.state is not VmState.RUNNING:
+        values = {"vm": name, "host": host, "state": s.vm.state}
+        yield Problem(id="vm.not_running", values=values, side=Side.SOURCE, host=host)
+    elsewhere = [p for p in s.places if p not in (host, s.request.destination)]
+    if elsewhere:
+        yield Problem(id="vm.several", values={"vm": name, "hosts": ", ".join(s.places)})
+    if s.vm.operation is not None and s.vm.operation != s.operation:
+        values = {"vm": name, "operation": s.vm.operation}
+        yield Problem(id="vm.stamped", values=values, side=Side.SOURCE, host=host)
+
+
+def _place(s: Subject, destination: HostFacts) -> Iterator[Problem]:
+    assert s.vm is not None
+    for other in destination.vms:
+        values = {"host": destination.name, "vm": other.name, "id": other.id, "state": other.state}
+        if other.name == s.vm.name:
+            yield Problem(id="vm.name_taken", values=values, side=Side.DESTINATION, host=destination.name)
+        elif other.id == s.vm.id:
+            yield Problem(id="vm.id_taken", values=values, side=Side.DESTINATION, host=destination.name)

@@ -1,0 +1,36 @@
+"""What a check looks at: one request and the facts of the two hosts that it concerns."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from refimpl.model.facts import Facts, HostFacts, VmFacts, VmState
+from refimpl.model.request import MigrationRequest
+
+
+@dataclass(frozen=True, slots=True)
+class Subject:
+    """A request with its VM and hosts looked up; whatever could not be found is None."""
+
+    request: MigrationRequest
+    operation: str
+    group: str
+    facts: Facts
+    vm: VmFacts | None
+    source: HostFacts | None
+    destination: HostFacts | None
+
+    @property
+    def places(self) -> tuple[str, ...]:
+        """Hosts that have a VM of the requested name, the ones on which it is not off first."""
+        found = [(h, v) for h in self.facts.hosts.values() if (v := h.vm(self.request.vm)) is not None]
+        return tuple(h.name for h, v in sorted(found, key=lambda pair: pair[1].state is VmState.OFF))
+
+
+def subject(request: MigrationRequest, operation: str, group: str, facts: Facts) -> Subject:
+    """Look up VM and hosts. The source is the requested one, else the host on which the VM is not off."""
+    bare = Subject(request, operation, group, facts, None, None, facts.hosts.get(request.destination))
+    name = request.source or (bare.places[0] if bare.places else None)
+    source = facts.hosts.get(name) if name else None
+    vm = source.vm(request.vm) if source else None
+    return Subject(request, operation, group, facts, vm, source, bare.destination)

@@ -1,0 +1,191 @@
+"""The conductor: one synchronous loop that takes an event, steps through the table and gives the commands.
+
+It knows no backend, no clock but its timeline, and no phase by name: what happens when is in `refimpl.engine.phases`.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+
+from refimpl.engine.backend import LOOKING, OWN_COMMANDS, Backend
+from refimpl.engine.decisions import decide
+from refimpl.engine.journal import Journal
+from refimpl.engine.phases import DEADLINES_MS, QUIET, Row
+from refimpl.engine.step import step
+from refimpl.engine.store import Claim, Store
+from refimpl.engine.timeline import Timeline
+from refimpl.model.errors import Problem
+from refimpl.model.events import Event, Kind
+from refimpl.model.group import ProcessRef
+from refimpl.model.ledger import Ledger, record
+from refimpl.model.outcome import Outcome, outcome
+from refimpl.model.phase import ENDS, Phase
+from refimpl.model.request import Command, CommandKind
+
+Listener = Callable[[Event], None]
+StopPoint = Callable[[str], None]
+
+
+def no_stop(_: str) -> None:
+    """Stop nowhere; only tests stop a conductor."""
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """Who conducts: the controller (its home directory) and its process."""
+
+    controller: str
+    process: ProcessRef
+
+
+class Stalled(RuntimeError):
+    """Nothing can happen any more and the migration has not ended: a defect, in virtual time only."""
+
+
+class Conductor:
+    """Drives one migration from `phase` to an end. Not thread-safe: everything happens in the thread of `run`.
+
+    Listeners are told every event right after it was taken in; they must not block.
+    """
+
+    def __init__(
+        self,
+        ledger: Ledger,
+        backend: Backend,
+        timeline: Timeline,
+        *,
+        store: Store,
+        journal: Journal,
+        identity: Identity,
+        phase: Phase = Phase.NEW,
+        last_step: int = 0,
+        listeners: Sequence[Listener] = (),
+        stop_point: StopPoint = no_stop,
+        step: Callable[[Phase, Kind], Row] = step,
+    ) -> None:
+        self.ledger = ledger
+        self.phase = phase
+        self._backend = backend
+        self._timeline = timeline
+        self._store = store
+        self._journal = journal
+        self._identity = identity
+        self._count = last_step
+        self._listeners = tuple(listeners)
+        self._stop_point = stop_point
+        self._step = step
+        self._waiting: deque[Event] = deque()
+
+    def start(self) -> Outcome:
+        """Carry out a new migration."""
+        return self.run(self._event(Kind.STARTED, request=self.ledger.request))
+
+    def recover(self) -> Outcome:
+        """Find out by evidence where an interrupted migration stands, and end it. Twice is the same as once."""
+        if self.phase in ENDS and self._step(self.phase, Kind.RECOVER_WISHED).phase is self.phase:
+            self._release()
+            return self._end()
+        return self.run(self._event(Kind.RECOVER_WISHED))
+
+    def run(self, first: Event) -> Outcome:
+        """Take events until an end is reached."""
+        self._take(first)
+        while self.phase not in ENDS:
+            if self._timeline.idle() and self.phase not in QUIET:
+                self._journal.flush(self.phase, self.ledger)
+            event = self._timeline.next()
+            if event is None:
+                raise Stalled(f"nothing can happen any more in phase {self.phase}")
+            self._take(event)
+        return self._end()
+
+    def _take(self, event: Event) -> None:
+        self._waiting.append(event)
+        while self._waiting:
+            self._take_one(self._waiting.popleft())
+
+    def _take_one(self, event: Event) -> None:
+        self.ledger = record(self.ledger, event, self.phase)
+        self._publish(event)
+        row = self._step(self.phase, event.kind)
+        entered = row.phase is not self.phase
+        if entered:
+            self._leave(row.phase)
+        self._give(row.commands)
+        if entered:
+            self._stop_point(row.phase)
+        decision = decide(self.ledger, event, self._timeline.now_ns())
+        if decision is not None:
+            self._waiting.append(decision)
+
+    def _leave(self, phase: Phase) -> None:
+        self._timeline.disarm(self.phase)
+        self.phase = phase
+        if phase in DEADLINES_MS:
+            self._timeline.arm(phase, DEADLINES_MS[phase])
+        self._publish(self._event(Kind.PHASE_ENTERED, phase=phase))
+
+    def _give(self, kinds: Sequence[CommandKind]) -> None:
+        commands = [self._command(kind) for kind in kinds]
+        if any(kind not in LOOKING for kind in kinds):
+            self._intend(commands)
+        for command in commands:
+            self._stop_point(f"intended:{command.kind}")
+            self._publish(self._event(Kind.COMMANDED, command=command))
+            if command.kind in OWN_COMMANDS:
+                self._own(command)
+            else:
+                self._backend.submit(command)
+            self._stop_point(f"given:{command.kind}")
+
+    def _intend(self, commands: Sequence[Command]) -> None:
+        before_ns = self._timeline.now_ns()
+        self._journal.intend(self.phase, self.ledger, commands)
+        if any(command.kind is CommandKind.RECORD_COMMIT for command in commands):
+            cost_ms = (self._timeline.now_ns() - before_ns) / 1e6
+            self._waiting.append(self._event(Kind.COMMIT_RECORDED, cost_ms=cost_ms))
+
+    def _command(self, kind: CommandKind) -> Command:
+        self._count += 1
+        return Command(kind, self.ledger.operation, self._count, self.ledger.request, self.ledger.plan)
+
+    def _own(self, command: Command) -> None:
+        """Carry out a command of the conductor's own. RECORD_COMMIT was carried out by the journal just before."""
+        if command.kind is CommandKind.CLAIM:
+            self._claim()
+        elif command.kind is CommandKind.RELEASE:
+            self._release()
+        elif command.kind is CommandKind.ANSWER_TOO_LATE:
+            self._waiting.append(self._event(Kind.CANCEL_TOO_LATE, reason="the switch has begun"))
+
+    def _claim(self) -> None:
+        plan = self.ledger.plan
+        assert plan is not None
+        identity = self._identity
+        standing = self._store.claim(Claim(self.ledger.operation, identity.controller, identity.process, plan))
+        if standing is None:
+            self._waiting.append(self._event(Kind.CLAIMED))
+            return
+        values = {"vm": plan.vm, "operation": standing.operation, "controller": standing.controller}
+        self._waiting.append(self._event(Kind.CLAIM_REFUSED, problem=Problem(id="vm.migrating", values=values)))
+
+    def _release(self) -> None:
+        if self.ledger.plan is not None:
+            self._store.release(self.ledger.plan.vm_id, self.ledger.operation)
+
+    def _end(self) -> Outcome:
+        self._timeline.disarm(self.phase)
+        self.ledger = replace(self.ledger, ended_ns=self.ledger.ended_ns or self._timeline.now_ns())
+        result = outcome(self.ledger, self.phase)
+        self._journal.end(self.phase, self.ledger, result.to_json())
+        return result
+
+    def _event(self, kind: Kind, **values: object) -> Event:
+        return Event(kind, self._timeline.now_ns(), values)
+
+    def _publish(self, event: Event) -> None:
+        self._journal.note(event)
+        for listener in self._listeners:
+            listener(event)

@@ -1,0 +1,31 @@
+"""Which pure function turns which fact into a decision: the only list of policies that the conductor knows."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from refimpl.checks.judge import judge
+from refimpl.model.decision import Decision
+from refimpl.model.events import Event, Kind
+from refimpl.model.ledger import Ledger
+from refimpl.policy.closing import closing
+from refimpl.policy.convergence import pass_limit
+from refimpl.policy.networks import next_network
+from refimpl.policy.reconciliation import bound, reconcile
+
+POLICIES: Mapping[Kind, Callable[[Ledger, Event], Decision | None]] = {
+    Kind.FACTS_SEEN: judge,
+    Kind.PASS_ENDED: pass_limit,
+    Kind.NETWORK_FAILED: next_network,
+    Kind.BINDING_SEEN: bound,
+    Kind.EVIDENCE_SEEN: reconcile,
+    Kind.CLEANED: closing,
+    Kind.LEFT_BEHIND: closing,
+}
+
+
+def decide(ledger: Ledger, event: Event, now_ns: int) -> Event | None:
+    """Return the decision event that follows from an event, if one does."""
+    policy = POLICIES.get(event.kind)
+    made = policy(ledger, event) if policy else None
+    return Event(made.kind, now_ns, made.values) if made else None

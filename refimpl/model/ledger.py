@@ -1,0 +1,214 @@
+"""What the engine has learned of one migration so far: a fold over its events, the input of every policy.
+
+The ledger knows no phase and decides nothing. `record` is pure; the journal keeps the ledger as JSON, so a recovery
+starts from the same knowledge (rule 6).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from refimpl.model.errors import Problem
+from refimpl.model.events import Event, Kind, plain
+from refimpl.model.phase import Phase
+from refimpl.model.request import HandOver, MigrationRequest, Plan
+
+
+@dataclass(frozen=True, slots=True)
+class Ledger:
+    """Knowledge of one migration. Times are nanoseconds since the epoch, each by the clock of the host that told it.
+
+    `problems` say why it will not end as completed, `warnings` what a user has to know although it does.
+    `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered.
+    """
+
+    operation: str
+    group: str
+    request: MigrationRequest
+    hand_over: HandOver = HandOver.STRICT
+    plan: Plan | None = None
+    owner: Kind | None = None
+    problems: tuple[Problem, ...] = ()
+    warnings: tuple[Problem, ...] = ()
+    refused: bool = False
+    interrupted: bool = False
+    cancel_wished: bool = False
+    cancel_accepted: bool = False
+    cancel_too_late: bool = False
+    passes: int = 0
+    run_refusals: int = 0
+    networks_tried: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
+    started_ns: int | None = None
+    transfer_ns: int | None = None
+    stop_ns: int | None = None
+    resume_ns: int | None = None
+    ended_ns: int | None = None
+    sent_bytes: int | None = None
+    qemu_downtime_ms: float | None = None
+    commit_cost_ms: float | None = None
+
+    def to_json(self) -> dict[str, Any]:
+        """Return a dictionary that `from_json` reads back."""
+        return {name: plain(getattr(self, name)) for name in self.__slots__}
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Ledger:
+        """Build a ledger from what `to_json` gave."""
+        values = dict(data)
+        values["request"] = MigrationRequest.from_json(values["request"])
+        values["plan"] = Plan.from_json(values["plan"]) if values["plan"] else None
+        values["hand_over"] = HandOver(values["hand_over"])
+        values["owner"] = Kind(values["owner"]) if values["owner"] else None
+        for name in ("problems", "warnings"):
+            values[name] = tuple(Problem.from_json(p) for p in values[name])
+        for name in ("networks_tried", "left_behind"):
+            values[name] = tuple(values[name])
+        return cls(**values)
+
+
+def record(ledger: Ledger, event: Event, phase: Phase) -> Ledger:
+    """Return the ledger with one more event in it. `phase` is only noted in problems, for the user."""
+    fold = _FOLDS.get(event.kind)
+    if fold is not None:
+        ledger = fold(ledger, event)
+    problem = event.values.get("problem")
+    if problem is not None and event.kind not in _HARMLESS:
+        ledger = _blame(ledger, problem)
+    unplaced = tuple(p if p.phase else replace(p, phase=phase) for p in ledger.problems)
+    return replace(ledger, problems=unplaced) if unplaced != ledger.problems else ledger
+
+
+_HARMLESS = frozenset({Kind.NETWORK_FAILED})
+"""Kinds whose problem is not yet a reason to end: a policy decides."""
+
+
+def _blame(ledger: Ledger, problem: Problem) -> Ledger:
+    return ledger if problem in ledger.problems else replace(ledger, problems=(*ledger.problems, problem))
+
+
+def _blame_id(id: str, **names: str) -> Callable[[Ledger, Event], Ledger]:
+    """Make a fold that adds a problem, its `detail` taken from the decision's `why`, and notes the owner decided."""
+
+    def fold(ledger: Ledger, event: Event) -> Ledger:
+        plan = ledger.plan
+        values = {
+            "vm": ledger.request.vm,
+            "operation": ledger.operation,
+            "source": plan.source if plan else None,
+            "kept": plan.destination if plan else None,
+            "detail": event.values.get("why"),
+        }
+        ledger = replace(ledger, owner=event.kind)
+        return _blame(ledger, Problem(id=id, values=values))
+
+    return fold
+
+
+def _started(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, started_ns=event.at_ns)
+
+
+def _recover(ledger: Ledger, _: Event) -> Ledger:
+    return replace(ledger, interrupted=True, problems=(), run_refusals=0)
+
+
+def _deadline(ledger: Ledger, event: Event) -> Ledger:
+    name = event["name"]
+    if name == Phase.CHECK:
+        return _blame(replace(ledger, refused=True), Problem(id="check.timeout", values={"vm": ledger.request.vm}))
+    if name in (Phase.RECONCILE, Phase.UNDOING, Phase.SETTLING, Phase.CLEANUP):
+        values = {"vm": ledger.request.vm, "operation": ledger.operation, "detail": f"no answer in time in {name}"}
+        return _blame(ledger, Problem(id="settle.failed", values=values))
+    return ledger
+
+
+def _refused(ledger: Ledger, _: Event) -> Ledger:
+    return replace(ledger, refused=True)
+
+
+def _checks_refused(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, refused=True, problems=(*ledger.problems, *event["problems"]))
+
+
+def _planned(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, plan=event["plan"])
+
+
+def _network_failed(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, networks_tried=(*ledger.networks_tried, event["address"]))
+
+
+def _call_returned(ledger: Ledger, event: Event) -> Ledger:
+    sent, downtime = event["sent_bytes"], event["qemu_downtime_ms"]
+    return replace(
+        ledger,
+        sent_bytes=sent if sent is not None else ledger.sent_bytes,
+        qemu_downtime_ms=downtime if downtime is not None else ledger.qemu_downtime_ms,
+    )
+
+
+def _too_late(ledger: Ledger, event: Event) -> Ledger:
+    warning = Problem(id="cancel.too_late", values={"vm": ledger.request.vm, "reason": event["reason"]})
+    return replace(ledger, cancel_too_late=True, warnings=(*ledger.warnings, warning))
+
+
+def _left_behind(ledger: Ledger, event: Event) -> Ledger:
+    items = tuple(event["items"])
+    warning = Problem(id="cleanup.left_behind", values={"vm": ledger.request.vm, "items": ", ".join(items)})
+    return replace(ledger, left_behind=items, warnings=(*ledger.warnings, warning))
+
+
+def _destination_owns(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, owner=event.kind, problems=())
+
+
+def _source_owns(ledger: Ledger, event: Event) -> Ledger:
+    ledger = replace(ledger, owner=event.kind)
+    if ledger.problems or not ledger.interrupted:
+        return ledger
+    values = {"vm": ledger.request.vm, "source": ledger.plan.source if ledger.plan else None}
+    return _blame(ledger, Problem(id="operation.interrupted", values=values))
+
+
+def _stopped(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, stop_ns=event.at_ns)
+
+
+def _ran(ledger: Ledger, event: Event) -> Ledger:
+    return ledger if ledger.resume_ns is not None else replace(ledger, resume_ns=event.at_ns)
+
+
+_FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
+    Kind.STARTED: _started,
+    Kind.RECOVER_WISHED: _recover,
+    Kind.DEADLINE: _deadline,
+    Kind.CANCEL_WISHED: lambda ledger, _: replace(ledger, cancel_wished=True),
+    Kind.CANCEL_ACCEPTED: lambda ledger, _: replace(ledger, cancel_accepted=True),
+    Kind.CANCEL_TOO_LATE: _too_late,
+    Kind.CANCEL_UNSUPPORTED: _too_late,
+    Kind.CHECKS_PASSED: _planned,
+    Kind.CHECKS_REFUSED: _checks_refused,
+    Kind.CLAIM_REFUSED: _refused,
+    Kind.NETWORK_FAILED: _network_failed,
+    Kind.NEXT_NETWORK: _planned,
+    Kind.NO_NETWORK_LEFT: _refused,
+    Kind.NATIVE_REFUSAL: _refused,
+    Kind.TRANSFER_STARTED: lambda ledger, event: replace(ledger, transfer_ns=event.at_ns),
+    Kind.PASS_ENDED: lambda ledger, event: replace(ledger, passes=max(ledger.passes, event["number"])),
+    Kind.SOURCE_STOPPED: _stopped,
+    Kind.SOURCE_RESUMED: lambda ledger, _: replace(ledger, stop_ns=None),
+    Kind.DESTINATION_RAN: _ran,
+    Kind.RUN_REFUSED: lambda ledger, _: replace(ledger, run_refusals=ledger.run_refusals + 1),
+    Kind.CALL_RETURNED: _call_returned,
+    Kind.COMMIT_RECORDED: lambda ledger, event: replace(ledger, commit_cost_ms=event["cost_ms"]),
+    Kind.LEFT_BEHIND: _left_behind,
+    Kind.SOURCE_OWNS: _source_owns,
+    Kind.DESTINATION_OWNS: _destination_owns,
+    Kind.BOTH_RAN: _blame_id("owner.dual_run"),
+    Kind.MEMORY_GONE: _blame_id("owner.lost"),
+    Kind.GUEST_ENDED: _blame_id("guest.ended"),
+    Kind.UNKNOWN: _blame_id("owner.unknown"),
+}

@@ -1,0 +1,82 @@
+"""Who owns the VM, by what both hosts show: the rule of libvirt-qemu 3.3 with the strict hand-over of handover 1.2.
+
+What the native call returned is not an input: it was right in no measured failure (rule 3).
+"""
+
+from __future__ import annotations
+
+from refimpl.model.decision import Decision, decision
+from refimpl.model.events import Event, Kind
+from refimpl.model.facts import CopySeen, Evidence, VmState
+from refimpl.model.ledger import Ledger
+from refimpl.model.request import HandOver
+
+MOST_RUN_REFUSALS = 3
+"""How often a destination that the source is bound to may refuse to run before a person is asked."""
+
+_HERE = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
+
+
+def reconcile(ledger: Ledger, event: Event) -> Decision | None:
+    """Return who owns the VM, that a job still runs, that both or none ran, or that it cannot be told."""
+    evidence: Evidence = event["evidence"]
+    source, destination = evidence.source, evidence.destination
+    if not source.reachable or not destination.reachable:
+        return _one_silent(ledger, source, destination)
+    if destination.state is VmState.RUNNING:
+        return _destination_runs(source)
+    if _arrived(ledger, source, destination):
+        return _bound(ledger, source)
+    if source.job_open or destination.job_open:
+        return decision(Kind.JOB_STILL_RUNS, why=_jobs(source, destination))
+    return _source_side(source, destination)
+
+
+def bound(ledger: Ledger, event: Event) -> Decision | None:
+    """Return SOURCE_BOUND when the source cannot run again by itself; nothing while that is not seen."""
+    return decision(Kind.SOURCE_BOUND, why=event["reason"]) if event["bound"] else None
+
+
+def _one_silent(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision:
+    silent = source.host if not source.reachable else destination.host
+    if source.reachable and source.state is VmState.RUNNING and source.lease_held and not source.job_open:
+        return decision(Kind.SOURCE_OWNS, why=f"runs at the source with its lease; {silent} does not answer")
+    if ledger.hand_over is HandOver.STRICT and destination.state is VmState.RUNNING:
+        return decision(Kind.DESTINATION_OWNS, why=f"runs at the destination, let run there; {silent} does not answer")
+    return decision(Kind.UNKNOWN, why=f"host {silent} does not answer")
+
+
+def _destination_runs(source: CopySeen) -> Decision:
+    if source.state is VmState.RUNNING:
+        return decision(Kind.BOTH_RAN, why="running at the source and at the destination")
+    if source.job_open and not source.bound:
+        return decision(Kind.JOB_STILL_RUNS, why=f"runs at the destination, source in {source.job_phase}")
+    return decision(Kind.DESTINATION_OWNS, why=f"runs at the destination, source {source.state}")
+
+
+def _arrived(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:
+    waiting = destination.state is VmState.PAUSED and not destination.job_open
+    return ledger.hand_over is HandOver.STRICT and waiting and source.bound
+
+
+def _bound(ledger: Ledger, source: CopySeen) -> Decision:
+    if ledger.run_refusals >= MOST_RUN_REFUSALS:
+        return decision(Kind.UNKNOWN, why=f"the destination refused to run {ledger.run_refusals} times")
+    return decision(Kind.SOURCE_BOUND, why=f"arrived at the destination, source {source.reason or source.state}")
+
+
+def _source_side(source: CopySeen, destination: CopySeen) -> Decision:
+    if source.state in (VmState.RUNNING, VmState.PAUSED):
+        return decision(Kind.SOURCE_OWNS, why=f"{source.state} at the source, {destination.state} at the destination")
+    if VmState.UNKNOWN in (source.state, destination.state):
+        return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state}")
+    if destination.state in _HERE:
+        return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state} and not bound")
+    if source.ended_by_guest or destination.ended_by_guest:
+        return decision(Kind.GUEST_ENDED, why="the guest switched itself off")
+    return decision(Kind.MEMORY_GONE, why=f"source {source.state}, destination {destination.state}")
+
+
+def _jobs(source: CopySeen, destination: CopySeen) -> str:
+    jobs = [f"{c.job_phase or 'job'} on {c.host}" for c in (source, destination) if c.job_open]
+    return " and ".join(jobs)
