@@ -1,0 +1,185 @@
+"""One host of a lab as processes: its init, which holds the namespaces, and its daemons libvirtd and virtlockd.
+
+All of them live in the host's pid namespace. When its init ends, the kernel ends them and every virtual machine at
+once: that is the host's power switch.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import psutil
+
+from refimpl.hosts import process
+from refimpl.hosts.namespace import enter_host, enter_network
+from refimpl.lab import layout
+from refimpl.lab.errors import LabError
+from refimpl.lab.layout import HostPlan, LabPaths
+from refimpl.lab.registry import Identity, Item, Kind, Registry
+from refimpl.lab.stop_point import stop_point
+from refimpl.lab.tools import lab_environment, run_tool
+from refimpl.model.group import ProcessRef
+
+VIRTLOCKD = "virtlockd"
+LIBVIRTD = "libvirtd"
+
+_COMMANDS = {
+    VIRTLOCKD: ("virtlockd", "-p", "/run/virtlockd.pid"),
+    LIBVIRTD: ("libvirtd", "--listen", "-p", "/run/libvirtd.pid"),
+}
+_SOCKETS = {VIRTLOCKD: "run/libvirt/virtlockd-sock", LIBVIRTD: "run/libvirt/libvirt-sock"}
+_POLL_S = 0.02
+_TERMINATE_S = 5.0
+
+
+@dataclass(frozen=True, slots=True)
+class HostRunner:
+    """Starts and ends the processes of one host."""
+
+    lab: LabPaths
+    host: HostPlan
+    registry: Registry
+    deadline_s: float = 60.0
+
+    def start_init(self) -> ProcessRef:
+        """Make the host's namespaces and its init, and return the init. LabError when a mount fails."""
+        script, log = self.lab.host(self.host.name).start_script, self.log_file("init")
+        netns = layout.netns_name(self.lab.id, self.host.name)
+        spaces = ["unshare", "--mount", "--uts", "--pid", "--fork", "--kill-child", "--mount-proc"]
+        command = [*enter_network(netns), *spaces, "/bin/sh", str(script)]
+        item = Item(Kind.PROCESS, f"init {self.host.name}")
+        self.registry.announce([item])
+        stop_point("init.announced")
+        outer = self._spawn(command, log, wait_for="ready\n")
+        stop_point("init.unidentified")
+        init = _only_child(outer)
+        self._identify(item, init)
+        return init
+
+    def start_daemon(self, init: ProcessRef, name: str) -> ProcessRef:
+        """Start a daemon on the host and return it when its socket is there. LabError when it ends or is too slow."""
+        item = Item(Kind.PROCESS, f"{name} {self.host.name}")
+        self.registry.announce([item])
+        mark = {layout.DAEMON_VARIABLE: name}
+        # setsid forks, so the daemon becomes a child of the host's init and no process of it stays outside.
+        command = [*enter_host(init), "setsid", "--fork", *_COMMANDS[name]]
+        _reap(self._spawn(command, self.log_file(name), **mark))
+        daemon = self.find_daemon(init, name)
+        if daemon is None:
+            raise self._no_start(name)
+        self._identify(item, daemon)
+        stop_point(f"{name}.started")
+        socket = Path(f"/proc/{init.pid}/root") / _SOCKETS[name]
+        self._wait_until(lambda: socket.exists(), daemon, name)
+        return daemon
+
+    def stop_daemon(self, init: ProcessRef, name: str, number: signal.Signals = signal.SIGTERM) -> None:
+        """End a daemon, by force when it does not go in time; its socket is removed. Nothing when it is not there."""
+        daemon = self.find_daemon(init, name)
+        if daemon is not None:
+            process.send_signal(daemon, number)
+            if not process.wait_gone(daemon, _TERMINATE_S):
+                process.kill(daemon)
+        if process.alive(init):
+            (Path(f"/proc/{init.pid}/root") / _SOCKETS[name]).unlink(missing_ok=True)
+
+    def find_daemon(self, init: ProcessRef, name: str) -> ProcessRef | None:
+        """Return the running daemon of that name, or None."""
+        for child in _children(init):
+            if process.environment_value(child, layout.DAEMON_VARIABLE) == name:
+                try:
+                    return process.here(child)
+                except ProcessLookupError:
+                    continue
+        return None
+
+    def answers(self, uri: str, timeout_s: float) -> bool:
+        """Tell whether libvirt on the host answers at its control URI, asked from the management namespace."""
+        try:
+            self.ask(uri, timeout_s)
+        except (LabError, TimeoutError):
+            return False
+        return True
+
+    def ask(self, uri: str, timeout_s: float) -> str:
+        """Ask libvirt at its control URI for its host name. LabError with its answer when it refuses."""
+        command = self.from_conductor("virsh", "-q", "-c", uri, "hostname")
+        return run_tool(*command, lab_id=self.lab.id, timeout_s=timeout_s).strip()
+
+    def ask_locally(self, init: ProcessRef, timeout_s: float) -> str:
+        """Ask libvirt for its host name on the host itself, where no certificate plays a part."""
+        command = [*enter_host(init), "virsh", "-q", "-c", "qemu:///system", "hostname"]
+        return run_tool(*command, lab_id=self.lab.id, timeout_s=timeout_s).strip()
+
+    def from_conductor(self, *command: str) -> list[str]:
+        """Return a command line that runs a program in the management network."""
+        return [*enter_network(layout.netns_name(self.lab.id, layout.CONDUCTOR)), *command]
+
+    def log_file(self, name: str) -> Path:
+        """Return the file that holds what a process of the host said."""
+        return self.lab.host(self.host.name).log / f"{name}.log"
+
+    def _spawn(self, command: Sequence[str], log: Path, *, wait_for: str = "", **variables: str) -> int:
+        """Start a process that outlives this one; with `wait_for`, return when it has written that."""
+        environment = lab_environment(self.lab.id, **variables)
+        reader, writer = os.pipe2(os.O_CLOEXEC)
+        try:
+            output = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o640)
+            actions = [
+                (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
+                (os.POSIX_SPAWN_DUP2, writer if wait_for else output, 1),
+                (os.POSIX_SPAWN_DUP2, output, 2),
+            ]
+            pid = os.posix_spawnp(command[0], list(command), environment, file_actions=actions, setsid=True)
+            os.close(output)
+        finally:
+            os.close(writer)
+        with os.fdopen(reader) as answer:
+            if wait_for and answer.readline() != wait_for:
+                raise self._no_start("init")
+        return pid
+
+    def _identify(self, item: Item, ref: ProcessRef) -> None:
+        identity: Identity = {"pid": ref.pid, "start_ticks": ref.start_ticks, "boot_id": ref.boot_id}
+        self.registry.made({item: identity})
+
+    def _wait_until(self, reached: Callable[[], bool], daemon: ProcessRef, name: str) -> None:
+        end = time.monotonic() + self.deadline_s
+        with process.pidfd(daemon):
+            while not reached():
+                if time.monotonic() > end or process.wait_gone(daemon, _POLL_S):
+                    raise self._no_start(name)
+
+    def _no_start(self, name: str) -> LabError:
+        log = self.log_file(name)
+        said = log.read_text(errors="replace")[-1000:].strip() if log.exists() else ""
+        return LabError(
+            "lab.process_failed",
+            f"{name} of host {self.host.name} did not start: {said}",
+            process=name,
+            host=self.host.name,
+            said=said,
+        )
+
+
+def _children(init: ProcessRef) -> list[int]:
+    if not process.alive(init):
+        return []
+    try:
+        return [c.pid for c in psutil.Process(init.pid).children()]
+    except psutil.NoSuchProcess:
+        return []
+
+
+def _only_child(pid: int) -> ProcessRef:
+    children = psutil.Process(pid).children()
+    return process.here(children[0].pid)
+
+
+def _reap(pid: int) -> None:
+    os.waitpid(pid, 0)
