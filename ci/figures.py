@@ -1,6 +1,6 @@
 """What ci/test prints beside its results: what this machine can do, and the totals of all JUnit files.
 
-The calibration is never asserted. It stands beside the times so that a reader can tell a slow machine from a slow change.
+The calibration is never asserted. Beside the times it tells a slow machine from a slow change.
 """
 
 import os

@@ -18,12 +18,13 @@ release_services() {
     if [[ -e $1.refimpl-saved || -L $1.refimpl-saved ]]; then mv -- "$1.refimpl-saved" "$1"; fi
 }
 
-# enabled_units: the links by which systemd starts something at boot, one a line.
-enabled_units() { find /etc/systemd/system -type l -path '*.wants/*' 2>/dev/null | sort || true; }
+# enabled_units BASE: the links by which systemd starts something at boot, one a line; BASE stands before /etc.
+enabled_units() { find "$1/etc/systemd/system" -type l -path '*.wants/*' 2>/dev/null | sort || true; }
 
-# disable_new_units BEFORE: of the virtualization services enabled since BEFORE (an earlier list), enables none at boot.
+# disable_new_units BASE BEFORE: takes back the links of virtualization services that are not in BEFORE, an earlier list.
 disable_new_units() {
-    local unit
-    comm -13 <(printf '%s\n' "$1") <(enabled_units) | sed 's,.*/,,' | grep -E '^(libvirt|virt(lock|log))' | sort -u |
-        while read -r unit; do systemctl --quiet disable "$unit" 2>/dev/null || rm -f /etc/systemd/system/*.wants/"$unit"; done
+    local link
+    while read -r link; do
+        case ${link##*/} in libvirt* | virtlock* | virtlog* | virt-guest*) rm -f -- "$link" ;; esac
+    done < <(comm -13 <(printf '%s\n' "$2") <(enabled_units "$1"))
 }
