@@ -10,6 +10,7 @@ from dataclasses import dataclass, field
 from enum import StrEnum
 
 from refimpl.model.errors import Native
+from refimpl.model.request import Plan
 
 
 class VmState(StrEnum):
@@ -57,7 +58,7 @@ class LeaseFact:
 
 @dataclass(frozen=True, slots=True)
 class VmFacts:
-    """One VM on one host. `operation` is the id of the migration that has stamped it, if any."""
+    """One VM on one host. `operation` and `plan`: of the migration that has stamped it, if any."""
 
     name: str
     id: str
@@ -67,6 +68,7 @@ class VmFacts:
     disks: tuple[DiskFact, ...] = ()
     lease: LeaseFact | None = None
     operation: str | None = None
+    plan: Plan | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -151,7 +151,11 @@ def _call_returned(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _too_late(ledger: Ledger, event: Event) -> Ledger:
-    warning = Problem(id="cancel.too_late", values={"vm": ledger.request.vm, "reason": event["reason"]})
+    return _warn_too_late(ledger, event["reason"])
+
+
+def _warn_too_late(ledger: Ledger, reason: str) -> Ledger:
+    warning = Problem(id="cancel.too_late", values={"vm": ledger.request.vm, "reason": reason})
     return replace(ledger, cancel_too_late=True, warnings=(*ledger.warnings, warning))
 
 
@@ -162,7 +166,10 @@ def _left_behind(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _destination_owns(ledger: Ledger, event: Event) -> Ledger:
-    return replace(ledger, owner=event.kind, problems=())
+    ledger = replace(ledger, owner=event.kind, problems=())
+    if not ledger.cancel_wished or ledger.cancel_too_late:
+        return ledger
+    return _warn_too_late(ledger, "the move went through all the same")
 
 
 def _source_owns(ledger: Ledger, event: Event) -> Ledger:

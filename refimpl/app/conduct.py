@@ -1,0 +1,107 @@
+"""The conductor process: one per operation, started by `refimpl.app.operations`, outlives the terminal.
+
+`python -m refimpl.app.conduct DIRECTORY` reads the spec there, carries the migration out, or recovers it, and ends
+with the exit code of its outcome.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+from refimpl.app.backends import backend_for
+from refimpl.app.control import ControlServer, EventLog
+from refimpl.app.home import OperationFiles
+from refimpl.engine.conductor import Conductor, Identity, StopPoint
+from refimpl.engine.journal import FileJournal
+from refimpl.engine.stops import from_environment
+from refimpl.engine.store import Claim, GroupStore
+from refimpl.engine.timeline import RealTimeline
+from refimpl.hosts import netns
+from refimpl.hosts.process import here
+from refimpl.model.errors import RefimplError, error
+from refimpl.model.events import Event, Kind
+from refimpl.model.group import Group
+from refimpl.model.ledger import Ledger
+from refimpl.model.outcome import Outcome
+from refimpl.model.phase import ExitCode, Phase
+from refimpl.model.request import MigrationRequest, Plan
+
+
+def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
+    """Carry out or recover the operation in a directory."""
+    spec = files.read_spec()
+    group = Group.from_json(spec["group"])
+    if group.management_netns is not None:
+        netns.enter(group.management_netns)
+    timeline = RealTimeline(stretch=float(os.environ.get("REFIMPL_STRETCH", "1")))
+    journal = FileJournal(files.journal)
+    log = EventLog([line for _, line in journal.lines()])
+    control = ControlServer(files.socket, log, lambda: timeline.post(Event(Kind.CANCEL_WISHED, timeline.now_ns())))
+    backend = backend_for(group, timeline.post)
+    identity = Identity(controller=spec["controller"], process=here(os.getpid()))
+    store = GroupStore(Path(group.store_path))
+    try:
+        phase, ledger, last_step = _standing(spec, journal, backend.capabilities().hand_over)
+        conductor = Conductor(
+            ledger,
+            backend,
+            timeline,
+            store=store,
+            journal=journal,
+            identity=identity,
+            phase=phase,
+            last_step=last_step,
+            listeners=[log.append],
+            stop_point=stop_point,
+        )
+        if spec["recover"]:
+            _take_over(store, ledger, identity)
+        result = conductor.recover() if spec["recover"] else conductor.start()
+        log.close(result.to_json())
+    finally:
+        control.stop()
+        files.socket.unlink(missing_ok=True)
+        backend.close()
+        journal.close()
+    return result
+
+
+def _standing(spec: dict[str, Any], journal: FileJournal, hand_over: Any) -> tuple[Phase, Ledger, int]:
+    """Return where to begin: by the journal, or by the plan that the claim or the VM's own mark kept."""
+    request = MigrationRequest.from_json(spec["request"])
+    standing = journal.standing()
+    if standing is not None:
+        return standing.phase, standing.ledger, standing.step
+    ledger = Ledger(operation=spec["operation"], group=spec["group"]["id"], request=request, hand_over=hand_over)
+    if not spec.get("plan"):
+        return Phase.NEW, ledger, 0
+    return Phase.SETUP, replace(ledger, plan=Plan.from_json(spec["plan"])), 0
+
+
+def _take_over(store: GroupStore, ledger: Ledger, identity: Identity) -> None:
+    if ledger.plan is None:
+        return
+    standing = store.claim(Claim(ledger.operation, identity.controller, identity.process, ledger.plan))
+    if standing is not None:
+        raise error("operation.alive", operation=standing.operation, pid=standing.process.pid)
+
+
+def main(arguments: list[str]) -> int:
+    """Entry of the process. A Ctrl-C in the starter's terminal is the starter's affair."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        return int(conduct(OperationFiles(Path(arguments[0])), from_environment()).exit_code)
+    except RefimplError as failure:
+        for problem in failure.problems:
+            print(f"{problem.text} [{problem.id}]\n  why: {problem.why}\n  mend: {problem.mend}", file=sys.stderr)
+        return int(failure.exit_code or ExitCode.INTERNAL)
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

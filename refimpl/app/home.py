@@ -1,0 +1,118 @@
+"""Where a controller keeps its operations: one directory each, below its home directory."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refimpl.engine.journal import FileJournal, Standing
+from refimpl.model.errors import error
+
+
+def default_home() -> Path:
+    """Return REFIMPL_HOME, or refimpl's directory below XDG_STATE_HOME (~/.local/state)."""
+    chosen = os.environ.get("REFIMPL_HOME")
+    if chosen:
+        return Path(chosen).absolute()
+    state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
+    return Path(state) / "refimpl"
+
+
+@dataclass(frozen=True, slots=True)
+class OperationFiles:
+    """The files of one operation."""
+
+    directory: Path
+
+    @property
+    def id(self) -> str:
+        """The operation's id, which is the directory's name."""
+        return self.directory.name
+
+    @property
+    def spec(self) -> Path:
+        """What the conductor process is started with."""
+        return self.directory / "spec.json"
+
+    @property
+    def journal(self) -> Path:
+        """The operation's journal."""
+        return self.directory / "journal.db"
+
+    @property
+    def socket(self) -> Path:
+        """The socket by which a living conductor is reached."""
+        return self.directory / "socket"
+
+    @property
+    def log(self) -> Path:
+        """What the conductor process printed."""
+        return self.directory / "conductor.log"
+
+    def read_spec(self) -> dict[str, Any]:
+        """Return the spec; an unreadable one is an error with the file's name."""
+        try:
+            data: dict[str, Any] = json.loads(self.spec.read_text("utf-8"))
+        except (OSError, ValueError) as failure:
+            raise error("operation.unreadable", operation=self.id, detail=str(failure)) from failure
+        return data
+
+    def standing(self) -> Standing | None:
+        """Return where the operation stands by its journal, None when it has none or an empty one."""
+        if not self.journal.exists():
+            return None
+        journal = FileJournal(self.journal)
+        try:
+            return journal.standing()
+        finally:
+            journal.close()
+
+    def lines(self, after: int = 0) -> list[tuple[int, str]]:
+        """Return the event lines in the journal after a number."""
+        if not self.journal.exists():
+            return []
+        journal = FileJournal(self.journal)
+        try:
+            return journal.lines(after)
+        finally:
+            journal.close()
+
+
+@dataclass(frozen=True, slots=True)
+class Home:
+    """A controller's home directory."""
+
+    path: Path
+
+    @property
+    def operations(self) -> Path:
+        """The directory of all operations."""
+        return self.path / "operations"
+
+    def create(self, operation: str) -> OperationFiles:
+        """Make the directory of an operation, readable by its owner only."""
+        files = OperationFiles(self.operations / operation)
+        try:
+            files.directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as failure:
+            raise error("home.unusable", path=str(self.path), detail=str(failure)) from failure
+        return files
+
+    def all(self) -> Iterator[OperationFiles]:
+        """Yield every operation, the oldest first."""
+        if self.operations.is_dir():
+            found = [p for p in self.operations.iterdir() if (p / "spec.json").exists()]
+            for path in sorted(found, key=lambda p: (p / "spec.json").stat().st_mtime_ns):
+                yield OperationFiles(path)
+
+    def find(self, operation: str) -> OperationFiles:
+        """Return an operation by its id or an unambiguous beginning of it."""
+        ids = {files.id: files for files in self.all()}
+        matching = [id for id in ids if id == operation] or [id for id in ids if id.startswith(operation)]
+        if len(matching) != 1 or not operation:
+            raise error("operation.unknown", operation=operation, known=", ".join(ids) or "none")
+        return ids[matching[0]]

@@ -1,0 +1,228 @@
+"""Starting, following, cancelling and listing operations: what the command line and the Python API share."""
+
+from __future__ import annotations
+
+import json
+import os
+import secrets
+import subprocess
+import sys
+import time
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refimpl.app import control
+from refimpl.app.home import Home, OperationFiles
+from refimpl.engine.store import GroupStore
+from refimpl.hosts.process import alive, here
+from refimpl.model.errors import error
+from refimpl.model.group import Group, ProcessRef
+from refimpl.model.outcome import Outcome
+from refimpl.model.phase import ENDS, Phase
+from refimpl.model.request import MigrationRequest, Plan
+
+START_TIMEOUT_S = 60.0
+
+
+def new_operation_id() -> str:
+    """Return a fresh operation id: eight hexadecimal digits."""
+    return secrets.token_hex(4)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """One operation for a list. `alive`: its conductor runs now; `end` is None while it has not ended."""
+
+    id: str
+    vm: str
+    source: str | None
+    destination: str
+    phase: Phase
+    alive: bool
+    outcome: Outcome | None
+
+    @property
+    def needs_recovery(self) -> bool:
+        """Whether it was interrupted, or ended so that a person or a late host is needed."""
+        return not self.alive and (self.outcome is None or self.outcome.end is Phase.INDETERMINATE)
+
+
+class Operation:
+    """A handle of an operation, running or ended, in whatever process its conductor is."""
+
+    def __init__(self, files: OperationFiles) -> None:
+        self._files = files
+
+    @property
+    def id(self) -> str:
+        """The operation's id."""
+        return self._files.id
+
+    def alive(self) -> bool:
+        """Whether its conductor runs now."""
+        return conductor_alive(self._files)
+
+    def events(self) -> Iterator[dict[str, Any]]:
+        """Yield every event from the first on (as JSON values), live ones as they come, until the conductor ends."""
+        seen = 0
+        try:
+            for message in control.follow(self._files.socket):
+                if "event" in message:
+                    seen = message["seq"]
+                    yield message["event"]
+        except OSError:
+            pass
+        for _, line in self._files.lines(after=seen):
+            yield json.loads(line)
+
+    def wait(self) -> Outcome:
+        """Wait for the end. `operation.interrupted_now` when the conductor died without one."""
+        for _ in self.events():
+            pass
+        return self.outcome()
+
+    def outcome(self) -> Outcome:
+        """Return how it ended; `operation.no_end` when its conductor has died without an end, with what it printed."""
+        standing = self._files.standing()
+        if standing is None or standing.outcome is None:
+            said = self._files.log.read_text("utf-8", "replace").strip() if self._files.log.exists() else ""
+            raise error("operation.no_end", operation=self.id, said=said or "nothing")
+        return Outcome.from_json(standing.outcome)
+
+    def cancel(self) -> None:
+        """Ask for a cancel; what became of it is told by events and outcome."""
+        try:
+            control.ask_cancel(self._files.socket)
+        except OSError:
+            summary = summarise(self._files)
+            if summary.outcome is not None:
+                raise error("operation.ended", operation=self.id, end=summary.outcome.end) from None
+            raise error("operation.dead", operation=self.id) from None
+
+    def summary(self) -> Summary:
+        """Return the operation as a list shows it."""
+        return summarise(self._files)
+
+
+def start(home: Home, group: Group, request: MigrationRequest, operation: str | None = None) -> Operation:
+    """Start a migration in a conductor process of its own and return as soon as it can be followed."""
+    files = home.create(operation or new_operation_id())
+    spec = _spec(home, group, request, files.id)
+    return _launch(files, spec)
+
+
+def recover(home: Home, group: Group, operation: str, plan: Plan | None = None) -> Operation:
+    """Start a conductor that finds out by evidence where an operation stands, and ends it.
+
+    `plan` serves when the journal is gone: the one that the claim or the VM's mark kept.
+    """
+    files = home.create(operation)
+    if files.spec.exists():
+        spec = files.read_spec() | {"recover": True, "group": group.to_json()}
+    elif plan is None:
+        raise error("operation.unknown", operation=operation, known=", ".join(f.id for f in home.all()) or "none")
+    else:
+        spec = _spec(home, group, request_of(plan), operation) | {"recover": True, "plan": plan.to_json()}
+    _refuse_if_alive(files, group)
+    return _launch(files, spec)
+
+
+def request_of(plan: Plan) -> MigrationRequest:
+    """Return the request that a plan was made of, as far as the plan tells."""
+    return MigrationRequest(
+        vm=plan.vm,
+        destination=plan.destination,
+        source=plan.source,
+        encryption=plan.encryption,
+        performance_option=plan.performance_option,
+        pass_limit=plan.pass_limit,
+        bandwidth_mib_s=plan.bandwidth_mib_s,
+    )
+
+
+def summarise(files: OperationFiles) -> Summary:
+    """Return one operation as a list shows it."""
+    spec = files.read_spec()
+    request = MigrationRequest.from_json(spec["request"])
+    standing = files.standing()
+    plan = standing.ledger.plan if standing else None
+    return Summary(
+        id=files.id,
+        vm=request.vm,
+        source=plan.source if plan else request.source,
+        destination=request.destination,
+        phase=standing.phase if standing else Phase.NEW,
+        alive=conductor_alive(files),
+        outcome=Outcome.from_json(standing.outcome) if standing and standing.outcome else None,
+    )
+
+
+def conductor_alive(files: OperationFiles) -> bool:
+    """Whether the conductor of an operation runs now."""
+    reference = _process(files)
+    return reference is not None and alive(reference)
+
+
+def _process(files: OperationFiles) -> ProcessRef | None:
+    try:
+        return ProcessRef(**json.loads((files.directory / "process.json").read_text("ascii")))
+    except (OSError, ValueError):
+        return None
+
+
+def _refuse_if_alive(files: OperationFiles, group: Group) -> None:
+    reference = _process(files)
+    if reference is not None and alive(reference):
+        raise error("operation.alive", operation=files.id, pid=reference.pid)
+    standing = next((c for c in GroupStore(Path(group.store_path)).claims() if c.operation == files.id), None)
+    if standing is not None and alive(standing.process):
+        raise error("operation.alive", operation=files.id, pid=standing.process.pid)
+
+
+def _spec(home: Home, group: Group, request: MigrationRequest, operation: str) -> dict[str, Any]:
+    return {
+        "operation": operation,
+        "controller": str(home.path),
+        "request": request.to_json(),
+        "group": group.to_json(),
+        "recover": False,
+    }
+
+
+def _launch(files: OperationFiles, spec: Mapping[str, Any]) -> Operation:
+    files.spec.write_text(json.dumps(spec, indent=1, ensure_ascii=False), "utf-8")
+    files.socket.unlink(missing_ok=True)
+    environment = os.environ | {"REFIMPL_LAB": spec["group"]["id"], "REFIMPL_OPERATION": files.id}
+    with files.log.open("ab") as log:
+        process = subprocess.Popen(
+            [sys.executable, "-m", "refimpl.app.conduct", str(files.directory)],
+            stdin=subprocess.DEVNULL,
+            stdout=log,
+            stderr=log,
+            start_new_session=True,
+            env=environment,
+        )
+    reference = here(process.pid)
+    (files.directory / "process.json").write_text(json.dumps(_plain(reference)), "ascii")
+    _until(lambda: files.socket.exists() or process.poll() is not None, START_TIMEOUT_S)
+    return Operation(files)
+
+
+def _plain(reference: ProcessRef) -> dict[str, Any]:
+    return {"pid": reference.pid, "start_ticks": reference.start_ticks, "boot_id": reference.boot_id}
+
+
+def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
+    end = time.monotonic() + timeout_s
+    while not condition():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.01)
+    return True
+
+
+def is_end(phase: Phase) -> bool:
+    """Whether a phase is an end."""
+    return phase in ENDS
