@@ -133,14 +133,17 @@ def _count_reordered(lines: Iterable[Line]) -> int:
 
 
 def _mend(fragments: list[tuple[str, bytes]]) -> tuple[list[Line], set[int]]:
-    """Put the parts of torn lines together; a fragment can hold the end of one line and the start of another."""
+    """Put the parts of torn lines together; a fragment can hold the start of one line and the end of another.
+
+    Which file a part is in does not matter: lines begin alike, so a file may show a whole line where one was torn.
+    """
     mended: dict[tuple[str, int], Line] = {}
     used: set[int] = set()
     if len(fragments) > _MOST_FRAGMENTS:
         return [], used
     for i, (host, head) in enumerate(fragments):
-        for j, (other, tail) in enumerate(fragments):
-            line = _whole(host, head, tail) if other != host else None
+        for j, (_, tail) in enumerate(fragments):
+            line = _whole(host, head, tail) if i != j else None
             if line is not None:
                 mended[line.boot, line.sequence] = line
                 used |= {i, j}
@@ -151,7 +154,7 @@ def _whole(host: str, head: bytes, tail: bytes) -> Line | None:
     if not head.startswith(b"~"):
         return None
     for end in range(len(head), 0, -1):
-        for start in range(len(tail)):
+        for start in range(len(tail) + 1):  # up to nothing: only the end of the line may be elsewhere
             line = parse_line(head[:end] + tail[start:], host)
             if line is not None:
                 return line

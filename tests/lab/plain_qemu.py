@@ -24,7 +24,13 @@ class PlainQemu:
     """One QEMU process under TCG; a context manager that ends it."""
 
     def __init__(
-        self, directory: Path, name: str, image: GuestImage, parameters: GuestParameters, *, incoming: Path | None = None
+        self,
+        directory: Path,
+        name: str,
+        image: GuestImage,
+        parameters: GuestParameters,
+        *,
+        incoming: Path | None = None,
     ) -> None:
         self.name = name
         self.console = directory / f"{name}.console"

@@ -1,0 +1,42 @@
+from __future__ import annotations
+
+import socket
+import time
+
+import pytest
+from guest_lines import BOOT, line
+
+from refimpl.meter.receiver import Receiver, read_arrivals
+
+
+@pytest.fixture
+def port() -> int:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.bind(("127.0.0.1", 0))
+        return int(sock.getsockname()[1])
+
+
+def test_it_writes_down_heartbeats_with_the_time_of_their_arrival(tmp_path, port):
+    with Receiver(tmp_path / "arrivals", address="127.0.0.1", port=port) as receiver:
+        begin_ns = time.time_ns()
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+            for payload in (line(1, "udp"), b"noise", line(2, "beat 2"), line(3, "udp")[:-3], line(4, "udp")):
+                sock.sendto(payload, ("127.0.0.1", port))
+        end_ns = time.time_ns()
+    found = receiver.arrivals()
+    assert [(a.boot, a.number) for a in found.heartbeats] == [(BOOT, 1), (BOOT, 4)]
+    assert all(begin_ns <= a.at_ns <= end_ns for a in found.heartbeats)
+    assert receiver.process.returncode == 0
+
+
+def test_an_address_that_cannot_be_had_is_an_error(tmp_path, port):
+    with Receiver(tmp_path / "one", address="127.0.0.1", port=port):
+        with pytest.raises(RuntimeError, match="did not start"):
+            Receiver(tmp_path / "two", address="127.0.0.1", port=port)
+
+
+def test_a_last_line_that_is_not_complete_is_left_out(tmp_path):
+    (tmp_path / "arrivals").write_text(f"20 {BOOT} 2 0\n10 {BOOT} 1 3\n30 {BOOT}")
+    found = read_arrivals(tmp_path / "arrivals")
+    assert [a.number for a in found.heartbeats] == [1, 2]
+    assert found.overflowed == 3
