@@ -130,12 +130,7 @@ class Builder:
     def _require_answer(self, plan: HostPlan) -> None:
         said = self._runner(plan).ask(layout.control_uri(plan, self.lab.conductor_pki), ANSWER_S)
         if said != plan.name:
-            raise LabError(
-                "lab.wrong_answer",
-                f"libvirt of host {plan.name} answers as {said!r}",
-                host=plan.name,
-                said=said,
-            )
+            raise LabError("lab.wrong_answer", host=plan.name, said=said)
 
     def _runner(self, plan: HostPlan) -> HostRunner:
         return HostRunner(self.lab, plan, self.registry)

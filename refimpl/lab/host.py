@@ -158,13 +158,7 @@ class HostRunner:
     def _no_start(self, name: str) -> LabError:
         log = self.log_file(name)
         said = log.read_text(errors="replace")[-1000:].strip() if log.exists() else ""
-        return LabError(
-            "lab.process_failed",
-            f"{name} of host {self.host.name} did not start: {said}",
-            process=name,
-            host=self.host.name,
-            said=said,
-        )
+        return LabError("lab.process_failed", process=name, host=self.host.name, said=said)
 
 
 def _children(init: ProcessRef) -> list[int]:

@@ -103,8 +103,7 @@ class Lab:
         """Return the lab of that name or id. LabError `lab.unknown`, or `lab.unfinished` when it is half-made."""
         summary = shelf.find(name_or_id, root)
         if not summary.complete:
-            text = f"lab {summary.name} ({summary.id}) was not built to its end"
-            raise LabError("lab.unfinished", text, lab=summary.name, lab_id=summary.id)
+            raise LabError("lab.unfinished", lab=summary.name, lab_id=summary.id)
         return cls(LabPaths(root or layout.state_root(), summary.id))
 
     def down(self, on_step: OnStep = no_report) -> Removal:
@@ -220,7 +219,7 @@ class Lab:
     def _init(self, host: str) -> ProcessRef:
         init = self._entry(host).channel.init
         if init is None:
-            raise LabError("lab.host_unknown", f"host {host} of this lab has no init process", host=host)
+            raise LabError("lab.host_unknown", lab=self.name, host=host, known="hosts with an init process")
         return init
 
     def _entry(self, host: str) -> HostEntry:
@@ -228,6 +227,5 @@ class Lab:
         found = group.host(host)
         if found is None:
             known = ", ".join(h.name for h in group.hosts)
-            text = f"lab {group.name} has no host {host!r}; it has {known}"
-            raise LabError("lab.host_unknown", text, lab=group.name, host=host, known=known)
+            raise LabError("lab.host_unknown", lab=group.name, host=host, known=known)
         return found

@@ -77,9 +77,7 @@ def require(root: Path) -> None:
     """Check everything that a lab needs. LabError `lab.requirements` names all that is missing at once."""
     missing = missing_requirements(root)
     if missing:
-        listed = ", ".join(missing)
-        text = f"a lab needs what this machine has not: {listed}. Run as root: ci/setup"
-        raise LabError("lab.requirements", text, missing=listed)
+        raise LabError("lab.requirements", missing=", ".join(missing))
 
 
 def reserve(wish: Wish, root: Path, new_id: Callable[[], str]) -> Place:
@@ -89,8 +87,7 @@ def reserve(wish: Wish, root: Path, new_id: Callable[[], str]) -> Place:
     with _locked(root / ".lock"):
         taken = next((s for s in list_labs(root) if s.name == wish.name), None)
         if taken is not None:
-            text = f"a lab named {wish.name!r} exists already ({taken.id}, {taken.state})"
-            raise LabError("lab.exists", text, lab=wish.name, lab_id=taken.id, state=taken.state)
+            raise LabError("lab.exists", lab=wish.name, lab_id=taken.id, state=taken.state)
         paths = _make_directory(root, new_id)
         place = Place(paths, _lock(paths.lock))
         _register(paths, wish)
@@ -103,7 +100,7 @@ def find(name_or_id: str, root: Path | None = None) -> LabSummary:
     for summary in (*(s for s in labs if s.id == name_or_id), *(s for s in labs if s.name == name_or_id)):
         return summary
     known = ", ".join(s.name for s in labs) or "none"
-    raise LabError("lab.unknown", f"no lab {name_or_id!r}; there is {known}", lab=name_or_id, known=known)
+    raise LabError("lab.unknown", lab=name_or_id, known=known)
 
 
 def list_labs(root: Path | None = None) -> tuple[LabSummary, ...]:
@@ -146,7 +143,7 @@ def _make_directory(root: Path, new_id: Callable[[], str]) -> LabPaths:
         with contextlib.suppress(FileExistsError):
             paths.directory.mkdir(mode=0o755)
             return paths
-    raise LabError("lab.exists", "every new lab id is taken", lab="", lab_id="", state="")
+    raise RuntimeError(f"{_TRIES} new lab ids in a row were taken")
 
 
 def _register(paths: LabPaths, wish: Wish) -> None:
@@ -184,8 +181,7 @@ def _lock(path: Path) -> int:
         fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as error:
         os.close(descriptor)
-        lab = path.parent.name
-        raise LabError("lab.busy", f"lab {lab} is being built or removed by another process", lab=lab) from error
+        raise LabError("lab.busy", lab_id=path.parent.name) from error
     return descriptor
 
 

@@ -1,6 +1,6 @@
 """For tests only: a place at which the program can be made to stand still, so that it can be killed exactly there.
 
-With REFIMPL_TEST_STOP=<name of the place> in the environment, the program writes `<name> <pid>` to the file that
+With REFIMPL_TEST_STOP=<name of the place> in the environment, the program writes that name to the file that
 REFIMPL_TEST_STOP_FILE names and then waits for ever. Without the variable nothing happens.
 """
 
@@ -20,6 +20,6 @@ def stop_point(name: str) -> None:
         return
     marker = Path(os.environ[STOP_FILE_VARIABLE])
     unfinished = marker.with_suffix(".new")
-    unfinished.write_text(f"{name} {os.getpid()}\n", encoding="utf-8")
+    unfinished.write_text(name, encoding="utf-8")
     unfinished.rename(marker)
     threading.Event().wait()

@@ -90,9 +90,7 @@ def build_init(lab_id: str) -> Path:
 
 def _failed(command: tuple[str, ...], status: str, said: str) -> LabError:
     line = " ".join(command)
-    return LabError(
-        "lab.command_failed", f"{line!r} failed with status {status}: {said}", command=line, status=status, said=said
-    )
+    return LabError("lab.command_failed", command=line, status=status, said=said)
 
 
 def _init_source() -> bytes:
