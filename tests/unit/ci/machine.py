@@ -47,6 +47,7 @@ class Machine:
         name, version = system.split("-")
         self.write("etc/os-release", f'ID={name}\nVERSION_ID="{version}"\n')
         self.write("uid", f"{uid}\n")
+        self.write("var/lib/apt/lists/mirror.example_Packages", "")
         self.write("targets", f"{TARGETS.get(system, 'other')} http://mirror.example/debian/\n")
         for file in ("dpkg", "madison", "simulation", "install", "apt.log"):
             self.write(file, "")
@@ -75,8 +76,10 @@ class Machine:
         for number, name in enumerate(names, start=100):
             self.write(f"proc/{number}/comm", f"{name}\n")
 
-    def setup(self, *arguments: str, **variables: str) -> subprocess.CompletedProcess[str]:
-        """Run ci/setup here, packages only, with no terminal; output and messages come together."""
+    def setup(
+        self, *arguments: str, scope: str = "--packages-only", **variables: str
+    ) -> subprocess.CompletedProcess[str]:
+        """Run ci/setup here, with no terminal; output and messages come together."""
         environment = {
             "PATH": f"{self.bin}:{os.environ['PATH']}:/usr/sbin:/sbin",
             "HOME": str(self.base),
@@ -84,7 +87,7 @@ class Machine:
             **variables,
         }
         return subprocess.run(
-            [str(SETUP), "--packages-only", *arguments],
+            [str(SETUP), scope, *arguments],
             env=environment,
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,

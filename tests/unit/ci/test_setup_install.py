@@ -40,6 +40,15 @@ def test_a_second_run_does_nothing(tmp_path: Path) -> None:
     assert (done.returncode, done.stdout, machine.read("apt.log")) == (0, "", "")
 
 
+@pytest.mark.parametrize(("uid", "fetched"), [(0, True), (1000, False)])
+def test_missing_package_lists_are_fetched_for_the_guests_kernel(tmp_path: Path, uid: int, fetched: bool) -> None:
+    machine = Machine(tmp_path, uid=uid)
+    machine.has(everything("debian-12"))
+    next((tmp_path / "var/lib/apt/lists").iterdir()).unlink()
+    assert machine.setup().returncode == 0
+    assert (" update" in machine.read("apt.log")) == fetched
+
+
 def test_the_source_names_the_mirror_that_the_machine_uses(tmp_path: Path) -> None:
     machine = fresh(tmp_path)
     machine.setup("--yes")

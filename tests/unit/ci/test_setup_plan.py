@@ -117,3 +117,10 @@ def test_an_unknown_option_is_a_usage_error(tmp_path: Path) -> None:
     done = Machine(tmp_path).plan("--frobnicate")
     assert done.returncode == 2
     assert done.stdout.startswith("Usage: ci/setup")
+
+
+def test_without_packages_a_plan_needs_no_root_and_makes_nothing(tmp_path: Path) -> None:
+    machine = Machine(tmp_path, "fedora-40", uid=1000)
+    done = machine.setup("--plan", scope="--skip-packages")
+    assert (done.returncode, done.stdout) == (0, "decision: ready\n")
+    assert machine.read("apt.log") == ""
