@@ -1,0 +1,123 @@
+"""How the simulated backend puts two hosts in order: keep one copy, remove the other, take the marks off.
+
+It removes only what carries the operation's mark or is the plan's own source, never a look-alike of the same name.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from refimpl.backends.simulated.transfer import Stage
+from refimpl.backends.simulated.world import PAUSED_BY_SYSTEM, Copy, World
+from refimpl.backends.simulated.worldfile import FaultKind, Moment
+from refimpl.model.errors import Problem
+from refimpl.model.events import Kind
+from refimpl.model.facts import VmState
+from refimpl.model.request import Command, Plan
+
+if TYPE_CHECKING:
+    from refimpl.backends.simulated.backend import SimulatedBackend
+
+WAIT_MS = 50
+"""How often an open job is looked at again, milliseconds."""
+
+
+class Settling:
+    """The commands SETTLE_SOURCE, SETTLE_DESTINATION and CLEAN_UP of one backend object."""
+
+    def __init__(self, backend: SimulatedBackend) -> None:
+        self._backend = backend
+
+    @property
+    def _world(self) -> World:
+        return self._backend.world
+
+    def keep_source(self, command: Command, plan: Plan, waited_ms: int = 0) -> None:
+        """SETTLE_SOURCE: remove the destination's copy, then resume the source if its system paused it."""
+        if waited_ms == 0:
+            self._world.faults.strike(plan.vm, Moment.SETTLE)
+        transfer = self._world.transfers.get(command.operation)
+        if transfer is not None and transfer.open:
+            transfer.cancel()
+            self._wait(command, plan, waited_ms, keep_source=True)
+            return
+        refusal = self._why_not_source(command, plan)
+        if refusal:
+            self._cannot(command, plan, refusal)
+        else:
+            self._backend.say(Kind.SETTLED)
+
+    def _why_not_source(self, command: Command, plan: Plan) -> str | None:
+        """Do it, or say why not."""
+        source, destination = self._sides(plan)
+        there = self._world.hosts[plan.destination].answers
+        if self._world.faults.asked(FaultKind.SETTLE_FAILS, plan.vm):
+            return "scripted: it cannot be settled"
+        if not self._world.hosts[plan.source].answers:
+            return f"host {plan.source} does not answer"
+        stands = source is not None and source.state is VmState.PAUSED and source.reason in PAUSED_BY_SYSTEM
+        if not there:
+            return f"host {plan.destination} does not answer" if stands else None
+        if destination is not None and destination.operation == command.operation:
+            if destination.state is VmState.RUNNING:
+                return "the destination's copy runs"
+            self._world.remove(destination)
+        if source is not None and stands and not self._world.run(source):
+            return "the source's copy cannot take its lease"
+        return None
+
+    def keep_destination(self, command: Command, plan: Plan, waited_ms: int = 0) -> None:
+        """SETTLE_DESTINATION: remove the source's copy, once the destination's is seen to run."""
+        if waited_ms == 0:
+            self._world.faults.strike(plan.vm, Moment.SETTLE)
+        transfer = self._world.transfers.get(command.operation)
+        if transfer is not None and transfer.stage is Stage.BOUND:
+            self._wait(command, plan, waited_ms, keep_source=False)
+            return
+        source, destination = self._sides(plan)
+        runs = destination is not None and destination.state is VmState.RUNNING
+        if self._world.faults.asked(FaultKind.SETTLE_FAILS, plan.vm):
+            self._cannot(command, plan, "scripted: it cannot be settled")
+        elif not self._world.hosts[plan.destination].answers or not runs:
+            self._cannot(command, plan, "the destination's copy is not seen to run")
+        else:
+            if source is not None and self._world.hosts[plan.source].answers:
+                self._world.remove(source)
+            self._backend.say(Kind.SETTLED)
+
+    def clean_up(self, command: Command, plan: Plan) -> None:
+        """CLEAN_UP: take the marks off, remove planned VMs, and name what could not be removed."""
+        left: list[str] = []
+        for host in (plan.source, plan.destination):
+            copy = self._world.copy(host, plan.vm)
+            if not self._world.hosts[host].answers:
+                left.append(f"whatever carries {command.operation} on host {host}, which does not answer")
+            elif self._world.faults.asked(FaultKind.LEAVES_BEHIND, plan.vm, host=host):
+                left.append(f"mark of {command.operation} on host {host}")
+            elif copy is not None and copy.operation == command.operation:
+                self._take_off(copy)
+        self._world.cancelled.discard(command.operation)
+        if left:
+            self._backend.say(Kind.LEFT_BEHIND, items=tuple(left))
+        else:
+            self._backend.say(Kind.CLEANED)
+
+    def _take_off(self, copy: Copy) -> None:
+        if copy.state is VmState.PLANNED:
+            self._world.remove(copy)
+        copy.operation, copy.plan = None, None
+
+    def _sides(self, plan: Plan) -> tuple[Copy | None, Copy | None]:
+        return self._world.copy(plan.source, plan.vm), self._world.copy(plan.destination, plan.vm)
+
+    def _wait(self, command: Command, plan: Plan, waited_ms: int, *, keep_source: bool) -> None:
+        """Look again while the system's own job is still open, as long as its keepalive allows."""
+        if waited_ms > 2 * self._world.spec.latency_ms.keepalive:
+            self._cannot(command, plan, "the system's own job is still open")
+            return
+        again = self.keep_source if keep_source else self.keep_destination
+        self._backend.later(WAIT_MS * 1_000_000, lambda: again(command, plan, waited_ms + WAIT_MS))
+
+    def _cannot(self, command: Command, plan: Plan, detail: str) -> None:
+        values = {"vm": plan.vm, "operation": command.operation, "detail": detail}
+        self._backend.say(Kind.CANNOT_SETTLE, problem=Problem(id="settle.failed", values=values))

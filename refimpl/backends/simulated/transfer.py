@@ -1,0 +1,388 @@
+"""One simulated transfer, as the systems on both hosts carry it out between them: it outlives who asked for it.
+
+The order of what happens is the measured one (handover 1; libvirt-qemu 2.4): passes, stop at the source, device state,
+arrival, the destination's last step, the source bound, the end of its process, the return of the call. Each step is
+taken only while both systems and the link answer; silence longer than the keepalive breaks the transfer off.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import TYPE_CHECKING, Any
+
+from refimpl.backends.simulated.worldfile import FaultKind, Moment
+from refimpl.model.errors import Native, Problem
+from refimpl.model.events import Event, Kind
+from refimpl.model.facts import VmState
+from refimpl.model.phase import Side
+from refimpl.model.request import CommandKind, HandOver, Plan
+
+if TYPE_CHECKING:
+    from refimpl.backends.simulated.world import Copy, World
+
+MIB = 1 << 20
+SECOND_NS = 1_000_000_000
+STALL_MS = 50
+"""How often a silent peer is asked again, milliseconds."""
+
+
+class Stage(IntEnum):
+    """How far a transfer is. FINISH: arrived, the source may still take it back. BOUND: it may not."""
+
+    STARTING = 0
+    MEMORY = 1
+    SWITCH = 2
+    FINISH = 3
+    BOUND = 4
+    OVER = 5
+
+
+@dataclass(frozen=True)
+class Result:
+    """What the native call returns."""
+
+    ok: bool
+    problem: Problem | None
+    sent_bytes: int
+    qemu_downtime_ms: float | None
+
+
+class Transfer:
+    """A transfer of one VM. `listeners` are told every event; they come and go with controllers."""
+
+    def __init__(self, world: World, operation: str, plan: Plan) -> None:
+        self.world = world
+        self.operation = operation
+        self.plan = plan
+        self.stage = Stage.STARTING
+        self.result: Result | None = None
+        self.lies = False
+        self.forced = False
+        self._cancelling = False
+        self.listeners: list[Callable[[Event], None]] = []
+        self.watchers: list[Callable[[], None]] = []
+        self._mute = world.faults.asked(FaultKind.HANGS, plan.vm, command=CommandKind.START_TRANSFER)
+        self._token = 0
+        self._stalled_ns = 0
+        self._passes = 0
+        self._sent = 0
+        self._remaining = 0
+        self._pass_ns = 0
+        self._stop_ns: int | None = None
+        self._downtime_ms: float | None = None
+        limit = plan.bandwidth_mib_s * MIB
+        link = world.spec.networks[world.network_of(plan.address) or min(world.spec.networks)].bytes_s
+        self._rate = min(link, limit) if limit else link
+
+    @property
+    def open(self) -> bool:
+        """Whether a job of the system below still exists."""
+        return self.stage is not Stage.OVER
+
+    @property
+    def phase_name(self) -> str:
+        """The job's phase in the system's own word."""
+        return self.stage.name.lower()
+
+    @property
+    def _source(self) -> Copy | None:
+        return self.world.copy(self.plan.source, self.plan.vm)
+
+    @property
+    def _destination(self) -> Copy | None:
+        return self.world.copy(self.plan.destination, self.plan.vm)
+
+    def begin(self) -> None:
+        """Take the order: the job starts after the latency `start`."""
+        self.world.faults.strike(self.plan.vm, Moment.START)
+        self._later(self.world.span_ns(self.world.spec.latency_ms.start), self._started)
+
+    def force(self) -> bool:
+        """Switch now, whatever remains. False: it is not copying memory."""
+        if self.stage is not Stage.MEMORY:
+            return False
+        self.forced = True
+        return True
+
+    def cancel(self) -> bool:
+        """Break off on request after the latency `cancel`. False: too late."""
+        if self.stage not in (Stage.STARTING, Stage.MEMORY):
+            return False
+        if not self._cancelling and not self.world.faults.asked(FaultKind.CANCEL_LATE, self.plan.vm):
+            self._cancelling = True
+            problem = Problem(id="transfer.cancelled", values={"vm": self.plan.vm, "source": self.plan.source})
+            self._later(self.world.span_ns(self.world.spec.latency_ms.cancel), lambda: self._fail(problem))
+        return True
+
+    def break_off(self, detail: str) -> None:
+        """Fail now, for a reason of the system's own."""
+        if self.stage < Stage.BOUND:
+            values = {"vm": self.plan.vm, "source": self.plan.source, "detail": detail}
+            self._fail(Problem(id="transfer.failed", values=values, native=Native("simulated", 1, detail)))
+
+    def run_both(self) -> None:
+        """A bug on request: the destination runs although the source takes its copy back."""
+        source, destination = self._source, self._destination
+        if source and destination and self.stage < Stage.BOUND:
+            self.world.run(destination, by_force=True)
+            self.world.run(source, by_force=True)
+            self.tell(Kind.SOURCE_RESUMED, Side.SOURCE)
+            self.break_off("the answer of the destination was lost")
+
+    def process_ended(self, host: str) -> None:
+        """A copy's process has ended by itself."""
+        if host == self.plan.source and self.stage < Stage.BOUND:
+            self.tell(Kind.SOURCE_GONE, Side.SOURCE)
+        self._changed()
+
+    def tell(self, kind: Kind, side: Side | None = None, **values: Any) -> None:
+        """Tell whoever follows this transfer what happened on a side."""
+        host = {Side.SOURCE: self.plan.source, Side.DESTINATION: self.plan.destination, None: None}.get(side)
+        if kind not in self.world.spec.hidden:
+            for listener in list(self.listeners):
+                listener(Event(kind, self.world.now_ns(), values, side, host))
+
+    def _changed(self) -> None:
+        for watcher in list(self.watchers):
+            watcher()
+
+    def _later(self, delay_ns: int, then: Callable[[], None]) -> None:
+        self._token += 1
+        token = self._token
+        self.world.clock.after(delay_ns, lambda: self._go(then) if token == self._token else None)
+
+    def _go(self, then: Callable[[], None]) -> None:
+        """Take the next step when nothing stands in its way; wait for a silent peer up to the keepalive."""
+        if not self.open:
+            return
+        if self.stage < Stage.FINISH and self._process_gone(self._source):
+            self.break_off("the source's process has ended")
+        elif self.stage < Stage.BOUND and self._process_gone(self._destination):
+            self.break_off("the destination's process has ended")
+        elif self._silence() is None:
+            self._stalled_ns = 0
+            then()
+        else:
+            self._stall(then)
+
+    def _process_gone(self, copy: Copy | None) -> bool:
+        answers = copy is None or self.world.hosts[copy.host].alive
+        return answers and (copy is None or not copy.alive) and self.stage is not Stage.STARTING
+
+    def _silence(self) -> str | None:
+        """Return which part of the path does not answer."""
+        hosts = self.world.hosts
+        silent = [name for name in (self.plan.source, self.plan.destination) if not hosts[name].answers]
+        if self.stage >= Stage.BOUND:
+            silent = [name for name in silent if name == self.plan.source]
+        if silent:
+            return f"host {silent[0]} does not answer"
+        network = self.world.network_of(self.plan.address)
+        cut = network in self.world.links_down and self.stage < Stage.BOUND
+        return f"no answer over network {network}" if cut else None
+
+    def _stall(self, then: Callable[[], None]) -> None:
+        detail = self._silence() or ""
+        waited_out = self._stalled_ns >= self.world.spec.latency_ms.keepalive * 1_000_000
+        if waited_out and self.stage is Stage.BOUND:
+            self._return(ok=False, problem=self._connection_lost(detail))
+        elif waited_out and not self._reply_is_under_way():
+            self.break_off(f"{detail} for {self.world.spec.latency_ms.keepalive} ms")
+        else:
+            self._stalled_ns += STALL_MS * 1_000_000
+            self._later(STALL_MS * 1_000_000, then)
+
+    def _reply_is_under_way(self) -> bool:
+        """A source that is merely slow finds the destination's reply when it wakes (handover 1.1)."""
+        source, destination = self.world.hosts[self.plan.source], self.world.hosts[self.plan.destination]
+        return self.stage is Stage.FINISH and source.frozen and source.alive and destination.answers
+
+    def _started(self) -> None:
+        vm = self.world.vm(self.plan.vm)
+        source = self._source
+        if self.operation in self.world.cancelled:
+            self._fail(Problem(id="transfer.cancelled", values={"vm": self.plan.vm, "source": self.plan.source}))
+        elif vm is None or source is None or source.state is not VmState.RUNNING:
+            self.break_off("the VM does not run at the source")
+        elif self.world.plan_copy(self.plan.destination, vm, self.operation, self.plan) is None:
+            self.break_off("the destination could not make the planned VM")
+        else:
+            self._begin_memory(source)
+
+    def _begin_memory(self, source: Copy) -> None:
+        source.operation, source.plan = self.operation, self.plan
+        self.stage = Stage.MEMORY
+        self.tell(Kind.TRANSFER_STARTED, Side.SOURCE, reference=f"simulated/{self.operation}")
+        self.tell(Kind.MEMORY_SEEN, Side.SOURCE)
+        self._remaining = (source.vm.in_use_mib or source.vm.memory_mib) * MIB
+        self._pass_ns = self.world.now_ns()
+        self.world.faults.strike(self.plan.vm, Moment.MEMORY)
+        self._tick()
+
+    def _tick(self) -> None:
+        """Send for a while: until the pass has ended or the next progress is due."""
+        if not self.open:
+            return
+        whole_ns = self._remaining * SECOND_NS // self._rate + 1
+        tick_ns = self.world.spec.latency_ms.progress * 1_000_000
+        if whole_ns <= tick_ns:
+            self._later(whole_ns, lambda: self._ticked(self._remaining))
+        else:
+            self._later(tick_ns, lambda: self._ticked(self._rate * tick_ns // SECOND_NS))
+
+    def _ticked(self, sent: int) -> None:
+        self._sent += sent
+        self._remaining -= sent
+        dirty = self._dirty()
+        lasted_ns = max(1, self.world.now_ns() - self._pass_ns)
+        self.tell(
+            Kind.PROGRESS,
+            Side.SOURCE,
+            total_bytes=self._memory_bytes(),
+            remaining_bytes=self._remaining + dirty,
+            sent_bytes=self._sent,
+            dirty_bytes_s=dirty * SECOND_NS // lasted_ns,
+            bytes_s=self._rate,
+        )
+        if self._remaining == 0:
+            self._pass_ended(dirty)
+        elif self.forced:
+            self._switch(min(self._remaining + dirty, self._memory_bytes()))
+        else:
+            self._tick()
+
+    def _pass_ended(self, dirty: int) -> None:
+        self._passes += 1
+        self._remaining, self._pass_ns = dirty, self.world.now_ns()
+        self.tell(Kind.PASS_ENDED, Side.SOURCE, number=self._passes)
+        self.world.faults.strike(self.plan.vm, on_pass=self._passes)
+        fits = self._remaining * 1000 <= self._rate * self.world.spec.downtime_limit_ms
+        if fits or self.forced:
+            self._go(lambda: self._switch(self._remaining))
+        else:
+            self._tick()
+
+    def _dirty(self) -> int:
+        source = self._source
+        return self.world.dirtied_bytes(source.vm, self._pass_ns) if source else 0
+
+    def _memory_bytes(self) -> int:
+        source = self._source
+        return source.vm.memory_mib * MIB if source else 0
+
+    def _switch(self, remaining: int) -> None:
+        source = self._source
+        if source is None:
+            return
+        self.stage = Stage.SWITCH
+        self.tell(Kind.SWITCH_SEEN, Side.SOURCE)
+        self.world.stop(source, VmState.PAUSED, "migration")
+        self._stop_ns = self.world.now_ns()
+        self.tell(Kind.SOURCE_STOPPED, Side.SOURCE)
+        self._sent += remaining
+        self.world.faults.strike(self.plan.vm, Moment.SWITCH)
+        span_ns = remaining * SECOND_NS // self._rate
+        self._if_open(span_ns + self.world.span_ns(self.world.spec.latency_ms.device), self._arrived)
+
+    def _if_open(self, delay_ns: int, then: Callable[[], None]) -> None:
+        """Go on, unless what has just struck has broken the transfer off."""
+        if self.open:
+            self._later(delay_ns, then)
+
+    def _arrived(self) -> None:
+        destination = self._destination
+        if destination is None:
+            return
+        self.stage = Stage.FINISH
+        destination.state, destination.reason = VmState.PAUSED, "arrived"
+        self._downtime_ms = (self.world.now_ns() - (self._stop_ns or 0)) / 1e6
+        strict = self.world.spec.hand_over is HandOver.STRICT
+        if strict:
+            self.tell(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
+        self.world.faults.strike(self.plan.vm, Moment.ARRIVED)
+        self._if_open(self.world.span_ns(self.world.spec.latency_ms.finish), self._bound if strict else self._runs)
+
+    def _bound(self) -> None:
+        self.stage = Stage.BOUND
+        self.world.faults.strike(self.plan.vm, Moment.BOUND)
+        self._changed()
+        self._later(self.world.span_ns(self.world.spec.latency_ms.teardown), self._torn_down)
+
+    def _runs(self) -> None:
+        """Delegated hand-over: the destination's system lets its copy run by itself."""
+        destination = self._destination
+        if destination is None or not self.world.run(destination):
+            self.break_off("the destination's copy could not take its lease")
+            return
+        self.ran()
+        self._if_open(self.world.span_ns(self.world.spec.latency_ms.finish), self._bound)
+
+    def ran(self) -> None:
+        """The destination's copy has begun to run: note when, and say so."""
+        self.world.ran_ns[self.operation] = self.world.now_ns()
+        self.tell(Kind.DESTINATION_RAN, Side.DESTINATION)
+        self.world.faults.strike(self.plan.vm, Moment.RAN)
+
+    def _torn_down(self) -> None:
+        source = self._source
+        if source is not None:
+            self.world.remove(source)
+        self._return(ok=True)
+
+    def _fail(self, problem: Problem) -> None:
+        """End without success: each side does what its system does by itself, as far as it answers."""
+        self._at_once_or_later(self.plan.source, self._take_back)
+        self._at_once_or_later(self.plan.destination, self._give_up)
+        self._return(ok=False, problem=problem)
+
+    def _at_once_or_later(self, host: str, action: Callable[[bool], None]) -> None:
+        now = self.world.hosts[host]
+        if now.answers:
+            action(False)
+        elif now.alive:
+            now.queued.append(lambda: action(True))
+
+    def _take_back(self, _late: bool) -> None:
+        source = self._source
+        if source is None or source.state is not VmState.PAUSED or source.reason != "migration":
+            return
+        if self.world.run(source):
+            self.tell(Kind.SOURCE_RESUMED, Side.SOURCE)
+        else:
+            source.reason = "resume refused"
+
+    def _give_up(self, late: bool) -> None:
+        """The destination's own end: what has not arrived is removed; what had been ordered is still carried out."""
+        copy = self._destination
+        if copy is None or copy.operation != self.operation or copy.state is VmState.RUNNING:
+            return
+        cut = self.world.network_of(self.plan.address) in self.world.links_down
+        arrived = copy.state is VmState.PAUSED
+        if arrived and self.world.spec.hand_over is HandOver.STRICT and (late or cut):
+            return
+        if arrived and late and self.world.run(copy):
+            self.ran()
+        else:
+            self.world.remove(copy)
+
+    def _connection_lost(self, detail: str) -> Problem:
+        values = {"vm": self.plan.vm, "source": self.plan.source, "detail": detail}
+        return Problem(id="transfer.failed", values=values, native=Native("simulated", 38, detail))
+
+    def _return(self, ok: bool, problem: Problem | None = None) -> None:
+        if ok and self.lies:
+            ok, problem = False, self._connection_lost("the answer of the destination was lost")
+        self._token += 1
+        self.stage = Stage.OVER
+        self.result = Result(ok, problem, self._sent, self._downtime_ms)
+        self._changed()
+        if not self._mute:
+            self.tell(
+                Kind.CALL_RETURNED,
+                ok=ok,
+                problem=problem,
+                sent_bytes=self._sent,
+                qemu_downtime_ms=self._downtime_ms,
+            )
