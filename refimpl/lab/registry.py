@@ -6,10 +6,11 @@ A line that a killed writer left unfinished is ignored, as nothing that it annou
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -82,15 +83,18 @@ class Registry:
             lines = self._path.read_bytes().split(b"\n")[:-1]
         except FileNotFoundError:
             return Content()
-        return _content(json.loads(line) for line in lines if line)
+        return _content(_whole(lines))
 
     def _append(self, records: Iterable[Mapping[str, Any]]) -> None:
         data = b"".join(json.dumps(r, sort_keys=True).encode() + b"\n" for r in records)
-        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
+        flags = os.O_RDWR | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC
         with self._lock:
             descriptor = os.open(self._path, flags, 0o600)
             try:
-                os.write(descriptor, data)
+                size = os.fstat(descriptor).st_size
+                # A line that a killed writer left unfinished must not swallow the next one.
+                cut = size > 0 and os.pread(descriptor, 1, size - 1) != b"\n"
+                os.write(descriptor, b"\n" + data if cut else data)
                 os.fsync(descriptor)
             finally:
                 os.close(descriptor)
@@ -98,6 +102,12 @@ class Registry:
 
 def _item_json(item: Item) -> dict[str, str]:
     return {"kind": item.kind, "name": item.name, "within": item.within}
+
+
+def _whole(lines: Iterable[bytes]) -> Iterator[Mapping[str, Any]]:
+    for line in lines:
+        with contextlib.suppress(json.JSONDecodeError):
+            yield json.loads(line)
 
 
 def _content(records: Iterable[Mapping[str, Any]]) -> Content:
