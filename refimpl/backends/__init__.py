@@ -1,0 +1,1 @@
+"""What runs virtual machines below the engine: one package for each backend, none imported by the engine."""

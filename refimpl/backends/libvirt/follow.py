@@ -1,0 +1,120 @@
+"""Following a transfer that another process began: after a crash of the controller it goes on without one."""
+
+from __future__ import annotations
+
+import threading
+
+from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt.operation import Call, Operation
+from refimpl.backends.libvirt.status import Status, read_status
+from refimpl.backends.libvirt.transfer import finished, start_progress
+from refimpl.hosts.channel import HostChannel
+from refimpl.model.errors import Problem
+from refimpl.model.events import Event, Kind
+from refimpl.model.phase import Side
+
+PERIOD_S = 0.05
+_SWITCH_PHASES = ("perform3_done", "confirm3", "confirm3_cancelled")
+
+
+def adopt(operation: Operation) -> None:
+    """Hear both hosts, say how the transfer stands, and follow it to its end; at once at its end when no job is left.
+
+    When this process's own call is under way, or the transfer is followed already, there is nothing to do.
+    """
+    with operation.lock:
+        if operation.call in (Call.RUNNING, Call.FOLLOWED):
+            return
+        operation.call = Call.FOLLOWED
+        operation.watch.adopt()
+    operation.on_memory_phase = lambda: None
+    problem = _listen(operation)
+    source, destination = _statuses(operation)
+    if not _job(source, destination):
+        operation.returned(_ended(operation, problem))
+        return
+    operation.hold_source_process()
+    _tell_standing(operation, source, destination)
+    threading.Thread(target=_follow, args=(operation,), name="libvirt-follow", daemon=True).start()
+
+
+def has_switched(source: Status | None, destination: Status | None) -> bool:
+    """Whether the source stands still for the switch, or is beyond it."""
+    if source is None or (source.state, source.reason) == ("paused", "migration"):
+        return True
+    arrived = destination is not None and (destination.arrived or destination.phase == "finish3")
+    return arrived or source.phase in _SWITCH_PHASES
+
+
+def job_runs(operation: Operation) -> bool:
+    """Whether a migration job is open on either side; a host that is down has none."""
+    return _job(*_statuses(operation))
+
+
+def _tell_standing(operation: Operation, source: Status | None, destination: Status | None) -> None:
+    switched = has_switched(source, destination)
+    with operation.lock:
+        operation.post(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE)
+        now_ns = operation.now_ns()
+        # What the adoption has said is not to be said again by the events that follow.
+        for kind in (Kind.TRANSFER_STARTED, Kind.MEMORY_SEEN, *((Kind.SWITCH_SEEN,) if switched else ())):
+            operation.watch.once(kind, now_ns, Side.SOURCE)
+        if destination is not None and destination.arrived:
+            operation.post_all(operation.watch.once(Kind.DESTINATION_ARRIVED, now_ns, Side.DESTINATION))
+    if not switched:
+        start_progress(operation)
+
+
+def _follow(operation: Operation) -> None:
+    while not operation.closing.wait(PERIOD_S):
+        if not job_runs(operation):
+            operation.returned(_ended(operation, None))
+            return
+        problem = _daemon_problem(operation)
+        if problem is not None:
+            operation.returned(_ended(operation, problem))
+            return
+
+
+def _ended(operation: Operation, problem: Problem | None) -> Event:
+    sent, downtime = finished(operation) if problem is None else (None, None)
+    values = {"ok": None, "problem": problem, "sent_bytes": sent, "qemu_downtime_ms": downtime}
+    return Event(Kind.CALL_RETURNED, operation.now_ns(), values, side=Side.SOURCE, host=operation.plan.source)
+
+
+def _listen(operation: Operation) -> Problem | None:
+    try:
+        operation.listen()
+    except connection.failures() as error:
+        return _lost(operation, error)
+    return None
+
+
+def _daemon_problem(operation: Operation) -> Problem | None:
+    """Return a problem when the source's daemon has gone: it drove the transfer, and its status file stays as it was."""
+    try:
+        operation.reach.connections.to(operation.reach.source)
+    except connection.failures() as error:
+        return _lost(operation, error)
+    return None
+
+
+def _lost(operation: Operation, error: Exception) -> Problem:
+    values = {"source": operation.plan.source, "detail": str(error)}
+    return Problem(id="transfer.failed", values=values, side=Side.SOURCE, native=connection.native(error))
+
+
+def _statuses(operation: Operation) -> tuple[Status | None, Status | None]:
+    reach, vm = operation.reach, operation.plan.vm
+    return _status(reach.source_channel, vm), _status(reach.destination_channel, vm)
+
+
+def _status(channel: HostChannel, vm: str) -> Status | None:
+    try:
+        return read_status(channel, vm)
+    except OSError:
+        return None
+
+
+def _job(source: Status | None, destination: Status | None) -> bool:
+    return any(seen is not None and seen.job for seen in (source, destination))

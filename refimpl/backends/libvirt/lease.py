@@ -1,0 +1,55 @@
+"""The lease of a VM as a host shows it: whether its lock daemon lives, and whether it holds the lease (handover 3)."""
+
+from __future__ import annotations
+
+import os
+
+from refimpl.hosts.channel import HostChannel
+
+LOCK_DAEMON = "virtlockd"
+_PID_FILES = ("/run/virtlockd.pid", "/run/libvirt/virtlockd.pid")
+
+
+def held(channel: HostChannel, path: str) -> bool | None:
+    """Return whether the lock daemon of the host holds the lease file; None when that cannot be seen.
+
+    A host with a pid namespace of its own lists the locks of its own processes only, and so does a host that is a
+    machine; whose lock it is, is asked all the same.
+    """
+    try:
+        done = channel.run(["stat", "-L", "-c", "%d %i", "--", path])
+        if done.status != 0:
+            return None
+        device, inode = (int(word) for word in done.stdout.split())
+        locks = channel.read("/proc/locks").decode()
+        return any(_name(channel, pid) == LOCK_DAEMON for pid in holders(locks, device, inode))
+    except (OSError, ValueError):
+        return None
+
+
+def holders(locks: str, device: int, inode: int) -> list[int]:
+    """Return the pids that hold a write lock on a file, from the text of /proc/locks."""
+    key = f"{os.major(device):02x}:{os.minor(device):02x}:{inode}"
+    rows = (line.split() for line in locks.splitlines())
+    return [int(r[4]) for r in rows if len(r) > 5 and r[1] == "POSIX" and r[3] == "WRITE" and r[5] == key]
+
+
+def daemon_alive(channel: HostChannel) -> bool | None:
+    """Return whether the host's lock daemon lives; None when the host cannot be looked at."""
+    for path in _PID_FILES:
+        try:
+            pid = int(channel.read(path))
+        except FileNotFoundError:
+            continue
+        except (OSError, ValueError):
+            return None
+        if _name(channel, pid) == LOCK_DAEMON:
+            return True
+    return False
+
+
+def _name(channel: HostChannel, pid: int) -> str | None:
+    try:
+        return channel.read(f"/proc/{pid}/comm").decode().strip()
+    except (FileNotFoundError, ProcessLookupError):
+        return None

@@ -1,0 +1,160 @@
+"""What this process knows of one operation: its hosts, what was seen, how its long call stands, and what was wished.
+
+Native events come in the event thread and commands in their own threads; `lock` guards everything that changes.
+"""
+
+from __future__ import annotations
+
+import os
+import select
+import threading
+from collections.abc import Callable, Sequence
+from enum import Enum
+from typing import Any
+
+from refimpl.backends.libvirt import connection, status
+from refimpl.backends.libvirt.tap import Taps
+from refimpl.backends.libvirt.watch import NativeEvent, Watch
+from refimpl.engine.backend import Post
+from refimpl.hosts.channel import HostChannel
+from refimpl.hosts.factory import channel_for
+from refimpl.model.events import Event, Kind
+from refimpl.model.group import Group, HostEntry
+from refimpl.model.phase import Side
+from refimpl.model.request import Plan
+
+
+class Call(Enum):
+    """How this process's own long call stands. FOLLOWED: the transfer is another process's, and is watched."""
+
+    IDLE = "idle"
+    RUNNING = "running"
+    FOLLOWED = "followed"
+    RETURNED = "returned"
+
+
+class Reach:
+    """The two hosts of a plan, and everything by which they are reached."""
+
+    def __init__(self, group: Group, plan: Plan, connections: connection.Connections, taps: Taps) -> None:
+        """ValueError when the group does not know a host of the plan."""
+        source, destination = group.host(plan.source), group.host(plan.destination)
+        if source is None or destination is None:
+            raise ValueError(f"group {group.name} does not have the hosts of the plan")
+        self.group = group
+        self.source, self.destination = source, destination
+        self.source_channel: HostChannel = channel_for(source)
+        self.destination_channel: HostChannel = channel_for(destination)
+        self.connections = connections
+        self.taps = taps
+
+    def sides(self) -> Sequence[tuple[Side, HostEntry, HostChannel]]:
+        """Return both sides with host and channel, the source first."""
+        return (
+            (Side.SOURCE, self.source, self.source_channel),
+            (Side.DESTINATION, self.destination, self.destination_channel),
+        )
+
+
+class Operation:
+    """One operation in this process."""
+
+    def __init__(self, id: str, plan: Plan, reach: Reach, post: Post, now_ns: Callable[[], int]) -> None:
+        self.id = id
+        self.plan = plan
+        self.reach = reach
+        self.now_ns = now_ns
+        self.lock = threading.RLock()
+        self.changed = threading.Condition(self.lock)
+        self.watch = Watch(plan, f"{plan.vm_id} on {plan.source}")
+        self.call = Call.IDLE
+        self.cancel_accepted = False
+        self.closing = threading.Event()
+        self.arrived_domain: Any = None
+        self.last_returned: Event | None = None
+        self.on_memory_phase: Callable[[], None] = lambda: None
+        self._post = post
+        self._pidfd: int | None = None
+        self._listening: tuple[Callable[[NativeEvent], None], Callable[[NativeEvent], None]] | None = None
+
+    def post(self, kind: Kind, side: Side | None = None, **values: Any) -> None:
+        """Post an event that happens now."""
+        host = {Side.SOURCE: self.plan.source, Side.DESTINATION: self.plan.destination}.get(side) if side else None
+        self._post(Event(kind, self.now_ns(), values, side=side, host=host))
+
+    def post_all(self, events: Sequence[Event]) -> None:
+        """Post events in their order, and wake whoever waits for a change."""
+        for event in events:
+            self._post(event)
+        if events:
+            self.changed.notify_all()
+
+    def returned(self, event: Event) -> None:
+        """Post the CALL_RETURNED of the transfer, or what stands for it, and remember it."""
+        with self.lock:
+            self.call = Call.RETURNED
+            self.last_returned = event
+            self.post_all([event])
+
+    def listen(self) -> None:
+        """Hear both hosts from now on: both connections are open, with taps. Errors as `open_connection`."""
+        with self.lock:
+            if self._listening is None:
+                listeners = (self._source_told, self._destination_told)
+                for (_, host, _), listener in zip(self.reach.sides(), listeners, strict=True):
+                    self.reach.taps.listen(host.name, self.plan.vm_id, listener)
+                self._listening = listeners
+        for _, host, _ in self.reach.sides():
+            self.reach.connections.to(host)
+
+    def hold_source_process(self) -> None:
+        """Open a pidfd of the source's QEMU, so that its end is seen for certain; nothing when it cannot be had."""
+        if self._pidfd is not None:
+            return
+        seen = status.read_status(self.reach.source_channel, self.plan.vm)
+        outer = self.reach.source_channel.outer_pid(seen.pid) if seen is not None and seen.pid else None
+        if outer is not None:
+            try:
+                self._pidfd = os.pidfd_open(outer)
+            except ProcessLookupError:
+                return
+
+    def source_process_ended(self) -> bool:
+        """Whether the held process has ended; False when none is held."""
+        with self.lock:
+            if self._pidfd is None:
+                return False
+            poller = select.poll()
+            poller.register(self._pidfd, select.POLLIN)
+            return bool(poller.poll(0))
+
+    def forget(self) -> None:
+        """Hear nothing more and let the process go."""
+        with self.lock:
+            if self._listening is not None:
+                for (_, host, _), listener in zip(self.reach.sides(), self._listening, strict=True):
+                    self.reach.taps.forget(host.name, self.plan.vm_id, listener)
+                self._listening = None
+            if self._pidfd is not None:
+                os.close(self._pidfd)
+                self._pidfd = None
+
+    def _source_told(self, native: NativeEvent) -> None:
+        self._told(Side.SOURCE, native)
+
+    def _destination_told(self, native: NativeEvent) -> None:
+        self._told(Side.DESTINATION, native)
+
+    def _told(self, side: Side, native: NativeEvent) -> None:
+        with self.lock:
+            before = self.watch.in_memory_phase
+            events = self.watch.tell(side, native)
+            if any(event.kind is Kind.DESTINATION_ARRIVED for event in events):
+                self.arrived_domain = native.domain
+            self.post_all(events)
+            begins = self.watch.in_memory_phase and not before
+        if native.source == "job":
+            with self.lock:
+                self.changed.notify_all()
+        if begins:
+            self.on_memory_phase()

@@ -1,0 +1,184 @@
+"""Putting both hosts in order once it is clear whose copy is the VM, and taking the operation's mark off.
+
+Three rules: a running copy is removed only where another copy was seen to run; a copy is removed only when it is
+provably this operation's; a copy is resumed only when the other is known to be gone.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from refimpl.backends.libvirt import connection, stamp
+from refimpl.backends.libvirt.follow import job_runs
+from refimpl.backends.libvirt.operation import Operation
+from refimpl.backends.libvirt.status import Status, process_gone, read_status
+from refimpl.hosts.channel import HostChannel
+from refimpl.model.errors import Problem
+from refimpl.model.events import Kind
+from refimpl.model.group import HostEntry
+from refimpl.model.phase import Side
+
+JOB_TIMEOUT_S = 30.0
+GONE_TIMEOUT_S = 15.0
+WORK_TIMEOUT_S = 60.0
+PERIOD_S = 0.05
+
+
+class _CannotSettle(OSError):
+    """Putting in order would not be safe, or did not work. An OSError, as everything else that a host can say."""
+
+
+def settle_source(operation: Operation) -> None:
+    """Remove a copy at the destination, then resume the source if the system below paused it."""
+    _settle(operation, Side.SOURCE, _source_is_the_vm)
+
+
+def settle_destination(operation: Operation) -> None:
+    """Remove the source's copy, once the destination's was seen to run."""
+    _settle(operation, Side.DESTINATION, _destination_is_the_vm)
+
+
+def clean_up(operation: Operation) -> None:
+    """Take the mark off on both hosts, and let go of what this process held."""
+    items = [item for _, host, _ in operation.reach.sides() for item in _unmark(operation, host)]
+    operation.forget()
+    if items:
+        operation.post(Kind.LEFT_BEHIND, items=tuple(items))
+    else:
+        operation.post(Kind.CLEANED)
+
+
+def _settle(operation: Operation, side: Side, work: Callable[[Operation], None]) -> None:
+    try:
+        connection.bounded(lambda: work(operation), WORK_TIMEOUT_S, "putting the hosts in order")
+    except connection.failures() as error:
+        values = {"vm": operation.plan.vm, "operation": operation.id, "detail": str(error)}
+        native = None if isinstance(error, _CannotSettle) else connection.native(error)
+        operation.post(Kind.CANNOT_SETTLE, side, problem=Problem(id="settle.failed", values=values, native=native))
+    else:
+        operation.post(Kind.SETTLED, side)
+
+
+def _source_is_the_vm(operation: Operation) -> None:
+    reach = operation.reach
+    _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
+    try:
+        with connection.fresh(reach.destination) as there:
+            removed_for_certain = _remove_half_made(operation, there)
+    except connection.failures() as error:
+        if isinstance(error, _CannotSettle):
+            raise
+        removed_for_certain = False
+    with connection.fresh(reach.source) as here:
+        domain = connection.find(here, operation.plan.vm_id)
+        if domain is None or not _paused_by_migration(domain):
+            return
+        if not removed_for_certain:
+            raise _CannotSettle(f"the source is paused and host {reach.destination.name} may have a running copy")
+        domain.resume()
+
+
+def _remove_half_made(operation: Operation, there: Any) -> bool:
+    """Remove the destination's copy if it is this operation's; True when no running copy can be there afterwards."""
+    lv = connection.module()
+    reach = operation.reach
+    domain = connection.find(there, operation.plan.vm_id)
+    if domain is None:
+        return True
+    state = domain.state()[0]
+    if not _ours(operation, domain):
+        return bool(state == lv.VIR_DOMAIN_SHUTOFF)
+    if state in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED):
+        raise _CannotSettle(f"the copy on host {reach.destination.name} runs; it is not removed")
+    _remove(operation, domain, reach.destination, reach.destination_channel)
+    return True
+
+
+def _destination_is_the_vm(operation: Operation) -> None:
+    lv = connection.module()
+    reach, plan = operation.reach, operation.plan
+    _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
+    with connection.fresh(reach.destination) as there:
+        copy = connection.find(there, plan.vm_id)
+        runs = copy is not None and copy.state()[0] in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED)
+    with connection.fresh(reach.source) as here:
+        domain = connection.find(here, plan.vm_id)
+        if domain is None:
+            return
+        if not runs:
+            raise _CannotSettle(f"the copy on host {plan.destination} was not seen to run; the source's is kept")
+        if not _ours(operation, domain):
+            raise _CannotSettle(f"the copy on host {plan.source} does not carry the mark of this operation")
+        _remove(operation, domain, reach.source, reach.source_channel)
+
+
+def _remove(operation: Operation, domain: Any, host: HostEntry, channel: HostChannel) -> None:
+    lv = connection.module()
+    persistent = bool(domain.isPersistent())
+    before = read_status(channel, operation.plan.vm)
+    if domain.isActive():
+        _unless_gone(domain.destroy)
+    what = f"the copy on host {host.name} does not end"
+    _wait(operation, lambda: _ended(channel, operation.plan.vm, before), GONE_TIMEOUT_S, what)
+    if persistent:
+        _unless_gone(lambda: domain.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_NVRAM))
+
+
+def _unless_gone(act: Callable[[], Any]) -> None:
+    lv = connection.module()
+    try:
+        act()
+    except lv.libvirtError as error:
+        if connection.code(error) not in (lv.VIR_ERR_NO_DOMAIN, lv.VIR_ERR_OPERATION_INVALID):
+            raise
+
+
+def _ended(channel: HostChannel, vm: str, before: Status | None) -> bool:
+    if read_status(channel, vm) is not None:
+        return False
+    return before is None or before.pid == 0 or process_gone(channel, before.pid)
+
+
+def _ours(operation: Operation, domain: Any) -> bool:
+    """Whether a copy is provably of this operation: it carries its mark, or is the incoming half of a migration."""
+    lv = connection.module()
+    marked = stamp.from_domain_xml(domain.XMLDesc(0))
+    if marked is not None:
+        return marked.operation == operation.id
+    return bool(domain.state() == [lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_MIGRATION])
+
+
+def _paused_by_migration(domain: Any) -> bool:
+    lv = connection.module()
+    state, reason = domain.state()
+    by_system = (lv.VIR_DOMAIN_PAUSED_MIGRATION, lv.VIR_DOMAIN_PAUSED_API_ERROR)
+    return state == lv.VIR_DOMAIN_PAUSED and reason in by_system
+
+
+def _unmark(operation: Operation, host: HostEntry) -> list[str]:
+    """Take the mark off one host's copy; return what is left there."""
+
+    def work() -> None:
+        with connection.fresh(host) as fresh:
+            domain = connection.find(fresh, operation.plan.vm_id)
+            if domain is None:
+                return
+            stamp.take_off(domain, operation.id)
+            if domain.isPersistent() and domain.autostart():
+                domain.setAutostart(0)
+
+    try:
+        connection.bounded(work, GONE_TIMEOUT_S, f"clean-up on host {host.name}")
+    except connection.failures() as error:
+        return [f"what operation {operation.id} left of VM {operation.plan.vm!r} on host {host.name}: {error}"]
+    return []
+
+
+def _wait(operation: Operation, reached: Callable[[], bool], timeout_s: float, otherwise: str) -> None:
+    for _ in range(int(timeout_s / PERIOD_S)):
+        if reached():
+            return
+        if operation.closing.wait(PERIOD_S):
+            break
+    raise _CannotSettle(otherwise)

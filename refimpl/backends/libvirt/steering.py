@@ -1,0 +1,85 @@
+"""Cancelling a transfer and forcing its switch: neither waits behind the long call, and neither is a verdict.
+
+Both are refused by libvirt while the long call has been made but no job is there yet, so they are tried again until
+there is one, the switch has begun, or the call has returned.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt.operation import Call, Operation
+from refimpl.model.events import Kind
+from refimpl.model.phase import Side
+
+MOST_DOWNTIME_MS = 2_000_000
+"""The longest downtime that QEMU takes: with it, whatever remains fits and the switch begins (libvirt-qemu 0.10)."""
+
+NO_JOB = 55
+RETRY_S = 0.02
+ANSWER_TIMEOUT_S = 30.0
+_FORCE = "force the switch"
+
+
+def cancel(operation: Operation) -> None:
+    """Ask for the end of the transfer: accepted, or too late. Whether it ends so is for the evidence to say."""
+    with operation.lock:
+        if operation.call is Call.IDLE:
+            operation.cancel_accepted = True
+            operation.post(Kind.CANCEL_ACCEPTED)
+            return
+    refused = _insist(operation, lambda domain: domain.abortJob())
+    with operation.lock:
+        if refused is None:
+            operation.cancel_accepted = True
+            operation.post(Kind.CANCEL_ACCEPTED)
+        else:
+            operation.post(Kind.CANCEL_TOO_LATE, reason=refused)
+
+
+def force_switch(operation: Operation) -> None:
+    """Have the switch begin whatever remains to be sent."""
+    refused = _insist(operation, lambda domain: domain.migrateSetMaxDowntime(MOST_DOWNTIME_MS, 0))
+    if refused is None:
+        operation.post(Kind.STEERED, Side.SOURCE, what=_FORCE)
+    else:
+        operation.post(Kind.NOT_STEERABLE, Side.SOURCE, what=_FORCE, reason=refused)
+
+
+def _insist(operation: Operation, ask: Callable[[Any], Any]) -> str | None:
+    """Ask until libvirt has taken it; return None then, or why it is not to be had."""
+
+    def work() -> str | None:
+        reach = operation.reach
+        domain = connection.find(reach.connections.to(reach.source), operation.plan.vm_id)
+        if domain is None:
+            return "the VM is not at the source any more"
+        while True:
+            reason = _closed(operation)
+            if reason is not None:
+                return reason
+            try:
+                ask(domain)
+            except connection.module().libvirtError as error:
+                if connection.code(error) != NO_JOB:
+                    return str(error)
+            else:
+                return None
+            with operation.lock:
+                operation.changed.wait(RETRY_S)
+
+    try:
+        return connection.bounded(work, ANSWER_TIMEOUT_S, "request to the source")
+    except connection.failures() as error:
+        return str(error)
+
+
+def _closed(operation: Operation) -> str | None:
+    with operation.lock:
+        if operation.watch.switched:
+            return "the switch has begun"
+        if operation.call not in (Call.RUNNING, Call.FOLLOWED):
+            return "the transfer has ended"
+        return "this controller ends" if operation.closing.is_set() else None

@@ -1,0 +1,70 @@
+"""Making, starting, stopping and removing the VMs of a group. They are listed by `LibvirtBackend.observe`.
+
+What a host refuses, or that it does not answer, is raised as `connection.failures()`.
+"""
+
+from __future__ import annotations
+
+import threading
+
+from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt.domain import VmSpec, domain_xml
+from refimpl.backends.libvirt.status import process_gone, read_status
+from refimpl.hosts.factory import channel_for
+from refimpl.model.group import Group, HostEntry
+
+STOP_TIMEOUT_S = 30.0
+_PERIOD_S = 0.05
+
+
+def create(group: Group, host: HostEntry, spec: VmSpec) -> None:
+    """Define a VM on a host, with its lease file; it is off, and never starts by itself."""
+    done = channel_for(host).run(["touch", "--", f"{group.lease_directory}/{spec.id}"])
+    if done.status != 0:
+        raise OSError(f"the lease file cannot be made: {done.stderr.strip()}")
+    with connection.fresh(host) as fresh:
+        fresh.defineXML(domain_xml(spec, group, host)).setAutostart(0)
+
+
+def start(host: HostEntry, vm: str) -> None:
+    """Start a VM that is off; nothing when it is on."""
+    with connection.fresh(host) as fresh:
+        domain = fresh.lookupByName(vm)
+        if not domain.isActive():
+            domain.create()
+
+
+def stop(host: HostEntry, vm: str, *, force: bool = False, timeout_s: float = STOP_TIMEOUT_S) -> bool:
+    """Switch a VM off and wait until its process has ended: by asking the guest, or with `force` at once.
+
+    False when the guest has not switched itself off in time; a VM that is off is True.
+    """
+    with connection.fresh(host) as fresh:
+        domain = fresh.lookupByName(vm)
+        before = read_status(channel_for(host), vm)
+        if domain.isActive():
+            domain.destroy() if force else domain.shutdown()
+        return before is None or _ended(host, vm, before.pid, timeout_s)
+
+
+def remove(group: Group, host: HostEntry, vm: str) -> None:
+    """Take a VM that is off out of a host's definitions, with its lease file; its disk stays."""
+    lv = connection.module()
+    with connection.fresh(host) as fresh:
+        domain = fresh.lookupByName(vm)
+        if domain.isActive():
+            raise OSError(f"VM {vm!r} is on; it is not removed")
+        id = domain.UUIDString()
+        domain.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_NVRAM)
+    channel_for(host).run(["rm", "-f", "--", f"{group.lease_directory}/{id}"])
+
+
+def _ended(host: HostEntry, vm: str, pid: int, timeout_s: float) -> bool:
+    channel = channel_for(host)
+    pause = threading.Event()
+    for _ in range(int(timeout_s / _PERIOD_S)):
+        seen = read_status(channel, vm)
+        if (seen is None or seen.pid != pid) and process_gone(channel, pid):
+            return True
+        pause.wait(_PERIOD_S)
+    return False

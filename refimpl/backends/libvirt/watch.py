@@ -1,0 +1,136 @@
+"""From what libvirt and QEMU tell to the events of the seam: which of them was seen, once each, with QEMU's own times.
+
+Nothing here touches a host: native events go in, events come out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from refimpl.model.events import Event, Kind
+from refimpl.model.phase import Side
+from refimpl.model.request import Plan
+
+LIFECYCLE_SUSPENDED, LIFECYCLE_STOPPED, LIFECYCLE_CRASHED = 3, 5, 8
+_PAUSED, _MIGRATED = 0, 3
+_SWITCH_STATES = frozenset({"pre-switchover", "device"})
+
+
+@dataclass(frozen=True, slots=True)
+class NativeEvent:
+    """One native event: source `qmp` (name, details), `lifecycle` (event, detail numbers) or `job` (statistics)."""
+
+    source: str
+    at_ns: int
+    name: str = ""
+    event: int = -1
+    detail: int = -1
+    details: Mapping[str, Any] = field(default_factory=dict)
+    domain: Any = None
+
+
+class Watch:
+    """What was seen of one transfer. Not thread-safe: its owner holds a lock."""
+
+    def __init__(self, plan: Plan, reference: str) -> None:
+        """Watch a move by this plan; `reference` is what TRANSFER_STARTED names the native job by."""
+        self._plan = plan
+        self._reference = reference
+        self._seen: set[Kind] = set()
+        self._first_pass: int | None = None
+        self._passes_ended = 0
+        self._stopped_by_disk = False
+        self.following = False
+        self.statistics: Mapping[str, Any] = {}
+
+    def seen(self, kind: Kind) -> bool:
+        """Whether an event of that kind was given out."""
+        return kind in self._seen
+
+    @property
+    def in_memory_phase(self) -> bool:
+        """Whether memory is being sent and the switch has not begun."""
+        return Kind.MEMORY_SEEN in self._seen and not self.switched
+
+    @property
+    def switched(self) -> bool:
+        """Whether the switch, or anything after it, was seen."""
+        later = {Kind.SWITCH_SEEN, Kind.SOURCE_STOPPED, Kind.DESTINATION_ARRIVED, Kind.DESTINATION_RAN}
+        return not self._seen.isdisjoint(later)
+
+    def tell(self, side: Side, native: NativeEvent) -> list[Event]:
+        """Take one native event of one side and return the events that it means."""
+        if native.source == "job":
+            self.statistics = native.details if side is Side.SOURCE else self.statistics
+            return []
+        if native.source == "lifecycle":
+            return self._lifecycle(side, native)
+        return self._source_qmp(native) if side is Side.SOURCE else self._destination_qmp(native)
+
+    def once(self, kind: Kind, at_ns: int, side: Side, values: Mapping[str, Any] | None = None) -> list[Event]:
+        """Return the event, or nothing when one of that kind was given out before."""
+        if kind in self._seen:
+            return []
+        self._seen.add(kind)
+        return [self._event(kind, at_ns, side, values)]
+
+    def passes(self, iteration: int, at_ns: int) -> list[Event]:
+        """Take QEMU's pass number (the pass that begins; 1 is the first) and return how many passes have ended."""
+        if self._first_pass is None:
+            self._first_pass = iteration
+        ended = iteration - self._first_pass
+        if ended <= self._passes_ended or self.switched:
+            return []
+        self._passes_ended = ended
+        return [self._event(Kind.PASS_ENDED, at_ns, Side.SOURCE, {"number": ended})]
+
+    def adopt(self) -> None:
+        """Follow a transfer that has been going on: its passes are counted from QEMU's first."""
+        self.following = True
+        self._first_pass = 1
+
+    def _source_qmp(self, native: NativeEvent) -> list[Event]:
+        if not self.following:
+            return []
+        if native.name == "MIGRATION":
+            return self._migration(str(native.details.get("status", "")), native.at_ns)
+        if native.name == "MIGRATION_PASS":
+            return self.passes(int(native.details.get("pass", 0)), native.at_ns)
+        if native.name == "BLOCK_IO_ERROR":
+            self._stopped_by_disk = native.details.get("action") == "stop"
+        if native.name == "STOP" and not self._stopped_by_disk:
+            stopped = self.once(Kind.SOURCE_STOPPED, native.at_ns, Side.SOURCE)
+            return [*stopped, *self.once(Kind.SWITCH_SEEN, native.at_ns, Side.SOURCE)]
+        if native.name == "RESUME":
+            self._stopped_by_disk = False
+            if Kind.SOURCE_STOPPED in self._seen:
+                return self.once(Kind.SOURCE_RESUMED, native.at_ns, Side.SOURCE)
+        return []
+
+    def _migration(self, status: str, at_ns: int) -> list[Event]:
+        events: list[Event] = []
+        if status in ("setup", "active", *_SWITCH_STATES):
+            events += self.once(Kind.TRANSFER_STARTED, at_ns, Side.SOURCE, {"reference": self._reference})
+        if status == "active":
+            events += self.once(Kind.MEMORY_SEEN, at_ns, Side.SOURCE)
+        if status in _SWITCH_STATES:
+            events += self.once(Kind.SWITCH_SEEN, at_ns, Side.SOURCE)
+        return events
+
+    def _destination_qmp(self, native: NativeEvent) -> list[Event]:
+        return self.once(Kind.DESTINATION_RAN, native.at_ns, Side.DESTINATION) if native.name == "RESUME" else []
+
+    def _lifecycle(self, side: Side, native: NativeEvent) -> list[Event]:
+        if side is Side.DESTINATION:
+            arrived = (native.event, native.detail) == (LIFECYCLE_SUSPENDED, _PAUSED)
+            return self.once(Kind.DESTINATION_ARRIVED, native.at_ns, side) if arrived and self.following else []
+        ended = native.event == LIFECYCLE_CRASHED or (native.event == LIFECYCLE_STOPPED and native.detail != _MIGRATED)
+        if ended and self.following and Kind.DESTINATION_RAN not in self._seen:
+            return self.once(Kind.SOURCE_GONE, native.at_ns, side)
+        return []
+
+    def _event(self, kind: Kind, at_ns: int, side: Side, values: Mapping[str, Any] | None = None) -> Event:
+        host = self._plan.source if side is Side.SOURCE else self._plan.destination
+        return Event(kind, at_ns, values or {}, side=side, host=host)
