@@ -1,0 +1,206 @@
+"""What a person wants to know of a move while it runs: a fold over its events, and one line for those worth a line.
+
+Events are the JSON values of the event stream, as a conductor sends them. Pure: who prints it is somebody else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from typing import Any
+
+from refimpl.model.events import Kind
+from refimpl.model.phase import ENDS, Phase
+
+JsonEvent = Mapping[str, Any]
+
+_MIB = 1024 * 1024
+
+PHASE_TEXTS: Mapping[Phase, str] = {
+    Phase.CHECK: "compatibility check on both hosts",
+    Phase.SETUP: "connection, planned VM and its memory at the destination",
+    Phase.MEMORY: "memory is copied while the VM runs (brownout)",
+    Phase.SWITCH: "the VM stands still: last pages, CPU and device state (blackout)",
+    Phase.COMMITTED: "the source is bound to end, the destination may run",
+    Phase.RECONCILE: "looking at both hosts for what is true",
+    Phase.UNDOING: "putting everything back as it was",
+    Phase.SETTLING: "keeping what is left of the VM",
+    Phase.CLEANUP: "removing the source's copy and what the move had made",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """Where a move stands. Rates in bytes per second; None: not known yet. Times: nanoseconds since the epoch."""
+
+    vm: str = ""
+    phase: str = Phase.NEW
+    passes: int = 0
+    pass_limit: int | None = None
+    total_bytes: int | None = None
+    remaining_bytes: int | None = None
+    sent_bytes: int | None = None
+    bytes_s: float | None = None
+    dirty_bytes_s: float | None = None
+    cancelling: bool = False
+    forced: bool = False
+    began_ns: int | None = None
+    now_ns: int | None = None
+
+    @property
+    def ended(self) -> bool:
+        """Whether the phase is an end."""
+        return self.phase in ENDS
+
+    @property
+    def elapsed_s(self) -> float:
+        """Seconds since the first event."""
+        return 0.0 if self.began_ns is None or self.now_ns is None else max(0.0, (self.now_ns - self.began_ns) / 1e9)
+
+    @property
+    def convergence(self) -> str:
+        """Whether the copying gains on the guest's writing."""
+        if self.forced:
+            return "switch forced"
+        if not self.bytes_s or self.dirty_bytes_s is None:
+            return "not known yet whether it converges"
+        if self.dirty_bytes_s < self.bytes_s:
+            return "converging"
+        limit = f" (the switch is forced after pass {self.pass_limit})" if self.pass_limit else ""
+        return f"not converging{limit}"
+
+
+def fold(progress: Progress, event: JsonEvent) -> Progress:
+    """Return the progress with one more event in it."""
+    values = event["values"]
+    began = progress.began_ns if progress.began_ns is not None else event["at_ns"]
+    progress = replace(progress, began_ns=began, now_ns=max(progress.now_ns or 0, event["at_ns"]))
+    match event["kind"]:
+        case Kind.STARTED:
+            request = values.get("request") or {}
+            return replace(progress, vm=request.get("vm", ""), pass_limit=request.get("pass_limit"))
+        case Kind.PHASE_ENTERED:
+            return replace(progress, phase=values["phase"])
+        case Kind.PASS_ENDED:
+            return replace(progress, passes=max(progress.passes, values.get("number") or 0))
+        case Kind.PROGRESS:
+            known = {name: value for name, value in values.items() if value is not None}
+            return replace(progress, **known)
+        case Kind.CANCEL_WISHED:
+            return replace(progress, cancelling=True)
+        case Kind.STEERED:
+            return replace(progress, forced=True)
+    return progress
+
+
+def status(progress: Progress) -> str:
+    """Return one line that tells where a move stands now."""
+    parts = [progress.phase]
+    if progress.phase == Phase.MEMORY:
+        limit = f" of {progress.pass_limit}" if progress.pass_limit else ""
+        parts.append(f"pass {progress.passes + 1}{limit}")
+        if progress.remaining_bytes is not None and progress.total_bytes:
+            parts.append(f"{_mib(progress.remaining_bytes)} of {_mib(progress.total_bytes)} MiB left")
+        if progress.bytes_s is not None:
+            parts.append(f"{_mib(progress.bytes_s)} MiB/s")
+        if progress.dirty_bytes_s is not None:
+            parts.append(f"guest writes {_mib(progress.dirty_bytes_s)} MiB/s")
+        parts.append(progress.convergence)
+    else:
+        parts.append(PHASE_TEXTS.get(Phase(progress.phase), ""))
+    if progress.cancelling and not progress.ended:
+        parts.append("cancel asked for")
+    return "  ".join(filter(None, parts))
+
+
+def line(event: JsonEvent, progress: Progress) -> str | None:
+    """Return the line that an event is worth, None for those that only machines want. `progress` has it in it."""
+    words = _LINES.get(event["kind"])
+    return words(event["values"], progress) if words else None
+
+
+def _mib(count: float) -> str:
+    return f"{count / _MIB:.0f}"
+
+
+def _started(values: Mapping[str, Any], _: Progress) -> str:
+    request = values["request"]
+    plain = "" if request.get("encryption", True) else "; encryption is OFF: memory and keys cross the network in clear"
+    return f"move of VM {request['vm']!r} to host {request['destination']} begins{plain}"
+
+
+def _phase(values: Mapping[str, Any], _: Progress) -> str | None:
+    phase = Phase(values["phase"])
+    return None if phase in ENDS else f"phase {phase}: {PHASE_TEXTS.get(phase, '')}"
+
+
+def _checks_passed(values: Mapping[str, Any], _: Progress) -> str:
+    plan = values["plan"]
+    return f"checks passed: from host {plan['source']} to host {plan['destination']}, {plan['memory_mib']} MiB"
+
+
+def _pass_ended(values: Mapping[str, Any], progress: Progress) -> str:
+    parts = [f"pass {values['number']}" + (f" of {progress.pass_limit}" if progress.pass_limit else "") + " ended"]
+    if progress.remaining_bytes is not None:
+        parts.append(f"{_mib(progress.remaining_bytes)} MiB left")
+    if progress.bytes_s:
+        parts.append(f"{_mib(progress.bytes_s)} MiB/s")
+    if progress.bytes_s and progress.dirty_bytes_s is not None:
+        parts.append(progress.convergence)
+    return ", ".join(parts)
+
+
+def _problem(prefix: str) -> Callable[[Mapping[str, Any], Progress], str]:
+    def words(values: Mapping[str, Any], _: Progress) -> str:
+        problem = values.get("problem") or {}
+        return f"{prefix}: {problem.get('text', 'no reason given')} [{problem.get('id', '?')}]"
+
+    return words
+
+
+def _why(text: str) -> Callable[[Mapping[str, Any], Progress], str]:
+    def words(values: Mapping[str, Any], _: Progress) -> str:
+        why = values.get("why") or values.get("reason")
+        return f"{text}: {why}" if why else text
+
+    return words
+
+
+def _returned(values: Mapping[str, Any], progress: Progress) -> str | None:
+    return None if values.get("ok") else _problem("the transfer ended with an error")(values, progress)
+
+
+_LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
+    Kind.STARTED: _started,
+    Kind.RECOVER_WISHED: lambda v, p: "recovery begins: what do both hosts show?",
+    Kind.CANCEL_WISHED: lambda v, p: "cancel asked for",
+    Kind.DEADLINE: lambda v, p: f"no end of phase {v['name']} in time",
+    Kind.PHASE_ENTERED: _phase,
+    Kind.CHECKS_PASSED: _checks_passed,
+    Kind.CHECKS_REFUSED: lambda v, p: f"checks refused the move: {len(v['problems'])} problem(s) found",
+    Kind.CLAIM_REFUSED: _problem("refused"),
+    Kind.NETWORK_FAILED: _problem("this network does not connect"),
+    Kind.NEXT_NETWORK: lambda v, p: "trying the next migration network",
+    Kind.PREPARE_FAILED: _problem("the destination could not be prepared"),
+    Kind.NATIVE_REFUSAL: _problem("refused"),
+    Kind.PASS_ENDED: _pass_ended,
+    Kind.PASS_LIMIT_REACHED: lambda v, p: f"pass limit of {v['passes']} reached: the switch is forced",
+    Kind.NOT_STEERABLE: _why("the switch could not be forced"),
+    Kind.SOURCE_STOPPED: lambda v, p: "the VM stands still at the source",
+    Kind.SOURCE_RESUMED: lambda v, p: "the VM runs on at the source",
+    Kind.DESTINATION_RAN: lambda v, p: "the VM runs at the destination",
+    Kind.RUN_REFUSED: _problem("the destination's copy was not let run"),
+    Kind.CANCEL_ACCEPTED: lambda v, p: "cancel accepted: rolling back",
+    Kind.CANCEL_TOO_LATE: _why("cancel came too late, the move goes through"),
+    Kind.CANCEL_UNSUPPORTED: _why("cancel is not possible here"),
+    Kind.CALL_RETURNED: _returned,
+    Kind.JOB_STILL_RUNS: _why("the transfer still runs: following it"),
+    Kind.SOURCE_OWNS: _why("the source's copy is the VM"),
+    Kind.DESTINATION_OWNS: _why("the destination's copy is the VM"),
+    Kind.BOTH_RAN: _why("two copies ran"),
+    Kind.MEMORY_GONE: _why("the VM's memory is gone"),
+    Kind.GUEST_ENDED: _why("the guest switched itself off"),
+    Kind.UNKNOWN: _why("where the VM is cannot be told"),
+    Kind.CANNOT_SETTLE: _problem("what is left could not be put in order"),
+    Kind.LEFT_BEHIND: lambda v, p: f"left behind: {', '.join(map(str, v['items']))}",
+}

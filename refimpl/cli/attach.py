@@ -1,0 +1,32 @@
+"""`refimpl attach`: follow an operation that runs, or tell how it ended."""
+
+from __future__ import annotations
+
+import click
+
+from refimpl.cli.context import home, json_option
+from refimpl.cli.failing import errors_as_json
+from refimpl.cli.following import ctrl_c_into_inbox
+
+SHORT = "Follow an operation that runs, or tell how it ended."
+
+
+@click.command(short_help=SHORT)
+@click.argument("operation_id", metavar="OPERATION")
+@json_option
+@click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, the outcome last.")
+def attach(operation_id: str, as_json: bool, jsonl: bool) -> int:
+    """Follow OPERATION (its id, or the beginning of it) to its end, from its first event on.
+
+    Corresponds to no cmdlet; in Hyper-V Manager it is the progress in the VM's status column. The exit code is that of
+    the move. Ctrl-C asks for a cancel, a second one detaches again.
+
+    \b
+    Example:
+      refimpl attach 3fa9
+    """
+    from refimpl.app.operations import Operation
+    from refimpl.cli.migrate import show
+
+    with errors_as_json(as_json or jsonl), ctrl_c_into_inbox() as inbox:
+        return show(Operation(home().find(operation_id)), inbox, as_json, jsonl)

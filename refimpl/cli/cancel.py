@@ -1,0 +1,49 @@
+"""`refimpl cancel`: ask a running move to stop and roll back, and say what became of it."""
+
+from __future__ import annotations
+
+import click
+
+from refimpl.cli.context import home, json_option
+from refimpl.cli.display import display_for
+from refimpl.cli.ending import tell_outcome
+from refimpl.cli.failing import errors_as_json
+from refimpl.cli.following import ctrl_c_into_inbox, follow
+from refimpl.model.outcome import Outcome
+from refimpl.model.phase import ExitCode, Phase
+
+SHORT = "Ask a running move to stop and roll back."
+
+
+@click.command(short_help=SHORT)
+@click.argument("operation_id", metavar="OPERATION")
+@json_option
+@click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, the outcome last.")
+def cancel(operation_id: str, as_json: bool, jsonl: bool) -> int:
+    """Ask OPERATION (its id, or the beginning of it) to stop, and wait for what becomes of it.
+
+    Corresponds to no cmdlet of its own: Move-VM is cancelled with Stop-Job, or in Hyper-V Manager. From the switch on
+    a cancel is refused and the move goes through. Exit codes: 0 cancelled, the VM runs on the source as before; 3 came
+    too late; else that of the move's end.
+
+    \b
+    Example:
+      refimpl cancel 3fa9
+    """
+    from refimpl.app.operations import Operation
+
+    with errors_as_json(as_json or jsonl), ctrl_c_into_inbox() as inbox:
+        operation = Operation(home().find(operation_id))
+        operation.cancel()
+        outcome = follow(operation, display_for(json=as_json, jsonl=jsonl), inbox)
+        code = tell_outcome(outcome, operation.id, json=as_json, jsonl=jsonl)
+    return cancel_code(outcome, code)
+
+
+def cancel_code(outcome: Outcome | None, code: int) -> int:
+    """Return the exit code of a cancel whose move ended like this: 0 only when it was really cancelled."""
+    if outcome is None:
+        return code
+    if outcome.end is Phase.CANCELLED:
+        return ExitCode.OK
+    return ExitCode.REFUSED if outcome.completed else code

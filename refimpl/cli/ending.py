@@ -1,0 +1,59 @@
+"""Telling how a move ended: the verdict, its figures under their own names, every problem with its mend."""
+
+from __future__ import annotations
+
+import click
+
+from refimpl.cli.failing import problem_text
+from refimpl.cli.say import as_json, columns, mib, milliseconds
+from refimpl.model.outcome import Outcome
+from refimpl.model.phase import ExitCode, Phase
+
+
+def tell_outcome(outcome: Outcome | None, operation: str, *, json: bool = False, jsonl: bool = False) -> int:
+    """Print the end of an operation (None: detached from it) and return its exit code."""
+    if outcome is None:
+        return _tell_detached(operation, as_data=json or jsonl)
+    if json or jsonl:
+        as_json({"outcome": outcome.to_json()})
+    else:
+        click.echo(outcome_text(outcome))
+    return outcome.exit_code
+
+
+def _tell_detached(operation: str, *, as_data: bool) -> int:
+    if as_data:
+        as_json({"detached": {"operation": operation, "exit_code": int(ExitCode.DETACHED)}})
+    click.echo(f"detached: operation {operation} goes on. Follow it: refimpl attach {operation}", err=as_data)
+    return ExitCode.DETACHED
+
+
+def outcome_text(outcome: Outcome) -> str:
+    """Return everything that a person wants to know of an end."""
+    colour = "green" if outcome.completed else "yellow" if outcome.end in _HARMLESS else "red"
+    parts = ["", click.style(outcome.sentence, fg=colour, bold=True), columns((), _figures(outcome))]
+    for title, problems in (("problem", outcome.problems), ("warning", outcome.warnings)):
+        parts += [f"{title}: {problem_text(p)}" for p in problems]
+    return "\n".join(parts)
+
+
+_HARMLESS = frozenset({Phase.REFUSED, Phase.CANCELLED})
+
+
+def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
+    rows = [
+        ("operation", f"{outcome.operation}" + ("  (recovered after its conductor died)" if outcome.recovered else "")),
+        ("runs on", outcome.runs_on or "not known, or nowhere"),
+        ("total", milliseconds(outcome.total_ms)),
+    ]
+    if outcome.passes or outcome.sent_bytes is not None or outcome.blackout_ms is not None:
+        rows += [
+            ("blackout", f"{milliseconds(outcome.blackout_ms)}  (no vCPU ran: source stopped to destination runs)"),
+            ("QEMU's figure", f"{milliseconds(outcome.qemu_downtime_ms)}  (QEMU's own downtime; not the blackout)"),
+            ("sent", mib(outcome.sent_bytes) + (f"  ({outcome.sent_bytes} bytes)" if outcome.sent_bytes else "")),
+            ("passes", str(outcome.passes) if outcome.passes else "none was seen to end"),
+        ]
+    if outcome.commit_cost_ms is not None:
+        rows.append(("commit record", f"{milliseconds(outcome.commit_cost_ms)}  (written within the blackout)"))
+    rows.append(("encryption", "on" if outcome.encryption else "OFF, as asked: memory crossed the network in clear"))
+    return [("  " + name, value) for name, value in rows]

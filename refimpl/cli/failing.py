@@ -1,0 +1,105 @@
+"""Errors on the way out: each with its id, where it was seen, what the system below said, why it matters, its mend."""
+
+from __future__ import annotations
+
+import json
+import shlex
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import click
+
+from refimpl.model.errors import Problem, RefimplError, error
+from refimpl.model.phase import ExitCode
+
+_USAGE_IDS = frozenset({"lab.unknown", "lab.host_unknown"})
+
+
+def expected() -> tuple[type[Exception], ...]:
+    """Return the exceptions that mean something to a user; those of parts that were not loaded are not among them."""
+    found: list[type[Exception]] = [RefimplError, OSError]
+    for module, name in (("refimpl.lab.errors", "LabError"), ("refimpl.guest.kernel", "GuestBuildError")):
+        if module in sys.modules:
+            found.append(getattr(sys.modules[module], name))
+    return tuple(found)
+
+
+def tell(failure: Exception) -> int:
+    """Print an expected error on standard error and return its exit code."""
+    for row in rows(failure):
+        click.echo(problem_text(row), err=True)
+    return exit_code(failure)
+
+
+def rows(failure: Exception) -> list[dict[str, Any]]:
+    """Return the findings of an expected error as plain values: those of `Problem.to_json`."""
+    if isinstance(failure, RefimplError):
+        return [p.to_json() for p in failure.problems]
+    if hasattr(failure, "id") and hasattr(failure, "values"):
+        return [_lab_row(failure)]
+    if hasattr(failure, "mend"):
+        detail = str(getattr(failure, "text", failure)).rstrip(".")
+        return rows(error("guest.not_built", detail=detail, mend=str(failure.mend)))
+    return rows(error("machine.failed", detail=str(failure) or type(failure).__name__))
+
+
+def exit_code(failure: Exception) -> int:
+    """Return the exit code of an expected error."""
+    if isinstance(failure, RefimplError):
+        return failure.exit_code
+    return ExitCode.USAGE if getattr(failure, "id", "") in _USAGE_IDS else ExitCode.ENVIRONMENT
+
+
+def _lab_row(failure: Any) -> dict[str, Any]:
+    from refimpl.lab.errors import ERRORS
+
+    entry = ERRORS[failure.id]
+    texts = {name: getattr(entry, name).format_map(failure.values) for name in ("text", "why", "mend")}
+    return {"id": failure.id, **texts, "values": dict(failure.values)}
+
+
+def problem_text(problem: Problem | dict[str, Any], indent: str = "") -> str:
+    """Return a problem for a person: text and id, then where it was seen, what the system below said, why, mend."""
+    row = problem.to_json() if isinstance(problem, Problem) else problem
+    lines = [f"{row['text']} [{row['id']}]"]
+    seen = _seen(row)
+    if seen:
+        lines.append(f"  seen:   {seen}")
+    if row.get("native"):
+        domain, code, text = row["native"]
+        lines.append(f"  native: {domain} {code}: {text}")
+    lines += [f"  {name + ':':<8}{row[name]}" for name in ("why", "mend") if row.get(name)]
+    return "\n".join(indent + line for line in lines)
+
+
+def _seen(row: dict[str, Any]) -> str:
+    parts = [f"in phase {row['phase']}"] if row.get("phase") else []
+    if "(seen at the" in row["text"]:
+        return ", ".join(parts)
+    if row.get("side") in ("source", "destination"):
+        parts.append(f"at the {row['side']}")
+    if row.get("host"):
+        parts.append(f"on host {row['host']}")
+    return ", ".join(parts)
+
+
+@contextmanager
+def errors_as_json(wanted: bool) -> Iterator[None]:
+    """With `wanted`, print an expected error as one JSON line on standard output too, before it goes its way."""
+    try:
+        yield
+    except expected() as failure:
+        if wanted:
+            click.echo(json.dumps({"problems": rows(failure), "exit_code": int(exit_code(failure))}))
+        raise
+
+
+def own_command(arguments: Sequence[str] | None = None) -> str:
+    """Return the command line by which this command was started, as root's shell would be given it."""
+    given = list(sys.argv[1:] if arguments is None else arguments)
+    program = Path(sys.argv[0])
+    start = [sys.executable, "-m", "refimpl"] if program.suffix == ".py" else [str(program.absolute())]
+    return shlex.join(["sudo", *start, *given])

@@ -1,0 +1,94 @@
+"""Following a move to its end. Ctrl-C asks for a cancel with roll-back, a second one detaches and lets it go on."""
+
+from __future__ import annotations
+
+import queue
+import signal
+import threading
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+from refimpl.cli.display import Display
+from refimpl.model.errors import RefimplError
+from refimpl.model.outcome import Outcome
+
+
+class Followed(Protocol):
+    """What is needed of an operation to follow it."""
+
+    @property
+    def id(self) -> str:
+        """The operation's id."""
+        ...
+
+    def events(self) -> Iterator[Mapping[str, Any]]:
+        """Yield all events, until its conductor ends."""
+        ...
+
+    def outcome(self) -> Outcome:
+        """Return how it ended; RefimplError when it did not."""
+        ...
+
+    def cancel(self) -> None:
+        """Ask for a cancel; RefimplError when nobody can be asked."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class _Ended:
+    failure: Exception | None = None
+
+
+class _CtrlC:
+    pass
+
+
+Inbox = queue.SimpleQueue[Mapping[str, Any] | _Ended | _CtrlC]
+
+
+@contextmanager
+def ctrl_c_into_inbox() -> Iterator[Inbox]:
+    """Give an inbox into which every Ctrl-C is put from now on, instead of ending the command."""
+    inbox: Inbox = queue.SimpleQueue()
+    before = signal.signal(signal.SIGINT, lambda *_: inbox.put(_CtrlC()))
+    try:
+        yield inbox
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def follow(operation: Followed, display: Display, inbox: Inbox) -> Outcome | None:
+    """Show an operation until its end and return how it ended; None: detached, it goes on without us."""
+    threading.Thread(target=_read, args=(operation, inbox), name="follow", daemon=True).start()
+    presses = 0
+    try:
+        while True:
+            match inbox.get():
+                case _CtrlC():
+                    presses += 1
+                    if presses == 2:
+                        return None
+                    display.note("Ctrl-C: asking for a cancel with roll-back; a second one detaches and lets it go on")
+                    # That it has ended meanwhile, or that its conductor is dead, is told by its end.
+                    with suppress(RefimplError):
+                        operation.cancel()
+                case _Ended(failure):
+                    if failure is not None:
+                        raise failure
+                    return operation.outcome()
+                case event:
+                    display.event(event)
+    finally:
+        display.close()
+
+
+def _read(operation: Followed, inbox: Inbox) -> None:
+    try:
+        for event in operation.events():
+            inbox.put(event)
+    except (RefimplError, OSError) as failure:
+        inbox.put(_Ended(failure))
+        return
+    inbox.put(_Ended())

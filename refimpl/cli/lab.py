@@ -1,0 +1,234 @@
+"""`refimpl lab`: hosts made out of nothing, and taken away again."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+from typing import TYPE_CHECKING
+
+import click
+
+from refimpl.cli.context import json_option, lab_option, open_lab, require_root
+from refimpl.cli.failing import errors_as_json
+from refimpl.cli.say import as_json as print_json
+from refimpl.cli.say import columns
+from refimpl.model.phase import ExitCode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from refimpl.lab import Removal
+
+SHORT = "Hosts made out of nothing: up, status, shell, logs, down, reap, list."
+
+
+@click.group(short_help=SHORT)
+def lab() -> None:
+    """Hosts made out of nothing: Linux namespaces, each with a libvirt of its own, certificates and networks.
+
+    Nothing of the machine's own libvirt is touched. Corresponds to no cmdlet.
+    """
+
+
+def _on_step(name: str, took_s: float) -> None:
+    click.echo(f"  {name:<22}{took_s:7.2f} s", err=True)
+
+
+@lab.command()
+@click.argument("name", default="lab")
+@click.option("--hosts", type=click.IntRange(1, 32), default=2, show_default=True, help="How many hosts: h1, h2, ...")
+@click.option(
+    "--memory", type=click.IntRange(64), default=2048, show_default=True, metavar="MIB", help="What each host declares."
+)
+@json_option
+def up(name: str, hosts: int, memory: int, as_json: bool) -> int:
+    """Build the lab NAME (without a name: `lab`) and wait until its hosts answer.
+
+    Corresponds to no cmdlet. Ctrl-C takes away what was built so far.
+
+    \b
+    Example:
+      sudo refimpl lab up --hosts 3
+    """
+    require_root("lab up")
+    from refimpl.lab import create
+
+    with errors_as_json(as_json):
+        made = create(name, hosts, memory, on_step=_on_step)
+    names = [host.name for host in made.group.hosts]
+    if as_json:
+        print_json({"lab": made.name, "id": made.id, "hosts": names, "group": str(made.paths.group)})
+    else:
+        click.echo(f"Lab {made.name!r} is up (id {made.id}): hosts {', '.join(names)}, {memory} MiB each.")
+        click.echo("Next: refimpl vm create web1 --start, then refimpl migrate web1 h2")
+    return ExitCode.OK
+
+
+@lab.command()
+@click.argument("name", required=False)
+@json_option
+@lab_option
+def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
+    """Look at every host of a lab now. Ends with 8 when one is not healthy.
+
+    Corresponds to Get-VMHost.
+
+    \b
+    Example:
+      refimpl lab status
+    """
+    require_root("lab status")
+    with errors_as_json(as_json):
+        found = open_lab(name or lab_name)
+        hosts = found.status()
+    healthy = all(host.healthy for host in hosts)
+    if as_json:
+        rows = [{n: getattr(h, n) for n in (*h.__slots__, "healthy")} for h in hosts]
+        print_json({"lab": found.name, "id": found.id, "healthy": healthy, "hosts": rows})
+    else:
+        click.echo(f"Lab {found.name!r} (id {found.id}), {found.paths.directory}")
+        head = ("HOST", "HEALTHY", "INIT", "LIBVIRTD", "ANSWERS", "VIRTLOCKD", "MEMORY")
+        cells = [(h.healthy, h.init_alive, h.libvirtd_alive, h.libvirtd_answers, h.virtlockd_alive) for h in hosts]
+        rows_text = [
+            [h.name, *("yes" if c else "NO" for c in cell), f"{h.memory_mib} MiB"]
+            for h, cell in zip(hosts, cells, strict=True)
+        ]
+        click.echo(columns(head, rows_text))
+    return ExitCode.OK if healthy else ExitCode.ENVIRONMENT
+
+
+@lab.command()
+@click.argument("host")
+@click.argument("command", nargs=-1, type=click.UNPROCESSED)
+@lab_option
+def shell(host: str, command: Sequence[str], lab_name: str | None) -> int:
+    """Open a shell on HOST, or run COMMAND there; ends with its exit code.
+
+    Corresponds to Enter-PSSession, with a command to Invoke-Command.
+
+    \b
+    Examples:
+      refimpl lab shell h1
+      refimpl lab shell h1 -- virsh list
+    """
+    require_root("lab shell")
+    line = open_lab(lab_name).shell_command(host)
+    if command:
+        from refimpl.hosts.namespace import enter_host
+
+        entry = open_lab(lab_name).group.host(host)
+        assert entry is not None
+        assert entry.channel.init is not None
+        line = [*enter_host(entry.channel.init), *command]
+    return subprocess.run(line, check=False, env=os.environ | {"PS1": f"[{host}] # "}).returncode
+
+
+@lab.command()
+@click.argument("host")
+@click.option(
+    "-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="Last lines of each; 0: names."
+)
+@lab_option
+def logs(host: str, lines: int, lab_name: str | None) -> int:
+    """Print the end of every log file of HOST: its daemons', and its virtual machines' consoles.
+
+    Corresponds to Get-WinEvent on the Hyper-V logs.
+
+    \b
+    Example:
+      refimpl lab logs h1 -n 50
+    """
+    require_root("lab logs")
+    for path in open_lab(lab_name).logs(host):
+        text = path.read_text("utf-8", "replace").splitlines()
+        click.echo(click.style(f"==> {path} ({len(text)} lines)", bold=True))
+        for line in text[-lines:] if lines else ():
+            click.echo(line)
+    return ExitCode.OK
+
+
+@lab.command()
+@click.argument("name", required=False)
+@json_option
+@lab_option
+def down(name: str | None, as_json: bool, lab_name: str | None) -> int:
+    """Take a lab away with all its virtual machines, and look whether anything of it is left.
+
+    Corresponds to no cmdlet.
+
+    \b
+    Example:
+      sudo refimpl lab down
+    """
+    require_root("lab down")
+    with errors_as_json(as_json):
+        found = open_lab(name or lab_name)
+        title = found.name
+        removal = found.down()
+    return _tell_removals([(title, removal)], as_json)
+
+
+@lab.command()
+@click.argument("names", nargs=-1, metavar="[NAME]...")
+@json_option
+def reap(names: Sequence[str], as_json: bool) -> int:
+    """Take away the labs named, or, without a name, all that were left half-made, half-removed or by an earlier boot.
+
+    Removes exactly what a lab's registry and the lab's id on the things themselves prove to be its own.
+    Corresponds to no cmdlet.
+
+    \b
+    Example:
+      sudo refimpl lab reap
+    """
+    require_root("lab reap")
+    from refimpl.lab import reap as reap_labs
+
+    with errors_as_json(as_json):
+        removals = reap_labs(tuple(names))
+    if not removals and not as_json:
+        click.echo("No broken lab was found.")
+    return _tell_removals([(removal.lab_id, removal) for removal in removals], as_json)
+
+
+@lab.command("list")
+@json_option
+def list_(as_json: bool) -> int:
+    """List all labs of this machine.
+
+    Corresponds to no cmdlet.
+
+    \b
+    Example:
+      refimpl lab list
+    """
+    from refimpl.lab import list_labs
+
+    labs = list_labs()
+    if as_json:
+        rows = [{"id": x.id, "name": x.name, "state": x.state, "directory": str(x.directory)} for x in labs]
+        print_json({"labs": rows})
+    elif labs:
+        click.echo(
+            columns(("NAME", "ID", "STATE", "DIRECTORY"), [(x.name, x.id, x.state, str(x.directory)) for x in labs])
+        )
+    else:
+        click.echo("No labs. Make one: sudo refimpl lab up")
+    return ExitCode.OK
+
+
+def _tell_removals(removals: Sequence[tuple[str, Removal]], as_json: bool) -> int:
+    from refimpl.lab import leftovers
+
+    rows = []
+    for title, removal in removals:
+        left = [f"{x.kind} {x.name}: {x.reason}" for x in removal.left_behind] + leftovers(removal.lab_id)
+        rows.append({"lab": title, "id": removal.lab_id, "removed": list(removal.removed), "left": left})
+        if not as_json:
+            said = "nothing of it is left" if not left else "LEFT BEHIND:"
+            click.echo(f"Lab {title!r} (id {removal.lab_id}): {len(removal.removed)} things removed, {said}")
+            for item in left:
+                click.echo(f"  {item}")
+    if as_json:
+        print_json({"labs": rows})
+    return ExitCode.ENVIRONMENT if any(row["left"] for row in rows) else ExitCode.OK

@@ -1,0 +1,122 @@
+"""`refimpl migrate`: move a running VM to another host, and wait for the end."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from refimpl.cli.context import home, json_option, lab_option, open_lab, require_root
+from refimpl.cli.display import display_for
+from refimpl.cli.ending import tell_outcome
+from refimpl.cli.failing import errors_as_json
+from refimpl.cli.following import Followed, Inbox, ctrl_c_into_inbox, follow
+from refimpl.model.request import MigrationRequest, PerformanceOption
+
+if TYPE_CHECKING:
+    from refimpl.app.operations import Operation
+
+SHORT = "Move a running VM to another host (Move-VM)."
+
+
+@click.command(short_help=SHORT)
+@click.argument("vm")
+@click.argument("destination")
+@click.option("--source", metavar="HOST", help="Refuse the move unless the VM runs there. [default: where it runs]")
+@click.option(
+    "--encryption",
+    type=click.Choice(["on", "off"]),
+    default="on",
+    show_default=True,
+    help="TLS with both ends proved. off: memory crosses the network in clear, and every report says so.",
+)
+@click.option(
+    "--performance-option",
+    type=click.Choice([option.value for option in PerformanceOption], case_sensitive=False),
+    default=PerformanceOption.TCPIP.value,
+    show_default=True,
+    help="As of Set-VMHost -VirtualMachineMigrationPerformanceOption.",
+)
+@click.option(
+    "--pass-limit",
+    type=click.IntRange(1, 100),
+    default=MigrationRequest.pass_limit,
+    show_default=True,
+    help="Passes over the memory after which the switch is forced.",
+)
+@click.option(
+    "--bandwidth", type=click.IntRange(0), default=0, metavar="MIB_S", help="Limit in MiB per second. [default: none]"
+)
+@click.option("--detach", is_flag=True, help="Start it and return at once (exit code 11); `attach` follows it.")
+@click.option("--backend", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
+@click.option(
+    "--world",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --backend simulated: the world's TOML or JSON file. [default: a small built-in one]",
+)
+@json_option
+@click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, the outcome last.")
+@lab_option
+def migrate(
+    vm: str,
+    destination: str,
+    source: str | None,
+    encryption: str,
+    performance_option: str,
+    pass_limit: int,
+    bandwidth: int,
+    detach: bool,
+    backend: str,
+    world: Path | None,
+    as_json: bool,
+    jsonl: bool,
+    lab_name: str | None,
+) -> int:
+    """Move the running VM to host DESTINATION and wait until it has ended.
+
+    Corresponds to Move-VM. Both hosts are checked first; what they lack is said all at once and nothing is changed.
+    Ctrl-C asks for a cancel with roll-back, possible until the switch; a second one detaches: the move goes on, and
+    `refimpl attach` follows it.
+
+    \b
+    Example:
+      refimpl migrate web1 h2 --bandwidth 100
+    """
+    request = MigrationRequest(
+        vm=vm,
+        destination=destination,
+        source=source,
+        encryption=encryption == "on",
+        performance_option=PerformanceOption(performance_option),
+        pass_limit=pass_limit,
+        bandwidth_mib_s=bandwidth,
+    )
+    if (world is not None or detach) and (backend == "simulated") != (world is not None):
+        option = "--detach" if detach and world is None else "--world"
+        raise click.UsageError(f"{option} does not go with --backend {backend}")
+    with errors_as_json(as_json or jsonl), ctrl_c_into_inbox() as inbox:
+        operation = _simulated(request, world) if backend == "simulated" else _started(request, lab_name)
+        if detach:
+            return tell_outcome(None, operation.id, json=as_json, jsonl=jsonl)
+        return show(operation, inbox, as_json, jsonl)
+
+
+def show(operation: Followed, inbox: Inbox, json: bool, jsonl: bool) -> int:
+    """Follow an operation on the display that was asked for, tell its end, and return its exit code."""
+    outcome = follow(operation, display_for(json=json, jsonl=jsonl), inbox)
+    return tell_outcome(outcome, operation.id, json=json, jsonl=jsonl)
+
+
+def _started(request: MigrationRequest, lab_name: str | None) -> Operation:
+    require_root("migrate")
+    from refimpl.app.operations import start
+
+    return start(home(), open_lab(lab_name).group, request)
+
+
+def _simulated(request: MigrationRequest, world: Path | None) -> Followed:
+    from refimpl.app.simulated import SimulatedOperation, open_world
+
+    click.echo("SIMULATED: no VM is moved; all times are virtual and say nothing about any machine.", err=True)
+    return SimulatedOperation(open_world(world), request)

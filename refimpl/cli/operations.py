@@ -1,0 +1,226 @@
+"""`refimpl operations`: the moves of this controller, those that run and those that ended. Only looks, never acts."""
+
+from __future__ import annotations
+
+import json as json_module
+from collections.abc import Iterable, Iterator, Mapping
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refimpl.cli.context import home, is_root, json_option
+from refimpl.cli.ending import outcome_text
+from refimpl.cli.failing import errors_as_json
+from refimpl.cli.recover import PASS_BOUND
+from refimpl.cli.say import as_json as print_json
+from refimpl.cli.say import columns, milliseconds
+from refimpl.model.errors import RefimplError
+from refimpl.model.events import Kind
+from refimpl.model.phase import ExitCode
+
+if TYPE_CHECKING:
+    from refimpl.app.home import OperationFiles
+    from refimpl.app.operations import Summary
+    from refimpl.app.recovery import Interrupted
+
+SHORT = "Moves of this controller: list, show."
+
+
+@click.group(short_help=SHORT)
+def operations() -> None:
+    """Moves of this controller: those that run, those that ended, those that were interrupted.
+
+    Corresponds to no cmdlet; Hyper-V keeps such things in its event log.
+    """
+
+
+@operations.command("list")
+@json_option
+def list_(as_json: bool) -> int:
+    """List all operations of this controller, and interrupted ones of labs that are up.
+
+    A conductor that has died is only reported here; `refimpl recover` acts. Corresponds to no cmdlet.
+
+    \b
+    Example:
+      refimpl operations list
+    """
+    with errors_as_json(as_json):
+        rows = [_row(files) for files in home().all()]
+        known = {row["operation"] for row in rows}
+        rows += [row for row in _others() if row["operation"] not in known]
+    if as_json:
+        print_json({"operations": rows})
+    else:
+        _print_list(rows)
+    return ExitCode.OK
+
+
+def _row(files: OperationFiles) -> dict[str, Any]:
+    from refimpl.app.operations import summarise
+
+    try:
+        summary = summarise(files)
+    except RefimplError as failure:
+        return {"operation": files.id, "state": "unreadable", "problem": failure.problems[0].text}
+    return {
+        "operation": summary.id,
+        "vm": summary.vm,
+        "source": summary.source,
+        "destination": summary.destination,
+        "phase": summary.phase,
+        "state": _state(summary),
+        "needs_recovery": summary.needs_recovery,
+        "exit_code": None if summary.outcome is None else int(summary.outcome.exit_code),
+    }
+
+
+def _state(summary: Summary) -> str:
+    if summary.alive and summary.outcome is None:
+        return "running"
+    return "interrupted" if summary.outcome is None else str(summary.outcome.end)
+
+
+def _others() -> Iterator[dict[str, Any]]:
+    """Yield interrupted moves of labs that are up whose journal is not in this home."""
+    if not is_root():
+        return
+    from refimpl.app.recovery import interrupted
+    from refimpl.lab import Lab, LabState, list_labs
+
+    for summary in list_labs():
+        if summary.state in (LabState.UP, LabState.DEGRADED):
+            yield from (_other(item) for item in interrupted(home(), Lab.open(summary.id).group))
+
+
+def _other(item: Interrupted) -> dict[str, Any]:
+    return {
+        "operation": item.operation,
+        "vm": item.vm,
+        "source": item.plan.source if item.plan else None,
+        "destination": item.plan.destination if item.plan else None,
+        "phase": None,
+        "state": "interrupted",
+        "needs_recovery": True,
+        "exit_code": None,
+        "controller": item.controller,
+    }
+
+
+def _print_list(rows: list[dict[str, Any]]) -> None:
+    if not rows:
+        click.echo("No operations. Start one: refimpl migrate VM HOST")
+        return
+    cells = [
+        [str(row.get(name) or "-") for name in ("operation", "vm", "source", "destination", "phase")] for row in rows
+    ]
+    lines = [[*cell, str(row["state"])] for cell, row in zip(cells, rows, strict=True)]
+    click.echo(columns(("OPERATION", "VM", "SOURCE", "DESTINATION", "PHASE", "STATE"), lines))
+    for row in rows:
+        if "problem" in row:
+            click.echo(f"{row['operation']}: {row['problem']}")
+    waiting = [row["operation"] for row in rows if row.get("needs_recovery")]
+    if waiting:
+        click.echo(f"\n{len(waiting)} of them need recovery ({', '.join(waiting)}). Run: refimpl recover\n{PASS_BOUND}")
+
+
+@operations.command("show")
+@click.argument("operation_id", metavar="OPERATION")
+@json_option
+def show(operation_id: str, as_json: bool) -> int:
+    """Show OPERATION (its id, or the beginning of it): phases, events, what the engine set out to do, and the end.
+
+    Corresponds to no cmdlet. Ends with 0 whatever the operation's end was.
+
+    \b
+    Example:
+      refimpl operations show 3fa9
+    """
+    from refimpl.app.operations import summarise
+
+    with errors_as_json(as_json):
+        files = home().find(operation_id)
+        summary = summarise(files)
+        events = [json_module.loads(line) for _, line in files.lines()]
+        intentions = _intentions(files.journal)
+    if as_json:
+        outcome = summary.outcome.to_json() if summary.outcome else None
+        rows = {"events": events, "phases": phases(events), "intentions": intentions, "outcome": outcome}
+        print_json({**_row(files), **rows})
+        return ExitCode.OK
+    click.echo(f"Operation {summary.id}: VM {summary.vm!r} from {summary.source or '?'} to {summary.destination}")
+    _print_phases(phases(events))
+    _print_events(events)
+    _print_intentions(intentions)
+    _print_end(summary)
+    return ExitCode.OK
+
+
+def _intentions(journal: Path) -> list[dict[str, Any]]:
+    from refimpl.engine.journal import FileJournal
+
+    if not journal.exists():
+        return []
+    opened = FileJournal(journal)
+    try:
+        return [{"step": step, "phase": phase, **command} for step, phase, command in opened.intentions()]
+    finally:
+        opened.close()
+
+
+def phases(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return the phases that were entered and how long each lasted in milliseconds, None for the last one."""
+    entered = [(e["values"]["phase"], e["at_ns"]) for e in events if e["kind"] == Kind.PHASE_ENTERED]
+    ends = [at for _, at in entered[1:]]
+    spans = [(end - begin) / 1e6 for (_, begin), end in zip(entered[: len(ends)], ends, strict=True)]
+    return [{"phase": phase, "ms": ms} for (phase, _), ms in zip(entered, [*spans, None], strict=False)]
+
+
+def _print_phases(rows: list[dict[str, Any]]) -> None:
+    if rows:
+        click.echo("\n" + click.style("Phases", bold=True))
+        click.echo(columns((), [(f"  {row['phase']}", milliseconds(row["ms"]) if row["ms"] else "") for row in rows]))
+
+
+def _print_events(events: list[dict[str, Any]]) -> None:
+    if not events:
+        return
+    began = events[0]["at_ns"]
+    when = datetime.fromtimestamp(began / 1e9, UTC).isoformat(timespec="seconds")
+    click.echo("\n" + click.style(f"Events (from {when} on)", bold=True))
+    shown = [event for event in events if event["kind"] != Kind.PROGRESS]
+    rows = [(f"  {(e['at_ns'] - began) / 1e9:.3f} s", e["origin"], e["kind"], _place(e), _values(e)) for e in shown]
+    click.echo(columns((), rows))
+    if len(shown) < len(events):
+        click.echo(f"  and {len(events) - len(shown)} of progress (shown by --json)")
+
+
+def _place(event: Mapping[str, Any]) -> str:
+    return " ".join(str(event[name]) for name in ("side", "host") if event.get(name))
+
+
+def _values(event: Mapping[str, Any]) -> str:
+    parts = []
+    for name, value in event["values"].items():
+        if isinstance(value, Mapping):
+            value = value.get("text") or value.get("kind")
+        if value is not None and not isinstance(value, list):
+            parts.append(f"{name}={value}")
+    return " ".join(parts)
+
+
+def _print_intentions(rows: list[dict[str, Any]]) -> None:
+    if rows:
+        click.echo("\n" + click.style("What the engine set out to do (in the journal before it was done)", bold=True))
+        click.echo(columns((), [(f"  {row['step']}", row["phase"], row["kind"]) for row in rows]))
+
+
+def _print_end(summary: Summary) -> None:
+    if summary.outcome is not None:
+        click.echo(outcome_text(summary.outcome))
+    elif summary.alive:
+        click.echo(f"\nIt runs. Follow it: refimpl attach {summary.id}")
+    else:
+        click.echo(f"\nIts conductor died in phase {summary.phase}. Run: refimpl recover {summary.id}\n{PASS_BOUND}")

@@ -1,0 +1,77 @@
+"""The top of the command: its verbs, its version, and what becomes of errors."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import TracebackType
+
+import click
+
+import refimpl
+from refimpl.cli.lazy import LazyGroup
+from refimpl.model.phase import ExitCode
+
+INTERRUPTED = 128 + signal.SIGINT
+DEBUG_VARIABLE = "REFIMPL_DEBUG"
+
+VERBS = {
+    "demo": ("refimpl.cli.demo:demo", "Show the main job: a guest moves there and back, watched from outside."),
+    "doctor": ("refimpl.cli.doctor:doctor", "Check what this machine has and lacks, each with its mend."),
+    "lab": ("refimpl.cli.lab:lab", "Hosts made out of nothing: up, status, shell, logs, down, reap, list."),
+    "vm": ("refimpl.cli.vm:vm", "Virtual machines: create, list, start, stop, remove."),
+    "migrate": ("refimpl.cli.migrate:migrate", "Move a running VM to another host (Move-VM)."),
+    "attach": ("refimpl.cli.attach:attach", "Follow an operation that runs, or tell how it ended."),
+    "cancel": ("refimpl.cli.cancel:cancel", "Ask a running move to stop and roll back."),
+    "operations": ("refimpl.cli.operations:operations", "Moves of this controller: list, show."),
+    "recover": ("refimpl.cli.recover:recover", "End interrupted moves by evidence."),
+}
+
+
+@click.group(
+    cls=LazyGroup,
+    table=VERBS,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 refused, 4 failed and rolled back, 5 cancelled, "
+    "6 a person is needed, 7 lost or two copies ran, 8 lab or machine broken, 11 detached.",
+)
+@click.version_option(refimpl.__version__, prog_name="refimpl")
+def root() -> None:
+    """Live migration by Hyper-V's rules on QEMU virtual machines.
+
+    \b
+    Start here:
+      refimpl demo --backend simulated   no root, no hypervisor
+      sudo refimpl demo                  two hosts, a guest, a move there and back
+    """
+
+
+def run(arguments: Sequence[str] | None = None) -> int:
+    """Run the command and return its exit code. What nobody expected stays an exception, told by `excepthook`."""
+    from refimpl.cli.failing import expected, tell
+
+    if not os.environ.get(DEBUG_VARIABLE):
+        sys.excepthook = say_internal_error
+    try:
+        result = root.main(args=arguments, prog_name="refimpl", standalone_mode=False)
+    except click.ClickException as wrong:
+        wrong.show()
+        return ExitCode.USAGE
+    except (click.Abort, KeyboardInterrupt):
+        click.echo("stopped by Ctrl-C", err=True)
+        return INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has gone; Python would complain once more when it flushes at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return INTERRUPTED
+    except expected() as failure:
+        return tell(failure)
+    return int(result) if isinstance(result, int) else 0
+
+
+def say_internal_error(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
+    """Say in one line that the program itself is wrong; Python then exits with 1."""
+    click.echo(f"refimpl: internal error: {kind.__name__}: {error}", err=True)
+    click.echo(f"  mend: report it with the traceback, which {DEBUG_VARIABLE}=1 shows", err=True)
