@@ -34,7 +34,7 @@ def _on_step(name: str, took_s: float) -> None:
     click.echo(f"  {name:<22}{took_s:7.2f} s", err=True)
 
 
-@lab.command()
+@lab.command(short_help="Build a lab and wait until its hosts answer.")
 @click.argument("name", default="lab")
 @click.option("--hosts", type=click.IntRange(1, 32), default=2, show_default=True, help="How many hosts: h1, h2, ...")
 @click.option(
@@ -64,7 +64,7 @@ def up(name: str, hosts: int, memory: int, as_json: bool) -> int:
     return ExitCode.OK
 
 
-@lab.command()
+@lab.command(short_help="Look at every host of a lab now.")
 @click.argument("name", required=False)
 @json_option
 @lab_option
@@ -97,7 +97,7 @@ def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
     return ExitCode.OK if healthy else ExitCode.ENVIRONMENT
 
 
-@lab.command()
+@lab.command(short_help="Open a shell on a host, or run a command there.")
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @lab_option
@@ -123,7 +123,7 @@ def shell(host: str, command: Sequence[str], lab_name: str | None) -> int:
     return subprocess.run(line, check=False, env=os.environ | {"PS1": f"[{host}] # "}).returncode
 
 
-@lab.command()
+@lab.command(short_help="Print the end of a host's log files.")
 @click.argument("host")
 @click.option(
     "-n", "--lines", type=click.IntRange(0), default=20, show_default=True, help="Last lines of each; 0: names."
@@ -147,7 +147,7 @@ def logs(host: str, lines: int, lab_name: str | None) -> int:
     return ExitCode.OK
 
 
-@lab.command()
+@lab.command(short_help="Take a lab away with its virtual machines.")
 @click.argument("name", required=False)
 @json_option
 @lab_option
@@ -168,7 +168,7 @@ def down(name: str | None, as_json: bool, lab_name: str | None) -> int:
     return _tell_removals([(title, removal)], as_json)
 
 
-@lab.command()
+@lab.command(short_help="Take away labs that were left half-made.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
 @json_option
 def reap(names: Sequence[str], as_json: bool) -> int:

@@ -35,13 +35,14 @@ SHORT = "Move a running VM to another host (Move-VM)."
     "--performance-option",
     type=click.Choice([option.value for option in PerformanceOption], case_sensitive=False),
     default=PerformanceOption.TCPIP.value,
+    metavar="|".join(PerformanceOption),
     show_default=True,
     help="As of Set-VMHost -VirtualMachineMigrationPerformanceOption.",
 )
 @click.option(
     "--pass-limit",
     type=click.IntRange(1, 100),
-    default=MigrationRequest.pass_limit,
+    default=5,
     show_default=True,
     help="Passes over the memory after which the switch is forced.",
 )

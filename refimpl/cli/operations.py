@@ -36,7 +36,7 @@ def operations() -> None:
     """
 
 
-@operations.command("list")
+@operations.command("list", short_help="List operations, interrupted ones among them.")
 @json_option
 def list_(as_json: bool) -> int:
     """List all operations of this controller, and interrupted ones of labs that are up.
@@ -126,7 +126,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
         click.echo(f"\n{len(waiting)} of them need recovery ({', '.join(waiting)}). Run: refimpl recover\n{PASS_BOUND}")
 
 
-@operations.command("show")
+@operations.command("show", short_help="Show phases, events, intentions and end of one.")
 @click.argument("operation_id", metavar="OPERATION")
 @json_option
 def show(operation_id: str, as_json: bool) -> int:

@@ -32,9 +32,7 @@ EVIDENCE = {
 
 @click.command(short_help=SHORT)
 @click.argument("operation_id", metavar="[OPERATION]", required=False)
-@click.option(
-    "--from-elsewhere", is_flag=True, help="Also what was begun on another machine or boot; be sure it is dead."
-)
+@click.option("--from-elsewhere", is_flag=True, help="Also what another machine or boot began; be sure it is dead.")
 @json_option
 @click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, each outcome last.")
 @lab_option

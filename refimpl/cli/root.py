@@ -33,7 +33,7 @@ VERBS = {
 @click.group(
     cls=LazyGroup,
     table=VERBS,
-    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 110},
     epilog="Exit codes: 0 done, 1 internal error, 2 usage, 3 refused, 4 failed and rolled back, 5 cancelled, "
     "6 a person is needed, 7 lost or two copies ran, 8 lab or machine broken, 11 detached.",
 )
