@@ -22,7 +22,7 @@ _META_PACKAGES = {
     "debian": ("linux-image-cloud-amd64", "linux-image-amd64"),
     "ubuntu": ("linux-image-virtual", "linux-image-kvm", "linux-image-generic"),
 }
-_CONCRETE = re.compile(r"linux-(?:image|modules)-\d\S*")
+_CONCRETE = re.compile(r"linux-(?:image|modules|binary)-\d\S*")
 _PACKED = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 

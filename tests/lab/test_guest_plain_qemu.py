@@ -8,7 +8,6 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
-from plain_qemu import DEADLINE_S, PlainQemu, free_udp_port
 
 from refimpl.guest import GuestImage, GuestParameters, build
 from refimpl.guest.commands import send_command
@@ -22,6 +21,7 @@ from refimpl.meter.outside_gap import LEAST_BEFORE, OutsideGap, measure
 from refimpl.meter.receiver import Receiver
 from refimpl.meter.verdict import State
 from refimpl.meter.watch import has, wait_for_log, whole_check_after
+from tests.lab.plain_qemu import DEADLINE_S, PlainQemu, free_udp_port
 
 pytestmark = [
     pytest.mark.lab,

@@ -3,12 +3,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from guest_lines import BOOT, block, block_crc, log_of, said
 
 from refimpl.guest.tamper import flip_in_file
 from refimpl.meter.disk import BLOCK_BYTES, disk_verdict
 from refimpl.meter.lines import JoinedLog
 from refimpl.meter.verdict import State
+from tests.unit.meter.guest_lines import BOOT, block, block_crc, log_of, said
 
 SLOTS = 4
 

@@ -1,9 +1,8 @@
 from __future__ import annotations
 
-from guest_lines import BOOT, beats, line, log_of, said
-
 from refimpl.meter.heartbeat import continuity, heartbeat_verdict
 from refimpl.meter.verdict import State
+from tests.unit.meter.guest_lines import BOOT, beats, line, log_of, said
 
 
 def test_nothing_missing_over_two_hosts_is_ok():

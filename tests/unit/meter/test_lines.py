@@ -1,11 +1,11 @@
 from __future__ import annotations
 
-from guest_lines import BOOT, beats, line, log_of, said
 from hypothesis import given
 from hypothesis import strategies as st
 
 from refimpl.meter.heartbeat import continuity
 from refimpl.meter.lines import join, parse_line, read_log
+from tests.unit.meter.guest_lines import BOOT, beats, line, log_of, said
 
 
 def test_a_line_is_parsed_into_its_parts():

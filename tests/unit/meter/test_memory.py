@@ -1,10 +1,9 @@
 from __future__ import annotations
 
-from guest_lines import BOOT, log_of, said
-
 from refimpl.meter.memory import memory_verdict
 from refimpl.meter.verdict import State
 from refimpl.meter.watch import whole_check_after
+from tests.unit.meter.guest_lines import BOOT, log_of, said
 
 
 def test_a_whole_check_after_the_move_is_ok():

@@ -4,9 +4,9 @@ import socket
 import time
 
 import pytest
-from guest_lines import BOOT, line
 
 from refimpl.meter.receiver import Receiver, read_arrivals
+from tests.unit.meter.guest_lines import BOOT, line
 
 
 @pytest.fixture
