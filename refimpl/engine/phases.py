@@ -10,7 +10,6 @@ from collections.abc import Mapping
 from typing import NamedTuple
 
 from refimpl.model.events import Kind as K
-from refimpl.model.phase import ENDS
 from refimpl.model.phase import Phase as P
 from refimpl.model.request import CommandKind as C
 
@@ -87,17 +86,16 @@ _FROM_SWITCH: dict[tuple[P, K], Row] = {
 
 _AFTER_SWITCH = (P.SWITCH, P.COMMITTED, P.RECONCILE, P.UNDOING, P.SETTLING, P.CLEANUP)
 
+_RECOVERABLE = (P.SETUP, P.MEMORY, *_AFTER_SWITCH, P.INDETERMINATE)
+
 TABLE: Mapping[tuple[P, K], Row] = {
     **_BEFORE_SWITCH,
     **_FROM_SWITCH,
     **{(phase, K.CANCEL_WISHED): Row(phase, (C.ANSWER_TOO_LATE,)) for phase in _AFTER_SWITCH},
     **{(phase, K.CANNOT_SETTLE): Row(P.INDETERMINATE) for phase in (P.UNDOING, P.SETTLING, P.CLEANUP)},
     **{(phase, K.DEADLINE): Row(P.INDETERMINATE) for phase in (P.UNDOING, P.SETTLING, P.CLEANUP)},
-    **{
-        (phase, K.RECOVER_WISHED): Row(P.RECONCILE, (C.INSPECT,))
-        for phase in P
-        if phase not in ENDS or phase is P.INDETERMINATE
-    },
+    **{(phase, K.RECOVER_WISHED): Row(P.RECONCILE, (C.INSPECT,)) for phase in _RECOVERABLE},
+    **{(phase, K.RECOVER_WISHED): Row(P.FAILED) for phase in (P.NEW, P.CHECK)},
 }
 
 DEADLINES_MS: Mapping[P, int] = {

@@ -39,6 +39,7 @@ class Ledger:
     cancel_too_late: bool = False
     passes: int = 0
     run_refusals: int = 0
+    looks: int = 0
     networks_tried: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     started_ns: int | None = None
@@ -112,7 +113,14 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _recover(ledger: Ledger, _: Event) -> Ledger:
-    return replace(ledger, interrupted=True, problems=(), run_refusals=0)
+    """Start anew without the problems of before. Without a plan nothing was touched, and nothing will be."""
+    ledger = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0)
+    return ledger if ledger.plan else _interrupted(ledger)
+
+
+def _interrupted(ledger: Ledger) -> Ledger:
+    source = ledger.plan.source if ledger.plan else ledger.request.source
+    return _blame(ledger, Problem(id="operation.interrupted", values={"vm": ledger.request.vm, "source": source}))
 
 
 def _deadline(ledger: Ledger, event: Event) -> Ledger:
@@ -174,10 +182,7 @@ def _destination_owns(ledger: Ledger, event: Event) -> Ledger:
 
 def _source_owns(ledger: Ledger, event: Event) -> Ledger:
     ledger = replace(ledger, owner=event.kind)
-    if ledger.problems or not ledger.interrupted:
-        return ledger
-    values = {"vm": ledger.request.vm, "source": ledger.plan.source if ledger.plan else None}
-    return _blame(ledger, Problem(id="operation.interrupted", values=values))
+    return _interrupted(ledger) if ledger.interrupted and not ledger.problems else ledger
 
 
 def _stopped(ledger: Ledger, event: Event) -> Ledger:
@@ -211,6 +216,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.RUN_REFUSED: lambda ledger, _: replace(ledger, run_refusals=ledger.run_refusals + 1),
     Kind.CALL_RETURNED: _call_returned,
     Kind.COMMIT_RECORDED: lambda ledger, event: replace(ledger, commit_cost_ms=event["cost_ms"]),
+    Kind.EVIDENCE_SEEN: lambda ledger, _: replace(ledger, looks=ledger.looks + 1),
     Kind.LEFT_BEHIND: _left_behind,
     Kind.SOURCE_OWNS: _source_owns,
     Kind.DESTINATION_OWNS: _destination_owns,

@@ -14,6 +14,9 @@ from refimpl.model.request import HandOver
 MOST_RUN_REFUSALS = 3
 """How often a destination that the source is bound to may refuse to run before a person is asked."""
 
+MOST_LOOKS = 100
+"""How often both hosts are looked at before a job that neither runs nor ends is left to a person."""
+
 _HERE = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
 
 
@@ -21,6 +24,8 @@ def reconcile(ledger: Ledger, event: Event) -> Decision | None:
     """Return who owns the VM, that a job still runs, that both or none ran, or that it cannot be told."""
     evidence: Evidence = event["evidence"]
     source, destination = evidence.source, evidence.destination
+    if ledger.looks > MOST_LOOKS:
+        return decision(Kind.UNKNOWN, why=f"no verdict after looking {ledger.looks} times")
     if not source.reachable or not destination.reachable:
         return _one_silent(ledger, source, destination)
     if destination.state is VmState.RUNNING:

@@ -1,0 +1,92 @@
+"""Healthy facts, plans and ledgers, from which a test takes away what it is about."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import Any
+
+from refimpl.model.events import Event, Kind
+from refimpl.model.facts import (
+    CertificateFact,
+    CopySeen,
+    DiskFact,
+    Evidence,
+    Facts,
+    HostFacts,
+    LeaseFact,
+    VmFacts,
+    VmState,
+)
+from refimpl.model.ledger import Ledger
+from refimpl.model.request import MigrationRequest, Plan
+
+NOW_S = 1_800_000_000.0
+OPERATION = "0a1b2c3d"
+PATH = "/shared/disks/web.raw"
+ROLES = ("control-server", "control-client", "migration-server", "migration-client")
+
+
+def certificate(role: str, host: str, **changes: Any) -> CertificateFact:
+    good = CertificateFact(role, (host, f"{host}.lab"), NOW_S - 3600, NOW_S + 86400, True, True)
+    return replace(good, **changes)
+
+
+def vm(**changes: Any) -> VmFacts:
+    good = VmFacts(
+        name="web",
+        id="11111111-2222-4333-8444-555555555555",
+        state=VmState.RUNNING,
+        memory_mib=256,
+        disks=(DiskFact(PATH, "fs7:42", 1 << 26),),
+        lease=LeaseFact("/shared/leases/web", True),
+    )
+    return replace(good, **changes)
+
+
+def host(name: str, **changes: Any) -> HostFacts:
+    good = HostFacts(
+        name=name,
+        reachable=True,
+        uuid=f"uuid-{name}",
+        names=(name, f"10.0.0.{ord(name[-1])}"),
+        memory_mib=2048,
+        memory_used_mib=256,
+        disks={PATH: DiskFact(PATH, "fs7:42", 1 << 26)},
+        certificates=tuple(certificate(role, name) for role in ROLES),
+        lock_daemon_alive=True,
+        migration_addresses=("10.1.0.2", "10.2.0.2"),
+    )
+    return replace(good, **changes)
+
+
+def facts(*hosts: HostFacts) -> Facts:
+    return Facts(hosts={h.name: h for h in hosts or (host("a", vms=(vm(),)), host("b"))}, now_s=NOW_S)
+
+
+def request(**changes: Any) -> MigrationRequest:
+    return replace(MigrationRequest(vm="web", destination="b"), **changes)
+
+
+def plan(**changes: Any) -> Plan:
+    good = Plan(vm="web", vm_id=vm().id, source="a", destination="b", networks=("10.1.0.2", "10.2.0.2"), memory_mib=256)
+    return replace(good, **changes)
+
+
+def ledger(**changes: Any) -> Ledger:
+    return replace(Ledger(OPERATION, "lab", changes.pop("request", request()), plan=plan()), **changes)
+
+
+def event(kind: Kind, **values: Any) -> Event:
+    return Event(kind, 1, values)
+
+
+def source(state: VmState = VmState.RUNNING, **changes: Any) -> CopySeen:
+    return replace(CopySeen("a", True, state, lease_held=state is VmState.RUNNING), **changes)
+
+
+def destination(state: VmState = VmState.ABSENT, **changes: Any) -> CopySeen:
+    return replace(CopySeen("b", True, state), **changes)
+
+
+def evidence(here: CopySeen, there: CopySeen) -> Event:
+    return event(Kind.EVIDENCE_SEEN, evidence=Evidence(here, there))

@@ -1,0 +1,170 @@
+"""Each check finds what it is for, with the measured values, and nothing else; all findings come at once."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from refimpl.checks.judge import judge
+from refimpl.model.decision import Decision
+from refimpl.model.errors import Native, Problem
+from refimpl.model.events import Kind
+from refimpl.model.facts import DiskFact, Facts, LeaseFact, VmState
+from refimpl.model.phase import Side
+from refimpl.model.request import MigrationRequest
+from tests.builders import NOW_S, OPERATION, PATH, ROLES, certificate, event, facts, host, ledger, request, vm
+
+
+def judged(seen: Facts, asked: MigrationRequest | None = None) -> Decision:
+    return judge(ledger(plan=None, request=asked or request()), event(Kind.FACTS_SEEN, facts=seen))
+
+
+def found(seen: Facts, asked: MigrationRequest | None = None) -> dict[str, Problem]:
+    made = judged(seen, asked)
+    assert made.kind is Kind.CHECKS_REFUSED
+    return {p.id: p for p in made.values["problems"]}
+
+
+def test_a_healthy_pair_of_hosts_gives_a_plan() -> None:
+    made = judged(facts())
+    assert made.kind is Kind.CHECKS_PASSED
+    plan = made.values["plan"]
+    assert (plan.source, plan.destination, plan.vm_id) == ("a", "b", vm().id)
+    assert plan.networks == ("10.1.0.2", "10.2.0.2")
+    assert plan.memory_mib == 256
+
+
+@pytest.mark.error("vm.unknown")
+def test_unknown_vm() -> None:
+    problem = found(facts(), request(vm="db"))["vm.unknown"]
+    assert "'db'" in problem.text
+    assert "web" in problem.text
+
+
+@pytest.mark.error("host.unknown")
+def test_unknown_destination() -> None:
+    problems = found(facts(), request(destination="c"))
+    assert set(problems) == {"host.unknown"}
+    assert problems["host.unknown"].side is Side.DESTINATION
+
+
+@pytest.mark.error("host.unknown")
+def test_unknown_source_is_not_also_an_unknown_vm() -> None:
+    assert set(found(facts(), request(source="c"))) == {"host.unknown"}
+
+
+@pytest.mark.error("host.same")
+def test_destination_is_the_source() -> None:
+    assert set(found(facts(), request(destination="a"))) == {"host.same"}
+
+
+@pytest.mark.error("host.down")
+@pytest.mark.rule("R19")
+def test_destination_down_names_side_host_and_native_code() -> None:
+    dead = replace(host("b"), reachable=False, native=Native("rpc", 38, "connection refused"), certificates=())
+    problem = found(facts(host("a", vms=(vm(),)), dead))["host.down"]
+    assert (problem.side, problem.host) == (Side.DESTINATION, "b")
+    assert problem.native == Native("rpc", 38, "connection refused")
+    assert "at the destination on host 'b'" in problem.text
+
+
+@pytest.mark.error("host.down")
+def test_source_down_hides_the_vm_and_is_the_only_finding_about_it() -> None:
+    dead = replace(host("a"), reachable=False, certificates=())
+    assert "host.down" in found(facts(dead, host("b")))
+
+
+@pytest.mark.error("vm.not_running")
+def test_vm_off() -> None:
+    seen = facts(host("a", vms=(vm(state=VmState.OFF),)), host("b"))
+    assert "off" in found(seen)["vm.not_running"].text
+
+
+@pytest.mark.error("vm.several")
+def test_vm_on_a_third_host_too() -> None:
+    seen = facts(host("a", vms=(vm(),)), host("b"), host("c", vms=(vm(state=VmState.OFF),)))
+    assert set(found(seen)) == {"vm.several"}
+
+
+@pytest.mark.error("vm.stamped")
+def test_vm_marked_by_another_operation() -> None:
+    assert "vm.stamped" in found(facts(host("a", vms=(vm(operation="ffffffff"),)), host("b")))
+    assert judged(facts(host("a", vms=(vm(operation=OPERATION),)), host("b"))).kind is Kind.CHECKS_PASSED
+
+
+@pytest.mark.error("vm.name_taken")
+def test_name_taken_at_the_destination() -> None:
+    other = vm(id="other", state=VmState.OFF)
+    assert set(found(facts(host("a", vms=(vm(),)), host("b", vms=(other,))))) == {"vm.name_taken"}
+
+
+@pytest.mark.error("vm.id_taken")
+def test_id_taken_at_the_destination() -> None:
+    assert set(found(facts(host("a", vms=(vm(),)), host("b", vms=(vm(name="old"),))))) == {"vm.id_taken"}
+
+
+@pytest.mark.rule("R6")
+@pytest.mark.error("memory.short")
+def test_memory_to_the_last_mebibyte() -> None:
+    assert judged(facts(host("a", vms=(vm(),)), host("b", memory_used_mib=1792))).kind is Kind.CHECKS_PASSED
+    problems = found(facts(host("a", vms=(vm(),)), host("b", memory_used_mib=1793)))
+    assert set(problems) == {"memory.short"}
+    assert problems["memory.short"].values["free_mib"] == 255
+
+
+@pytest.mark.rule("R5")
+@pytest.mark.error("disk.missing", "disk.different")
+def test_disk_not_the_same_from_both() -> None:
+    here = host("a", vms=(vm(),))
+    assert set(found(facts(here, host("b", disks={})))) == {"disk.missing"}
+    unseen = {PATH: DiskFact(PATH, None)}
+    assert set(found(facts(here, host("b", disks=unseen)))) == {"disk.missing"}
+    other = {PATH: DiskFact(PATH, "fs7:43")}
+    assert set(found(facts(here, host("b", disks=other)))) == {"disk.different"}
+
+
+@pytest.mark.error("lease.absent", "lease.unseen", "lease.not_held", "lock_daemon.down")
+def test_lease_and_lock_daemon() -> None:
+    def with_lease(lease: LeaseFact | None) -> set[str]:
+        return set(found(facts(host("a", vms=(vm(lease=lease),)), host("b"))))
+
+    assert with_lease(None) == {"lease.absent"}
+    assert with_lease(LeaseFact("/l", None)) == {"lease.unseen"}
+    assert with_lease(LeaseFact("/l", False)) == {"lease.not_held"}
+    assert set(found(facts(host("a", vms=(vm(),)), host("b", lock_daemon_alive=False)))) == {"lock_daemon.down"}
+
+
+def bad_certificate(change: dict[str, object] | None, id: str) -> object:
+    return pytest.param(change, id, marks=pytest.mark.error(id), id=id)
+
+
+@pytest.mark.parametrize(
+    ("change", "id"),
+    [
+        bad_certificate({"not_after_s": NOW_S - 1}, "certificate.expired"),
+        bad_certificate({"not_before_s": NOW_S + 1}, "certificate.expired"),
+        bad_certificate({"names": ("c",)}, "certificate.wrong_name"),
+        bad_certificate({"trusted": False}, "certificate.untrusted"),
+        bad_certificate({"key_private": False}, "certificate.key_readable"),
+        bad_certificate(None, "certificate.missing"),
+    ],
+)
+def test_certificates(change: dict[str, object] | None, id: str) -> None:
+    certificates = [certificate(role, "b") for role in ROLES]
+    certificates[2:3] = [] if change is None else [certificate("migration-server", "b", **change)]
+    seen = facts(host("a", vms=(vm(),)), host("b", certificates=tuple(certificates)))
+    assert set(found(seen)) == {id}
+    assert judged(seen, request(encryption=False)).kind is Kind.CHECKS_PASSED
+
+
+@pytest.mark.error("network.none")
+@pytest.mark.rule("R13")
+def test_no_migration_network() -> None:
+    assert set(found(facts(host("a", vms=(vm(),)), host("b", migration_addresses=())))) == {"network.none"}
+
+
+@pytest.mark.rule("R5")
+def test_all_problems_come_at_once() -> None:
+    seen = facts(host("a", vms=(vm(lease=None),)), host("b", disks={}, memory_used_mib=2048, migration_addresses=()))
+    assert set(found(seen)) == {"lease.absent", "disk.missing", "memory.short", "network.none"}

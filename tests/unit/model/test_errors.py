@@ -1,0 +1,67 @@
+"""The error data is complete, its texts can be filled, and every id is met by a test."""
+
+from __future__ import annotations
+
+import ast
+import re
+from pathlib import Path
+
+import pytest
+
+from refimpl.model.errors import Native, Problem, RefimplError, catalogue, error
+from refimpl.model.phase import ExitCode, Phase, Side
+
+TESTS = Path(__file__).parents[2]
+
+
+def marked_ids() -> set[str]:
+    """Return the ids named by `error` marks in all test files, by reading their text."""
+    found: set[str] = set()
+    for path in TESTS.rglob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text("utf-8"))):
+            if isinstance(node, ast.Call) and ast.unparse(node.func) in ("pytest.mark.error", "bad_certificate"):
+                found |= {a.value for a in node.args if isinstance(a, ast.Constant) and isinstance(a.value, str)}
+    return found
+
+
+def test_every_error_has_a_test_that_meets_it() -> None:
+    assert sorted(set(catalogue()) - marked_ids()) == []
+
+
+def test_no_mark_names_an_error_that_does_not_exist() -> None:
+    assert sorted(marked_ids() - set(catalogue())) == []
+
+
+@pytest.mark.parametrize("id", sorted(catalogue()))
+def test_texts(id: str) -> None:
+    entry = catalogue()[id]
+    assert re.fullmatch(r"[a-z_]+\.[a-z_]+", id)
+    assert entry.text.endswith(".")
+    assert entry.why.endswith(".")
+    assert entry.mend
+    Problem(id=id).text.format()
+
+
+def test_an_unknown_id_is_a_defect() -> None:
+    with pytest.raises(KeyError):
+        Problem(id="no.such")
+
+
+@pytest.mark.rule("R19")
+def test_a_problem_reads_back_from_json() -> None:
+    problem = Problem(
+        id="host.down",
+        values={"host": "b", "detail": "x"},
+        phase=Phase.CHECK,
+        side=Side.DESTINATION,
+        host="b",
+        native=Native("rpc", 38, "refused"),
+    )
+    assert Problem.from_json(problem.to_json()) == problem
+
+
+def test_an_error_ends_with_the_exit_code_of_its_first_problem() -> None:
+    failure = error("store.failed", path="/x", detail="full")
+    assert isinstance(failure, RefimplError)
+    assert failure.exit_code is ExitCode.ENVIRONMENT
+    assert "store.failed" in str(failure)

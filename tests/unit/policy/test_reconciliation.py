@@ -1,0 +1,113 @@
+"""Who owns the VM: one test a row of the fault tables (libvirt-qemu 3.3, handover 1.1 and 1.2)."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+
+import pytest
+
+from refimpl.model.events import Kind
+from refimpl.model.facts import CopySeen, VmState
+from refimpl.model.request import HandOver
+from refimpl.policy.reconciliation import MOST_RUN_REFUSALS, bound, reconcile
+from tests.builders import destination, event, evidence, ledger, source
+
+S = VmState
+
+
+def owner(here: CopySeen, there: CopySeen, **changes: object) -> Kind:
+    made = reconcile(ledger(**changes), evidence(here, there))
+    assert made is not None
+    assert made.values["why"]
+    return made.kind
+
+
+ABSENT = source(S.ABSENT, bound=True)
+CONFIRM3 = source(S.PAUSED, job_open=True, job_phase="confirm3", bound=True)
+
+
+@pytest.mark.parametrize(
+    ("here", "there", "verdict"),
+    [
+        pytest.param(source(), destination(), Kind.SOURCE_OWNS, id="K1 K2 K3 A1: running, nothing there"),
+        pytest.param(source(), destination(S.PAUSED), Kind.SOURCE_OWNS, id="S6: running, paused copy there"),
+        pytest.param(source(), destination(S.OFF), Kind.SOURCE_OWNS, id="running, definition left there"),
+        pytest.param(source(S.PAUSED), destination(S.PAUSED), Kind.SOURCE_OWNS, id="both paused, source not bound"),
+        pytest.param(source(S.PAUSED), destination(S.RUNNING), Kind.DESTINATION_OWNS, id="S3 K5: paused, runs there"),
+        pytest.param(ABSENT, destination(S.RUNNING), Kind.DESTINATION_OWNS, id="moved"),
+        pytest.param(CONFIRM3, destination(S.RUNNING), Kind.DESTINATION_OWNS, id="moved, source is being ended"),
+        pytest.param(source(), destination(S.RUNNING), Kind.BOTH_RAN, id="S2 S4: both run"),
+        pytest.param(ABSENT, destination(S.PAUSED), Kind.SOURCE_BOUND, id="arrived, source gone"),
+        pytest.param(CONFIRM3, destination(S.PAUSED), Kind.SOURCE_BOUND, id="arrived, source bound"),
+        pytest.param(
+            CONFIRM3,
+            destination(S.PAUSED, job_open=True, job_phase="finish3"),
+            Kind.JOB_STILL_RUNS,
+            id="never while the destination is in finish3",
+        ),
+        pytest.param(
+            source(S.PAUSED, job_open=True, job_phase="perform3_done"),
+            destination(S.PAUSED),
+            Kind.JOB_STILL_RUNS,
+            id="arrived, source not bound yet",
+        ),
+        pytest.param(
+            source(job_open=True, job_phase="perform3"),
+            destination(S.PLANNED, job_open=True, job_phase="prepare"),
+            Kind.JOB_STILL_RUNS,
+            id="transfer under way",
+        ),
+        pytest.param(
+            source(S.PAUSED, job_open=True, job_phase="perform3_done"),
+            destination(S.RUNNING),
+            Kind.JOB_STILL_RUNS,
+            id="runs there, source may still resume",
+        ),
+        pytest.param(source(S.ABSENT), destination(), Kind.MEMORY_GONE, id="K4: gone on both"),
+        pytest.param(source(S.OFF), destination(S.OFF), Kind.MEMORY_GONE, id="off on both, not by the guest"),
+        pytest.param(source(S.OFF, ended_by_guest=True), destination(), Kind.GUEST_ENDED, id="guest switched off"),
+        pytest.param(source(S.UNKNOWN), destination(), Kind.UNKNOWN, id="state not known"),
+        pytest.param(source(S.OFF), destination(S.PAUSED), Kind.UNKNOWN, id="off, paused there, not bound"),
+    ],
+)
+@pytest.mark.rule("R1", "R2")
+def test_rows(here: CopySeen, there: CopySeen, verdict: Kind) -> None:
+    assert owner(here, there) is verdict
+
+
+@pytest.mark.rule("R1")
+def test_delegated_never_lets_a_paused_destination_run() -> None:
+    assert owner(ABSENT, destination(S.PAUSED), hand_over=HandOver.DELEGATED) is Kind.UNKNOWN
+
+
+@pytest.mark.rule("R1")
+def test_a_silent_host() -> None:
+    silent_there = CopySeen("b", False)
+    silent_here = CopySeen("a", False)
+    assert owner(source(), silent_there) is Kind.SOURCE_OWNS
+    assert owner(source(lease_held=False), silent_there) is Kind.UNKNOWN
+    assert owner(source(S.PAUSED), silent_there) is Kind.UNKNOWN
+    assert owner(source(job_open=True), silent_there) is Kind.UNKNOWN
+    assert owner(silent_here, destination(S.RUNNING)) is Kind.DESTINATION_OWNS
+    assert owner(silent_here, destination(S.RUNNING), hand_over=HandOver.DELEGATED) is Kind.UNKNOWN
+    assert owner(silent_here, destination(S.PAUSED)) is Kind.UNKNOWN
+    assert owner(silent_here, silent_there) is Kind.UNKNOWN
+
+
+def test_a_destination_that_refuses_to_run_is_not_asked_for_ever() -> None:
+    assert owner(ABSENT, destination(S.PAUSED), run_refusals=MOST_RUN_REFUSALS - 1) is Kind.SOURCE_BOUND
+    assert owner(ABSENT, destination(S.PAUSED), run_refusals=MOST_RUN_REFUSALS) is Kind.UNKNOWN
+
+
+@pytest.mark.rule("R1")
+def test_bound_only_when_seen_bound() -> None:
+    seen = bound(ledger(), event(Kind.BINDING_SEEN, bound=True, reason="confirm3"))
+    assert seen is not None
+    assert seen.kind is Kind.SOURCE_BOUND
+    assert bound(ledger(), event(Kind.BINDING_SEEN, bound=False, reason="perform3_done")) is None
+
+
+def test_verdicts_do_not_depend_on_what_the_call_returned() -> None:
+    before = ledger()
+    after = replace(before, sent_bytes=1, cancel_accepted=True)
+    assert reconcile(before, evidence(source(), destination())) == reconcile(after, evidence(source(), destination()))

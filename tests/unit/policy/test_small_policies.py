@@ -1,0 +1,84 @@
+"""Convergence, choice of network, closing."""
+
+from __future__ import annotations
+
+import pytest
+
+from refimpl.model.events import Kind
+from refimpl.model.ledger import record
+from refimpl.model.phase import Phase
+from refimpl.policy.closing import closing
+from refimpl.policy.convergence import pass_limit
+from refimpl.policy.networks import next_network
+from tests.builders import event, ledger, plan, request
+
+
+@pytest.mark.rule("R8")
+def test_the_pass_limit_is_reached_exactly_then() -> None:
+    asked = ledger(request=request(pass_limit=3), passes=3)
+    assert pass_limit(asked, event(Kind.PASS_ENDED, number=2)) is None
+    made = pass_limit(asked, event(Kind.PASS_ENDED, number=3))
+    assert made is not None
+    assert made.kind is Kind.PASS_LIMIT_REACHED
+    assert made.values == {"passes": 3}
+
+
+@pytest.mark.rule("R13")
+@pytest.mark.error("network.no_connection")
+def test_networks_in_order_until_none_is_left() -> None:
+    failed = event(Kind.NETWORK_FAILED, address="10.1.0.2")
+    first = record(ledger(), failed, Phase.SETUP)
+    made = next_network(first, failed)
+    assert made is not None
+    assert made.kind is Kind.NEXT_NETWORK
+    assert made.values["plan"].address == "10.2.0.2"
+    again = event(Kind.NETWORK_FAILED, address="10.2.0.2")
+    second = record(ledger(plan=made.values["plan"], networks_tried=first.networks_tried), again, Phase.SETUP)
+    made = next_network(second, again)
+    assert made is not None
+    assert made.kind is Kind.NO_NETWORK_LEFT
+    assert "10.1.0.2, 10.2.0.2" in made.values["problem"].text
+
+
+def test_no_network_without_a_plan() -> None:
+    assert next_network(ledger(plan=None), event(Kind.NETWORK_FAILED, address="x")) is None
+    assert plan().address == "10.1.0.2"
+
+
+@pytest.mark.parametrize(
+    ("changes", "end"),
+    [
+        ({"owner": Kind.DESTINATION_OWNS}, Kind.FINISHED),
+        ({"owner": Kind.SOURCE_OWNS}, Kind.UNDONE_FAILED),
+        ({"owner": Kind.SOURCE_OWNS, "cancel_accepted": True}, Kind.UNDONE_CANCELLED),
+        ({"owner": Kind.GUEST_ENDED, "cancel_accepted": True}, Kind.UNDONE_FAILED),
+        ({"refused": True}, Kind.UNDONE_REFUSED),
+        ({"owner": None}, Kind.UNDONE_FAILED),
+        ({"owner": Kind.BOTH_RAN}, Kind.SETTLED_DUAL_RUN),
+        ({"owner": Kind.MEMORY_GONE}, Kind.SETTLED_LOST),
+    ],
+)
+def test_ends(changes: dict[str, object], end: Kind) -> None:
+    made = closing(ledger(**changes), event(Kind.CLEANED))
+    assert made is not None
+    assert made.kind is end
+
+
+@pytest.mark.error("cleanup.left_behind", "cancel.too_late")
+def test_warnings_end_with_warnings() -> None:
+    moved = ledger(owner=Kind.DESTINATION_OWNS)
+    left = record(moved, event(Kind.LEFT_BEHIND, items=["/x"]), Phase.CLEANUP)
+    made = closing(left, event(Kind.CLEANED))
+    assert made is not None
+    assert made.kind is Kind.FINISHED_WITH_WARNINGS
+    late = record(moved, event(Kind.CANCEL_TOO_LATE, reason="the switch has begun"), Phase.SWITCH)
+    made = closing(late, event(Kind.CLEANED))
+    assert made is not None
+    assert made.kind is Kind.FINISHED_WITH_WARNINGS
+
+
+@pytest.mark.rule("R4")
+def test_an_accepted_cancel_that_the_move_overtook_is_a_warning() -> None:
+    wished = ledger(cancel_wished=True, cancel_accepted=True)
+    moved = record(wished, event(Kind.DESTINATION_OWNS, why="seen"), Phase.RECONCILE)
+    assert [w.id for w in moved.warnings] == ["cancel.too_late"]
