@@ -146,3 +146,14 @@ def test_it_asks_unless_told_or_in_ci(tmp_path: Path) -> None:
     assert "--yes" in done.stdout
     assert machine.read("apt.log") == ""
     assert machine.setup(CI="true").returncode == 0
+
+
+def test_what_is_tied_to_the_old_libvirt_changes_with_it_and_nothing_else(tmp_path: Path) -> None:
+    machine = fresh(tmp_path)
+    machine.has({"libvirt0": "9.0.0", "libvirt-daemon-system": "9.0.0", "libvirt-glib-1.0-0": "4.0.0"})
+    place = "http://mirror.example/debian bookworm-backports/main amd64 Packages"
+    machine.write("madison", f" libvirt0 | 11.3 | {place}\n libvirt-daemon-system | 11.3 | {place}\n")
+    assert machine.setup("--yes", "--change-libvirt").returncode == 0
+    asked = machine.read("apt.log").split()
+    assert "libvirt-daemon-system/bookworm-backports" in asked
+    assert not [argument for argument in asked if argument.startswith("libvirt-glib")]
