@@ -1,0 +1,64 @@
+"""The socket of a conductor: every follower gets every event and the outcome; a cancel reaches the conductor."""
+
+from __future__ import annotations
+
+import threading
+from pathlib import Path
+
+import pytest
+
+from refimpl.app.control import ControlServer, EventLog, ask_cancel, follow
+from refimpl.model.events import Kind
+from tests.builders import event
+
+
+def test_followers_get_everything_in_order(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 120)
+    deep.mkdir()
+    log = EventLog(['{"kind": "earlier"}'])
+    server = ControlServer(deep / "socket", log, lambda: None)
+    got: list[list[object]] = [[], []]
+
+    def read(number: int) -> None:
+        got[number] = list(follow(deep / "socket", after=number))
+
+    followers = [threading.Thread(target=read, args=(n,)) for n in range(2)]
+    for one in followers:
+        one.start()
+    log.append(event(Kind.MEMORY_SEEN))
+    log.append(event(Kind.SWITCH_SEEN))
+    log.close({"end": "completed"})
+    for one in followers:
+        one.join(20)
+    server.stop()
+    kinds = [[m.get("event", {}).get("kind") for m in one if "event" in m] for one in got]  # type: ignore[attr-defined]
+    assert kinds == [["earlier", "memory-seen", "switch-seen"], ["memory-seen", "switch-seen"]]
+    assert got[0][-1] == {"outcome": {"end": "completed"}}
+    assert [m["seq"] for m in got[1][:-1]] == [2, 3]  # type: ignore[index]
+
+
+def test_cancel_reaches_the_conductor(tmp_path: Path) -> None:
+    wished = threading.Event()
+    server = ControlServer(tmp_path / "socket", EventLog(), wished.set)
+    ask_cancel(tmp_path / "socket")
+    assert wished.is_set()
+    server.stop()
+
+
+def test_nobody_listens(tmp_path: Path) -> None:
+    with pytest.raises(OSError):
+        ask_cancel(tmp_path / "socket")
+
+
+def test_nonsense_is_dropped_and_the_server_goes_on(tmp_path: Path) -> None:
+    import socket
+
+    wished = threading.Event()
+    server = ControlServer(tmp_path / "socket", EventLog(), wished.set)
+    with socket.socket(socket.AF_UNIX) as rude:
+        rude.connect(str(tmp_path / "socket"))
+        rude.sendall(b"not json\n")
+        assert rude.recv(100) == b""
+    ask_cancel(tmp_path / "socket")
+    assert wished.is_set()
+    server.stop()
