@@ -18,7 +18,7 @@ from refimpl.app.control import ControlServer, EventLog
 from refimpl.app.home import OperationFiles
 from refimpl.engine.conductor import Conductor, Identity, StopPoint
 from refimpl.engine.journal import FileJournal
-from refimpl.engine.stops import from_environment
+from refimpl.engine.stops import stop_point
 from refimpl.engine.store import Claim, GroupStore
 from refimpl.engine.timeline import RealTimeline
 from refimpl.hosts import netns
@@ -96,7 +96,7 @@ def main(arguments: list[str]) -> int:
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
-        return int(conduct(OperationFiles(Path(arguments[0])), from_environment()).exit_code)
+        return int(conduct(OperationFiles(Path(arguments[0])), stop_point).exit_code)
     except RefimplError as failure:
         for problem in failure.problems:
             print(f"{problem.text} [{problem.id}]\n  why: {problem.why}\n  mend: {problem.mend}", file=sys.stderr)

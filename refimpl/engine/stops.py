@@ -1,30 +1,28 @@
-"""Stop points: places at which a test holds a conductor, to kill it there. Nothing else may use them.
+"""Stop points: places at which a test holds a process, to kill it there or to let it go on. Nothing else may use them.
 
-`REFIMPL_TEST_STOP` names the point: a phase (`memory`: as soon as it was entered), `intended:<command>` (in the
-journal, not yet done) or `given:<command>`. The process writes name and pid to `REFIMPL_TEST_STOP_FILE` and then waits
-to be killed.
+`REFIMPL_TEST_STOP` names the point. The process writes name and pid to the file that `REFIMPL_TEST_STOP_FILE` names, and
+waits until it is killed or until a file of that name with `.go` behind it exists. A conductor's points are its phases
+(`memory`: as soon as it was entered), `intended:<command>` (in the journal, not yet done) and `given:<command>`.
 """
 
 from __future__ import annotations
 
 import os
-import signal
-from collections.abc import Callable
+import time
 from pathlib import Path
 
+STOP_VARIABLE = "REFIMPL_TEST_STOP"
+STOP_FILE_VARIABLE = "REFIMPL_TEST_STOP_FILE"
+LOOK_AGAIN_S = 0.01
 
-def from_environment() -> Callable[[str], None]:
-    """Return the stop point that the environment asks for, or one that never stops."""
-    wanted, marker = os.environ.get("REFIMPL_TEST_STOP"), os.environ.get("REFIMPL_TEST_STOP_FILE")
-    if not wanted or not marker:
-        return lambda _: None
 
-    def stop(name: str) -> None:
-        if name == wanted:
-            unfinished = Path(f"{marker}.new")
-            unfinished.write_text(f"{name} {os.getpid()}\n", "ascii")
-            unfinished.rename(marker)
-            while True:
-                signal.pause()
-
-    return stop
+def stop_point(name: str) -> None:
+    """Wait here when a test asked for it; the marker file appears complete or not at all."""
+    marker = os.environ.get(STOP_FILE_VARIABLE)
+    if os.environ.get(STOP_VARIABLE) != name or not marker:
+        return
+    unfinished = Path(f"{marker}.new")
+    unfinished.write_text(f"{name} {os.getpid()}\n", "utf-8")
+    unfinished.rename(marker)
+    while not Path(f"{marker}.go").exists():
+        time.sleep(LOOK_AGAIN_S)
