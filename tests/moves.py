@@ -1,0 +1,184 @@
+"""Whole moves in a simulated world: table, policies, conductor and backend together, under virtual time.
+
+A `Rig` is what outlives a controller: the world, the claims and the journal. `start` and `recover` each make a
+conductor of their own, as a process would be.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+from refimpl.backends.simulated import SimulatedBackend, World
+from refimpl.engine.conductor import Conductor, Identity
+from refimpl.engine.phases import Row
+from refimpl.engine.step import step as table_step
+from refimpl.engine.store import Claim, MemoryStore
+from refimpl.engine.timeline import VirtualTimeline
+from refimpl.model.events import Event, Kind
+from refimpl.model.group import ProcessRef
+from refimpl.model.ledger import Ledger
+from refimpl.model.outcome import Outcome
+from refimpl.model.phase import Phase
+from refimpl.model.request import Command, MigrationRequest
+
+OPERATION = "0a1b2c3d"
+MOST_EVENTS = 500
+"""More than any scenario needs; a conductor that goes in circles is stopped here."""
+
+Step = Callable[[Phase, Kind], Row]
+
+
+class Killed(Exception):
+    """The conductor was killed at its stop point."""
+
+
+class Circles(AssertionError):
+    """The conductor goes in circles."""
+
+
+@dataclass
+class MemoryJournal:
+    """What would be on the disk: state as of the last time that the conductor made it durable."""
+
+    phase: Phase | None = None
+    ledger: str = ""
+    step: int = 0
+    ended: bool = False
+
+    def note(self, event: Event) -> None:
+        """Keep nothing of events."""
+
+    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command]) -> None:
+        self.flush(phase, ledger)
+        self.step = max([self.step, *(command.step for command in commands)])
+
+    def flush(self, phase: Phase, ledger: Ledger) -> None:
+        self.phase, self.ledger = phase, json.dumps(ledger.to_json())
+
+    def end(self, phase: Phase, ledger: Ledger, outcome: dict[str, Any]) -> None:
+        self.flush(phase, ledger)
+        self.ended = True
+
+
+@dataclass
+class Rig:
+    """A world with claims and a journal. `events` are those of the last conductor."""
+
+    world: World
+    request: MigrationRequest = field(default_factory=lambda: MigrationRequest("web", "b"))
+    step: Step = table_step
+    store: MemoryStore = field(default_factory=MemoryStore)
+    journal: MemoryJournal = field(default_factory=MemoryJournal)
+    events: list[Event] = field(default_factory=list)
+
+    def start(self, *, kill_at: str | Kind | None = None, cancel_at: Kind | Phase | None = None) -> Outcome | None:
+        """Carry out a move. None: it was killed, at a stop point or when it heard of something.
+
+        `cancel_at`: cancel is wished when that is seen or entered.
+        """
+        timeline = VirtualTimeline(self.world.now_ns())
+        backend = SimulatedBackend(self.world, timeline.post, timeline)
+        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().hand_over)
+        conductor = self._conductor(ledger, backend, timeline, kill_at, cancel_at)
+        try:
+            if cancel_at is Phase.NEW:
+                return conductor.run(Event(Kind.CANCEL_WISHED, timeline.now_ns()))
+            return conductor.start()
+        except Killed:
+            return None
+
+    def recover(
+        self, *, after_ms: int = 0, with_journal: bool = True, cancel_at: Kind | Phase | None = None
+    ) -> Outcome:
+        """Recover with the journal, or by the plan that the claim kept. `after_ms`: the world went on alone so long."""
+        timeline = VirtualTimeline(self.world.now_ns() + after_ms * 1_000_000)
+        backend = SimulatedBackend(self.world, timeline.post, timeline)
+        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().hand_over)
+        phase, last = Phase.NEW, 0
+        if with_journal and self.journal.phase is not None:
+            phase, last = self.journal.phase, self.journal.step
+            ledger = Ledger.from_json(json.loads(self.journal.ledger))
+        elif claim := next(iter(self.store.claims()), None):
+            phase = Phase.SETUP
+            ledger = Ledger(OPERATION, "group", self.request, ledger.hand_over, plan=claim.plan)
+        return self._conductor(ledger, backend, timeline, None, None, phase, last).recover()
+
+    def claim_for_another(self, plan: Any) -> None:
+        """Let another controller have the VM."""
+        self.store.claim(Claim("ffffffff", "another", ProcessRef(2, 2, "boot"), plan))
+
+    def copies(self) -> dict[str, str]:
+        """Return the state of each copy by host: the truth."""
+        return {host: str(copy.state) for (host, _), copy in sorted(self.world.copies.items())}
+
+    def marks(self) -> list[str]:
+        """Return the marks of operations on any copy."""
+        return [copy.operation for copy in self.world.copies.values() if copy.operation]
+
+    def path(self) -> list[Phase]:
+        """Return the phases entered under the last conductor."""
+        return [event["phase"] for event in self.events if event.kind is Kind.PHASE_ENTERED]
+
+    def commands(self) -> list[str]:
+        """Return the kinds of commands given by the last conductor."""
+        return [str(event["command"].kind) for event in self.events if event.kind is Kind.COMMANDED]
+
+    def kinds(self) -> list[Kind]:
+        """Return the kinds of events under the last conductor."""
+        return [event.kind for event in self.events]
+
+    def lines(self) -> str:
+        """Return the events as JSON lines."""
+        return "".join(json.dumps(event.to_json(), ensure_ascii=False) + "\n" for event in self.events)
+
+    def _conductor(
+        self,
+        ledger: Ledger,
+        backend: SimulatedBackend,
+        timeline: VirtualTimeline,
+        kill_at: str | Kind | None,
+        cancel_at: Kind | Phase | None,
+        phase: Phase = Phase.NEW,
+        last: int = 0,
+    ) -> Conductor:
+        self.events = []
+        return Conductor(
+            ledger,
+            backend,
+            timeline,
+            store=self.store,
+            journal=self.journal,
+            identity=Identity("home", ProcessRef(1, 1, "boot")),
+            phase=phase,
+            last_step=last,
+            listeners=[self._listener(timeline, cancel_at), lambda event: _kill(event.kind, kill_at)],
+            stop_point=lambda name: _kill(name, kill_at),
+            step=self.step,
+        )
+
+    def _listener(self, timeline: VirtualTimeline, cancel_at: Kind | Phase | None) -> Callable[[Event], None]:
+        wished: list[bool] = []
+
+        def listen(event: Event) -> None:
+            self.events.append(event)
+            if len(self.events) > MOST_EVENTS:
+                raise Circles(f"more than {MOST_EVENTS} events")
+            entered = event.kind is Kind.PHASE_ENTERED and event["phase"] is cancel_at
+            if cancel_at is not None and not wished and (entered or event.kind is cancel_at):
+                wished.append(True)
+                timeline.post(Event(Kind.CANCEL_WISHED, timeline.now_ns()))
+
+        return listen
+
+
+def _kill(name: str, kill_at: str | Kind | None) -> None:
+    if name == kill_at and isinstance(name, Kind) == isinstance(kill_at, Kind):
+        raise Killed(name)
+
+
+def mutated(table: Mapping[tuple[Phase, Kind], Row]) -> Step:
+    """Return a step function on another table."""
+    return lambda phase, kind: table.get((phase, kind), Row(phase))

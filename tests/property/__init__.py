@@ -1,0 +1,1 @@
+"""Properties of the table, and proof that each of its rows is needed."""

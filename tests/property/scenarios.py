@@ -1,0 +1,386 @@
+"""Moves and what has to come of them: every row of the table is on the way of at least one.
+
+What is expected is said from outside: how the move ends, where the VM is then, which phases a user sees on the way,
+and what holds always (claims, marks, answers). No expectation is made from the table.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field, replace
+from itertools import pairwise
+from typing import Any
+
+from refimpl.model.events import Kind
+from refimpl.model.outcome import Outcome
+from refimpl.model.phase import Phase
+from refimpl.model.request import MigrationRequest, Plan
+from tests.contract.benches import VM_ID, world
+from tests.moves import OPERATION, Rig, Step, table_step
+
+AT_SOURCE = {"a": "running"}
+AT_DESTINATION = {"b": "running"}
+COMMIT = "check setup memory switch committed reconcile cleanup completed"
+ANSWERS = (Kind.CANCEL_ACCEPTED, Kind.CANCEL_TOO_LATE, Kind.CANCEL_UNSUPPORTED)
+
+ENTERED_ON = {
+    Phase.SWITCH: {Kind.SWITCH_SEEN, Kind.DESTINATION_ARRIVED, Kind.ADOPTED_SWITCH},
+    Phase.RECONCILE: {
+        Kind.CALL_RETURNED,
+        Kind.SOURCE_GONE,
+        Kind.RUN_REFUSED,
+        Kind.DEADLINE,
+        Kind.RECOVER_WISHED,
+    },
+}
+"""A user is told of the switch when it was seen, and that evidence is wanted only when something called for it."""
+
+
+@dataclass(frozen=True)
+class Scenario:
+    """One move. `path`: the phases entered, the end last; `also`: what else has to hold, given the rig.
+
+    `kill_at`: the controller dies there, and the move is recovered; `ended`: it is recovered after that end.
+    """
+
+    path: str
+    copies: Mapping[str, str] = field(default_factory=lambda: AT_SOURCE)
+    world: Mapping[str, Any] = field(default_factory=dict)
+    request: Mapping[str, Any] = field(default_factory=dict)
+    cancel_at: Kind | Phase | None = None
+    kill_at: str | Kind | None = None
+    ended: Phase | None = None
+    after_ms: int = 0
+    with_journal: bool = True
+    claimed: bool = False
+    deadlines: tuple[str, ...] = ()
+    problem: str | None = None
+    also: Callable[[Rig], bool] | None = None
+
+    @property
+    def end(self) -> str:
+        return self.path.split()[-1]
+
+
+def fault(kind: str, **values: Any) -> dict[str, Any]:
+    return {"faults": [{"kind": kind, **values}]}
+
+
+def faults(*scripted: dict[str, Any]) -> dict[str, Any]:
+    return {"faults": [one for some in scripted for one in some["faults"]]}
+
+
+def hangs(command: str, times: int = 1) -> dict[str, Any]:
+    return fault("hangs", command=command, times=times)
+
+
+def looked_at_once(rig: Rig) -> bool:
+    """The engine went for evidence, and had it, before the call returned."""
+    returned = rig.kinds().index(Kind.CALL_RETURNED)
+    entered = [i for i, e in enumerate(rig.events) if e.kind is Kind.PHASE_ENTERED and e["phase"] is Phase.RECONCILE]
+    return entered[0] < returned and rig.kinds().index(Kind.EVIDENCE_SEEN) < returned
+
+
+def given(command: str, times: int) -> Callable[[Rig], bool]:
+    return lambda rig: rig.commands().count(command) == times
+
+
+TWO_NETWORKS = {
+    "networks": {"fast": {"priority": 1}, "slow": {"priority": 2}},
+    "hosts": {
+        h: {"memory_mib": 2048, "networks": {"fast": f"192.0.2.{n}", "slow": f"198.51.100.{n}"}}
+        for n, h in enumerate("ab", 1)
+    },
+}
+NO_B_AFTER_COMMIT = fault("host-dies", host="b", during="bound")
+SOURCE_DIES = fault("source-dies", during="memory")
+BOTH_RUN = fault("both-run", during="arrived")
+LIES = fault("call-lies", during="memory")
+
+SCENARIOS: dict[str, Scenario] = {
+    # the way through
+    "moved": Scenario(COMMIT, AT_DESTINATION, also=given("settle-destination", 1)),
+    "moved, memory not shown": Scenario(
+        "check setup switch committed reconcile cleanup completed", AT_DESTINATION, {"hidden": ["memory-seen"]}
+    ),
+    "moved, switch not shown": Scenario(COMMIT, AT_DESTINATION, {"hidden": ["switch-seen"]}),
+    "moved, only the arrival shown": Scenario(
+        "check setup switch committed reconcile cleanup completed",
+        AT_DESTINATION,
+        {"hidden": ["memory-seen", "switch-seen"]},
+    ),
+    "moved, nothing shown": Scenario(
+        "check setup reconcile cleanup completed",
+        AT_DESTINATION,
+        {"hidden": ["memory-seen", "switch-seen"], "hand_over": "delegated"},
+    ),
+    "moved, delegated": Scenario(
+        "check setup memory switch reconcile cleanup completed", AT_DESTINATION, {"hand_over": "delegated"}
+    ),
+    "moved, the call lies": Scenario(COMMIT, AT_DESTINATION, LIES),
+    "moved though it never converges": Scenario(
+        COMMIT, AT_DESTINATION, {"dirty": 900_000_000}, also=given("steer-switch", 1)
+    ),
+    "moved over the second network": Scenario(
+        COMMIT,
+        AT_DESTINATION,
+        TWO_NETWORKS | fault("no-connection", network="fast"),
+        also=given("prepare", 2),
+    ),
+    "something left behind": Scenario(
+        COMMIT + "-with-warnings", AT_DESTINATION, fault("leaves-behind", host="a"), problem="cleanup.left_behind"
+    ),
+    "run refused once": Scenario(
+        "check setup memory switch committed reconcile committed reconcile cleanup completed",
+        AT_DESTINATION,
+        fault("run-refused"),
+        also=looked_at_once,
+    ),
+    "no answer to the permission to run": Scenario(
+        "check setup memory switch committed reconcile committed reconcile cleanup completed",
+        AT_DESTINATION,
+        faults(hangs("allow-run"), hangs("start-transfer")),
+        deadlines=("committed",),
+    ),
+    "binding not shown, the call hangs": Scenario(
+        "check setup memory switch reconcile committed reconcile cleanup completed",
+        AT_DESTINATION,
+        faults(hangs("look-for-binding"), hangs("start-transfer")),
+        deadlines=("switch",),
+    ),
+    "binding not shown": Scenario(
+        "check setup memory switch reconcile committed reconcile cleanup completed",
+        AT_DESTINATION,
+        hangs("look-for-binding"),
+    ),
+    "the source's process ends after the arrival": Scenario(
+        "check setup memory switch reconcile committed reconcile cleanup completed",
+        AT_DESTINATION,
+        fault("source-dies", during="arrived"),
+        also=looked_at_once,
+    ),
+    # refused
+    "destination is the source": Scenario("check refused", request={"destination": "a"}, problem="host.same"),
+    "no facts": Scenario("check refused", world=hangs("observe"), deadlines=("check",), problem="check.timeout"),
+    "another has the VM": Scenario("check setup refused", claimed=True, problem="vm.migrating"),
+    "no network connects": Scenario(
+        "check setup undoing refused",
+        world=fault("no-connection", network="migration", times=0),
+        problem="network.no_connection",
+    ),
+    "refused by the system": Scenario(
+        "check setup undoing refused", world=fault("native-refusal"), problem="transfer.refused"
+    ),
+    # failed
+    "prepare fails": Scenario("check setup undoing failed", world=fault("prepare-fails"), problem="prepare.failed"),
+    "prepare hangs": Scenario("check setup reconcile undoing failed", world=hangs("prepare"), deadlines=("setup",)),
+    "the link drops": Scenario(
+        "check setup memory reconcile undoing failed",
+        world=fault("link-drops", network="migration", during="memory"),
+        problem="transfer.failed",
+    ),
+    "fails at the switch": Scenario(
+        "check setup memory switch reconcile undoing failed",
+        world=fault("call-fails", during="switch"),
+        problem="transfer.failed",
+    ),
+    "the destination freezes at the arrival": Scenario(
+        "check setup memory switch reconcile undoing failed",
+        {"a": "running", "b": "paused"},
+        fault("host-freezes", host="b", during="arrived"),
+        problem="transfer.failed",
+    ),
+    "the guest switches itself off": Scenario(
+        "check setup memory reconcile undoing failed",
+        {"a": "off"},
+        fault("guest-powers-off", during="memory"),
+        problem="guest.ended",
+    ),
+    # cancelled
+    "cancelled before it began": Scenario("cancelled", cancel_at=Phase.NEW),
+    "cancelled in check": Scenario("check cancelled", cancel_at=Phase.CHECK),
+    "cancelled in set-up": Scenario("check setup undoing cancelled", cancel_at=Kind.CLAIMED),
+    "cancelled in memory": Scenario("check setup memory reconcile undoing cancelled", cancel_at=Phase.MEMORY),
+    "cancelled in memory, and completed all the same": Scenario(
+        COMMIT + "-with-warnings",
+        AT_DESTINATION,
+        fault("cancel-late"),
+        cancel_at=Phase.MEMORY,
+        problem="cancel.too_late",
+    ),
+    "cancel in the switch, memory not shown": Scenario(
+        "check setup switch committed reconcile cleanup completed-with-warnings",
+        AT_DESTINATION,
+        {"hidden": ["memory-seen"]},
+        cancel_at=Kind.SWITCH_SEEN,
+        also=given("request-cancel", 0),
+    ),
+    "cancel in the switch": Scenario(COMMIT + "-with-warnings", AT_DESTINATION, cancel_at=Phase.SWITCH),
+    "cancel when committed": Scenario(COMMIT + "-with-warnings", AT_DESTINATION, cancel_at=Phase.COMMITTED),
+    "cancel in reconcile": Scenario(COMMIT + "-with-warnings", AT_DESTINATION, cancel_at=Phase.RECONCILE),
+    "cancel in clean-up": Scenario(COMMIT + "-with-warnings", AT_DESTINATION, cancel_at=Phase.CLEANUP),
+    "cancel in undoing": Scenario("check setup undoing failed", world=fault("prepare-fails"), cancel_at=Phase.UNDOING),
+    "cancel in settling": Scenario(
+        "check setup memory switch reconcile settling dual-run", AT_DESTINATION, BOTH_RUN, cancel_at=Phase.SETTLING
+    ),
+    # lost, two, and what needs a person
+    "the source dies": Scenario(
+        "check setup memory reconcile settling lost",
+        {"a": "off"},
+        SOURCE_DIES,
+        problem="owner.lost",
+        also=looked_at_once,
+    ),
+    "the source dies before its memory is read": Scenario(
+        "check setup reconcile settling lost",
+        {"a": "off"},
+        fault("source-dies", during="start"),
+        problem="owner.lost",
+        also=looked_at_once,
+    ),
+    "both ran": Scenario(
+        "check setup memory switch reconcile settling dual-run", AT_DESTINATION, BOTH_RUN, problem="owner.dual_run"
+    ),
+    "the destination dies after commit": Scenario(
+        "check setup memory switch reconcile indeterminate",
+        {"b": "off"},
+        NO_B_AFTER_COMMIT,
+        problem="owner.unknown",
+    ),
+    "nothing can be seen": Scenario(
+        "check setup memory switch committed reconcile indeterminate",
+        AT_DESTINATION,
+        hangs("inspect", 0),
+        deadlines=("reconcile",),
+    ),
+    "undoing fails": Scenario(
+        "check setup undoing indeterminate",
+        world=faults(fault("prepare-fails"), fault("settle-fails")),
+        problem="settle.failed",
+    ),
+    "undoing hangs": Scenario(
+        "check setup undoing indeterminate",
+        world=faults(fault("prepare-fails"), hangs("settle-source")),
+        deadlines=("undoing",),
+    ),
+    "settling fails": Scenario(
+        "check setup memory reconcile settling indeterminate",
+        {"a": "off"},
+        faults(SOURCE_DIES, fault("settle-fails")),
+        problem="settle.failed",
+    ),
+    "settling hangs": Scenario(
+        "check setup memory reconcile settling indeterminate",
+        {"a": "off"},
+        faults(SOURCE_DIES, hangs("settle-source")),
+        deadlines=("settling",),
+    ),
+    "clean-up fails": Scenario(
+        "check setup memory switch committed reconcile cleanup indeterminate",
+        AT_DESTINATION,
+        fault("settle-fails"),
+        problem="settle.failed",
+    ),
+    "clean-up hangs": Scenario(
+        "check setup memory switch committed reconcile cleanup indeterminate",
+        AT_DESTINATION,
+        hangs("settle-destination"),
+        deadlines=("cleanup",),
+    ),
+    # the controller killed, and recovered
+    "killed before it began": Scenario("failed", kill_at="intended:observe"),
+    "killed in check": Scenario("failed", kill_at=Kind.FACTS_SEEN),
+    "killed in set-up": Scenario("reconcile undoing failed", kill_at="given:prepare"),
+    "killed in memory, seen at once": Scenario(
+        "reconcile memory switch committed reconcile cleanup completed", AT_DESTINATION, kill_at="memory"
+    ),
+    "killed in memory, seen late": Scenario(
+        "reconcile committed reconcile cleanup completed", AT_DESTINATION, kill_at="memory", after_ms=3_600_000
+    ),
+    "killed in the switch, seen at once": Scenario(
+        "reconcile switch committed reconcile cleanup completed", AT_DESTINATION, kill_at="switch"
+    ),
+    "killed in the switch, seen late": Scenario(
+        "reconcile committed reconcile cleanup completed", AT_DESTINATION, kill_at="switch", after_ms=3_600_000
+    ),
+    "killed after the commit record": Scenario(
+        "reconcile committed reconcile cleanup completed",
+        AT_DESTINATION,
+        kill_at="intended:allow-run",
+        after_ms=3_600_000,
+    ),
+    "killed when committed": Scenario(
+        "reconcile cleanup completed", AT_DESTINATION, kill_at="given:adopt", after_ms=3_600_000
+    ),
+    "killed in reconcile": Scenario("cleanup completed", AT_DESTINATION, kill_at=Kind.EVIDENCE_SEEN),
+    "killed in the switch after a late cancel": Scenario(
+        "reconcile switch committed reconcile cleanup completed-with-warnings",
+        AT_DESTINATION,
+        cancel_at=Phase.SWITCH,
+        kill_at="given:answer-too-late",
+        problem="cancel.too_late",
+    ),
+    "killed in undoing": Scenario(
+        "reconcile undoing failed", world=fault("prepare-fails"), kill_at="given:settle-source"
+    ),
+    "killed in settling": Scenario("reconcile settling lost", {"a": "off"}, SOURCE_DIES, kill_at="given:settle-source"),
+    "killed in clean-up": Scenario("reconcile cleanup completed", AT_DESTINATION, kill_at="given:clean-up"),
+    "journal gone in memory": Scenario(
+        "reconcile memory switch committed reconcile cleanup completed",
+        AT_DESTINATION,
+        kill_at="memory",
+        with_journal=False,
+    ),
+    "a person was needed, then recovered": Scenario(
+        "reconcile undoing failed",
+        world=faults(fault("prepare-fails"), fault("settle-fails")),
+        ended=Phase.INDETERMINATE,
+    ),
+}
+
+
+def play(scenario: Scenario, step: Step = table_step) -> tuple[Rig, Outcome]:
+    """Play a scenario, under another step function if one is given."""
+    rig = Rig(world(**scenario.world), replace(MigrationRequest("web", "b"), **scenario.request), step)
+    if scenario.claimed:
+        rig.claim_for_another(Plan("web", VM_ID, "a", "b"))
+    outcome = rig.start(kill_at=scenario.kill_at, cancel_at=scenario.cancel_at)
+    if scenario.kill_at is not None or scenario.ended is not None:
+        assert (outcome.end if outcome else None) is scenario.ended, "the stop point was never reached"
+        outcome = rig.recover(after_ms=scenario.after_ms, with_journal=scenario.with_journal)
+    assert outcome is not None
+    return rig, outcome
+
+
+def judge(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
+    """Raise AssertionError unless what came of it is as it has to be."""
+    assert " ".join(rig.path()) == scenario.path
+    assert outcome.end == scenario.end
+    assert rig.copies() == scenario.copies
+    named = [p.id for p in (*outcome.problems, *outcome.warnings)]
+    assert scenario.problem is None or scenario.problem in named, named
+    assert tuple(e["name"] for e in rig.events if e.kind is Kind.DEADLINE) == scenario.deadlines
+    assert scenario.also is None or scenario.also(rig)
+    _always(scenario, rig, outcome)
+
+
+def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
+    kinds = rig.kinds()
+    claims = [claim.operation for claim in rig.store.claims()]
+    assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if outcome.end is Phase.INDETERMINATE else [])
+    left = "cleanup.left_behind" in [w.id for w in outcome.warnings]
+    assert outcome.end is Phase.INDETERMINATE or left or rig.marks() == []
+    wished = kinds.count(Kind.CANCEL_WISHED)
+    assert outcome.end is Phase.CANCELLED or sum(kinds.count(kind) for kind in ANSWERS) == wished
+    commands = rig.commands()
+    for at in (i for i, command in enumerate(commands) if command == "allow-run"):
+        assert commands[at - 1] == "record-commit"
+    assert kinds.count(Kind.PREPARED) <= 1
+    assert kinds.count(Kind.TRANSFER_STARTED) <= 1
+    for phase, reasons in ENTERED_ON.items():
+        assert all(cause in reasons for entered, cause in _causes(rig) if entered is phase)
+
+
+def _causes(rig: Rig) -> list[tuple[Phase, Kind]]:
+    """Return each phase entered with what came right before."""
+    return [(e["phase"], cause.kind) for cause, e in pairwise(rig.events) if e.kind is Kind.PHASE_ENTERED]
