@@ -1,0 +1,229 @@
+"""The demo in a lab of its own: it touches no other lab, and takes its own away however it ends."""
+
+from __future__ import annotations
+
+import contextlib
+import secrets
+import signal
+import tempfile
+from collections.abc import Callable, Iterator
+from concurrent.futures import ProcessPoolExecutor
+from dataclasses import dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import TypeVar
+
+from refimpl.app.accelerator import Accelerator, choose
+from refimpl.app.backends import backend_for
+from refimpl.app.demo import DemoReport, Stopwatch, Teller, WatchedMove, blackout_of, follow
+from refimpl.app.home import Home
+from refimpl.app.machine import machine
+from refimpl.app.operations import start
+from refimpl.app.vms import VmDesk, VmRecord
+from refimpl.guest import GuestParameters, build
+from refimpl.hosts import netns
+from refimpl.hosts.namespace import enter_network
+from refimpl.lab import Lab, create, leftovers
+from refimpl.lab.layout import LAB_VARIABLE
+from refimpl.meter.disk import disk_verdict
+from refimpl.meter.heartbeat import heartbeat_verdict
+from refimpl.meter.lines import JoinedLog, read_log
+from refimpl.meter.memory import memory_verdict
+from refimpl.meter.outside_gap import LEAST_BEFORE, outside_gap_verdict
+from refimpl.meter.receiver import Receiver
+from refimpl.meter.watch import has, wait_for_log, whole_check_after
+from refimpl.model.errors import Problem, RefimplError, error
+from refimpl.model.group import Group
+from refimpl.model.request import MigrationRequest
+
+VM = "demo"
+MEMORY_MIB = 128
+HOST_MEMORY_MIB = 512
+GUEST = GuestParameters(writer_working_set_mib=8, writer_rate_pages_per_s=500, disk_period_ms=50, disk_blocks=64)
+HEARD_S = 120.0
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class _Scene:
+    """The lab, the VM in it, and where its guest is heard."""
+
+    lab: Lab
+    home: Home
+    record: VmRecord
+    files: dict[str, Path]
+    disk: Path
+    receiver: Receiver
+
+
+def lab_demo(teller: Teller, *, keep: bool = False) -> DemoReport:
+    """Run the whole demo. RefimplError and LabError when it cannot come to its end; the lab is gone all the same."""
+    teller.say("measuring this machine")
+    report = DemoReport("libvirt", machine())
+    watch = Stopwatch(report, teller)
+    teller.say(report.machine.text)
+    with watch.step("guest image"):
+        build()
+    with watch.step("accelerator"):
+        accelerator = choose("auto")
+    report.accelerator = f"{accelerator.name}: {accelerator.why}"
+    teller.say(f"accelerator {report.accelerator}")
+    with _ends_like_ctrl_c(), _lab(report, watch, teller, keep) as lab, tempfile.TemporaryDirectory() as scratch:
+        with _scene(lab, Path(scratch), accelerator, watch, teller) as scene:
+            first, second = (host.name for host in lab.group.hosts)
+            for source, destination in ((first, second), (second, first)):
+                move = _move(scene, source, destination, watch, teller)
+                report.moves.append(move)
+                if not move.outcome.completed:
+                    break
+    return report
+
+
+@contextlib.contextmanager
+def _lab(report: DemoReport, watch: Stopwatch, teller: Teller, keep: bool) -> Iterator[Lab]:
+    name = f"demo-{secrets.token_hex(2)}"
+    teller.say(f"lab {name!r}: two hosts out of nothing, each with a libvirt of its own")
+    with watch.step("lab up"):
+        lab = create(name, 2, HOST_MEMORY_MIB)
+    report.lab = lab.id
+    try:
+        yield lab
+    finally:
+        if keep:
+            report.left = None
+            teller.say(f"lab {name!r} is kept: refimpl lab status {name}; take it away with refimpl lab down {name}")
+            teller.say(f"its moves: REFIMPL_HOME={_home(lab).path} refimpl operations list")
+        else:
+            with _uninterrupted(), watch.step("lab down"):
+                removal = lab.down()
+                report.left = [f"{x.kind} {x.name}: {x.reason}" for x in removal.left_behind] + leftovers(lab.id)
+
+
+@contextlib.contextmanager
+def _scene(lab: Lab, scratch: Path, accelerator: Accelerator, watch: Stopwatch, teller: Teller) -> Iterator[_Scene]:
+    group = lab.group
+    assert group.management_netns is not None
+    observer = [*enter_network(group.management_netns), "env", f"{LAB_VARIABLE}={lab.id}"]
+    address = group.labels["observer_address"]
+    with Receiver(scratch / "arrivals", address=address, prefix=observer) as receiver:
+        teller.say(f"VM {VM!r} on host {group.hosts[0].name}: writes memory and disk blocks, sends heartbeats")
+        with watch.step("guest up"):
+            record, files, disk = _in_a_process(_make_vm, group, accelerator.name)
+            scene = _Scene(lab, _home(lab), record, files, disk, receiver)
+            _heard(
+                "work", lambda: wait_for_log(files, has("check-end"), what="a check of its memory", timeout_s=HEARD_S)
+            )
+            _wait_for_arrivals(scene, 2 * LEAST_BEFORE)
+        yield scene
+
+
+def _home(lab: Lab) -> Home:
+    """Return a home inside the lab's own directory: the demo leaves no trace in the user's."""
+    return Home(lab.paths.directory / "home")
+
+
+def _make_vm(group: Group, accelerator: str) -> tuple[VmRecord, dict[str, Path], Path]:
+    """Make and start the VM. Runs in a process of its own, which alone is in the lab's network and ends with it."""
+    if group.management_netns is not None:
+        netns.enter(group.management_netns)
+    backend = backend_for(group, lambda _: None)
+    try:
+        desk = VmDesk(group, backend)
+        host = group.hosts[0].name
+        record = desk.create(VM, host, memory_mib=MEMORY_MIB, accelerator=accelerator, parameters=GUEST)
+        desk.start(VM)
+        return record, desk.line_files(VM), desk.disk(VM)
+    finally:
+        backend.close()
+
+
+def _in_a_process(work: Callable[[Group, str], T], group: Group, accelerator: str) -> T:
+    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+        result = pool.submit(_caught, work, group, accelerator).result()
+    if isinstance(result, _Failed):
+        raise RefimplError(*result.problems)
+    return result
+
+
+@dataclass(frozen=True, slots=True)
+class _Failed:
+    problems: tuple[Problem, ...]
+
+
+def _caught(work: Callable[[Group, str], T], group: Group, accelerator: str) -> T | _Failed:
+    try:
+        return work(group, accelerator)
+    except RefimplError as failure:
+        return _Failed(failure.problems)
+
+
+def _move(scene: _Scene, source: str, destination: str, watch: Stopwatch, teller: Teller) -> WatchedMove:
+    boot = read_log(scene.files).last_boot
+    assert boot is not None
+    request = MigrationRequest(vm=VM, destination=destination, source=source)
+    teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted, performance option TCPIP")
+    with watch.step(f"move {source} to {destination}"):
+        outcome, events = follow(start(scene.home, scene.lab.group, request), teller)
+    if not outcome.completed:
+        return WatchedMove(source, destination, outcome, ())
+    teller.say("observers: heartbeats, disk blocks and the guest's check of its own memory")
+    with watch.step(f"observers after {source} to {destination}"):
+        began_ns, ended_ns = events[0]["at_ns"], events[-1]["at_ns"]
+        moved_after = read_log(scene.files).last_sequence(boot, source)
+        log = _heard("check of the whole memory after the move", lambda: _checked(scene, boot, moved_after))
+        _wait_for_arrivals(scene, 1, after_ns=ended_ns)
+        period_ms = scene.record.parameters.heartbeat_period_ms
+        verdicts = (
+            blackout_of(events, source, destination),
+            outside_gap_verdict(scene.receiver.arrivals().heartbeats, boot, (began_ns, ended_ns), period_ms),
+            heartbeat_verdict(log, boot, destination),
+            disk_verdict(log, scene.disk, boot=boot),
+            memory_verdict(log, boot, moved_after),
+        )
+    return WatchedMove(source, destination, outcome, verdicts)
+
+
+def _first_check(files: dict[str, Path]) -> JoinedLog:
+    return wait_for_log(files, has("check-end"), what="a check of its memory", timeout_s=HEARD_S)
+
+
+def _checked(scene: _Scene, boot: str, moved_after: int) -> JoinedLog:
+    condition = whole_check_after(boot, moved_after)
+    return wait_for_log(scene.files, condition, what="a whole check of its memory after the move", timeout_s=HEARD_S)
+
+
+def _wait_for_arrivals(scene: _Scene, count: int, after_ns: int = 0) -> None:
+    def enough(_: JoinedLog) -> bool:
+        return sum(arrival.at_ns > after_ns for arrival in scene.receiver.arrivals().heartbeats) >= count
+
+    _heard("heartbeat", lambda: wait_for_log(scene.files, enough, what="heartbeat datagrams", timeout_s=HEARD_S))
+
+
+def _heard(what: str, wait: Callable[[], JoinedLog]) -> JoinedLog:
+    try:
+        return wait()
+    except TimeoutError as failure:
+        raise error("guest.not_heard", what=what, vm=VM, detail=str(failure), limit_s=HEARD_S) from failure
+
+
+@contextlib.contextmanager
+def _ends_like_ctrl_c() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP end the demo as Ctrl-C does: with everything taken away."""
+    before = {number: signal.signal(number, signal.default_int_handler) for number in (signal.SIGTERM, signal.SIGHUP)}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def _uninterrupted() -> Iterator[None]:
+    """Let no signal of a person stop what is done inside."""
+    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = {number: signal.signal(number, signal.SIG_IGN) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,201 @@
+"""`refimpl demo`: the main job from nothing to nothing, and a table of what the observers saw."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from refimpl.cli.context import require_root
+from refimpl.cli.display import Display, Silent, display_for
+from refimpl.cli.failing import errors_as_json, problem_text
+from refimpl.cli.say import NOT_MEASURED, columns, mib, milliseconds
+from refimpl.cli.say import as_json as print_json
+from refimpl.model.errors import Problem
+
+if TYPE_CHECKING:
+    from refimpl.app.demo import DemoReport, WatchedMove
+
+SHORT = "Show the main job: a guest moves there and back, watched from outside."
+
+
+class _Teller:
+    """Prints what the demo does: lines and steps for a person, or JSON lines."""
+
+    def __init__(self, json: bool, jsonl: bool) -> None:
+        self._json, self._jsonl = json, jsonl
+        self._display: Display = Silent()
+
+    def say(self, text: str) -> None:
+        """Print a line."""
+        if not (self._json or self._jsonl):
+            self.close()
+            click.echo(text)
+
+    def step(self, name: str, took_s: float) -> None:
+        """Print a step's end."""
+        self.close()
+        if self._jsonl:
+            print_json({"step": name, "took_s": round(took_s, 3)})
+        elif not self._json:
+            click.echo(click.style(f"{name}: {took_s:.1f} s", dim=True))
+
+    def event(self, event: Mapping[str, Any]) -> None:
+        """Show an event of a move."""
+        if isinstance(self._display, Silent) and not self._json:
+            self._display = display_for(jsonl=self._jsonl)
+        self._display.event(event)
+
+    def close(self) -> None:
+        """End the live display of a move."""
+        self._display.close()
+        self._display = Silent()
+
+
+@click.command(short_help=SHORT)
+@click.option(
+    "--backend",
+    type=click.Choice(["auto", "libvirt", "simulated"]),
+    default="auto",
+    show_default=True,
+    help="auto: libvirt. simulated: in memory, virtual time, anywhere, as anyone; moves no VM.",
+)
+@click.option(
+    "--world",
+    type=click.Path(path_type=Path, dir_okay=False),
+    help="With --backend simulated: the world's TOML or JSON file. [default: a small built-in one]",
+)
+@click.option("--keep", is_flag=True, help="Leave the lab up, to look at it.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
+@click.option("--jsonl", is_flag=True, help="Print every step and event as a JSON line, the report last.")
+def demo(backend: str, world: Path | None, keep: bool, as_json: bool, jsonl: bool) -> int:
+    """Two hosts come out of nothing, a guest that works moves live from one to the other and back, encrypted.
+
+    Observers outside the VM say what happened; then everything is taken away again, also after an error or Ctrl-C.
+    Corresponds to no cmdlet; each move is a Move-VM. Ends with 0 only if every verdict is green.
+
+    \b
+    Examples:
+      sudo refimpl demo
+      refimpl demo --backend simulated
+    """
+    if (world is not None or keep) and (backend == "simulated") != (world is not None):
+        raise click.UsageError(f"{'--world' if world else '--keep'} does not go with --backend {backend}")
+    teller = _Teller(as_json, jsonl)
+    with errors_as_json(as_json or jsonl):
+        try:
+            report = _simulated(world, teller) if backend == "simulated" else _in_lab(teller, keep)
+        finally:
+            teller.close()
+    if as_json or jsonl:
+        print_json({"report": report.to_json()})
+    else:
+        click.echo(report_text(report))
+    return report.exit_code
+
+
+def _simulated(world: Path | None, teller: _Teller) -> DemoReport:
+    from refimpl.app.demo import simulated_demo
+
+    teller.say(click.style("SIMULATED: no VM is moved, no machine is measured; all times are virtual.", bold=True))
+    return simulated_demo(world, teller)
+
+
+def _in_lab(teller: _Teller, keep: bool) -> DemoReport:
+    if sys.platform != "linux":
+        raise click.UsageError("the lab needs Linux; here: refimpl demo --backend simulated")
+    require_root("demo")
+    from refimpl.app.labdemo import lab_demo
+
+    return lab_demo(teller, keep=keep)
+
+
+def report_text(report: DemoReport) -> str:
+    """Return the table, one column a move, and under it what is not green."""
+    simulated = report.backend == "simulated"
+    parts = ["", table(report.moves, simulated=simulated), "", f"machine: {report.machine.text}"]
+    if simulated:
+        parts.append(click.style("SIMULATED: all times above are virtual; no VM was moved, no guest heard.", bold=True))
+    else:
+        parts.append(f"accelerator: {report.accelerator}")
+        parts.append("steps: " + ", ".join(f"{name} {took_s:.1f} s" for name, took_s in report.steps.items()))
+        parts.append(_left_text(report))
+    parts += [problem_text(problem) for problem in problems(report)]
+    word = (
+        click.style("GREEN", fg="green", bold=True) if report.green else click.style("NOT GREEN", fg="red", bold=True)
+    )
+    parts.append(f"demo: {word}")
+    return "\n".join(parts)
+
+
+def _left_text(report: DemoReport) -> str:
+    if report.left is None:
+        return "lab: kept, as asked"
+    return f"lab: taken away, {'nothing left' if not report.left else 'LEFT BEHIND: ' + '; '.join(report.left)}"
+
+
+def problems(report: DemoReport) -> list[Problem]:
+    """Return what is not green: ends, verdicts, leftovers."""
+    found: list[Problem] = []
+    for move in report.moves:
+        found += move.outcome.problems
+        for verdict in move.verdicts:
+            if not verdict.good:
+                values = {"source": move.source, "destination": move.destination}
+                detail = f"{verdict.state}: {verdict.text}"
+                found.append(Problem("demo.not_green", {**values, "verdict": verdict.name, "detail": detail}))
+    if report.left:
+        found.append(Problem("demo.leftovers", {"lab": report.lab, "items": "; ".join(report.left)}))
+    return found
+
+
+def table(moves: list[WatchedMove], *, simulated: bool) -> str:
+    """Return the figures of all moves, each under its own name: they are never the same thing.
+
+    In a simulated world there is no guest, so the rows of its observers are left out.
+    """
+    shown = _ROWS[:_GUEST_ROWS] if simulated else _ROWS
+    rows = [(name, *(words(move) for move in moves)) for name, words in shown]
+    return columns(("MOVE", *(f"{move.source} to {move.destination}" for move in moves)), rows)
+
+
+def _figure(observer: str, template: str) -> Callable[[WatchedMove], str]:
+    def words(move: WatchedMove) -> str:
+        verdict = move.verdict(observer)
+        return template.format_map(verdict.figures) if verdict and verdict.figures else NOT_MEASURED
+
+    return words
+
+
+def _verdict(observer: str) -> Callable[[WatchedMove], str]:
+    def words(move: WatchedMove) -> str:
+        verdict = move.verdict(observer)
+        return str(verdict.state).upper() if verdict and not verdict.good else "ok" if verdict else NOT_MEASURED
+
+    return words
+
+
+_ROWS: Sequence[tuple[str, Callable[[WatchedMove], str]]] = (
+    ("end", lambda move: str(move.outcome.end)),
+    ("total", lambda move: milliseconds(move.outcome.total_ms)),
+    ("blackout (no vCPU ran)", _figure("blackout", "{blackout_ms:.1f} ms")),
+    ("QEMU's own figure", lambda move: milliseconds(move.outcome.qemu_downtime_ms)),
+    ("sent", lambda move: mib(move.outcome.sent_bytes)),
+    ("passes", lambda move: str(move.outcome.passes or "none seen to end")),
+    ("encryption", lambda move: "on" if move.outcome.encryption else "OFF"),
+    ("outside gap (silence heard)", _figure("outside gap", "{outside_gap_ms:.1f} ms")),
+    ("  heartbeat period", _figure("outside gap", "{period_ms:g} ms")),
+    ("  its median before", _figure("outside gap", "{before_median_ms:.1f} ms")),
+    ("  its p99 before", _figure("outside gap", "{before_p99_ms:.1f} ms")),
+    ("  its longest before", _figure("outside gap", "{before_max_ms:.1f} ms")),
+    ("heartbeats sent", _figure("heartbeat", "{beats}")),
+    ("  missing", _figure("heartbeat", "{beats_missing}")),
+    ("  doubled", _figure("heartbeat", "{duplicated}")),
+    ("heartbeat verdict", _verdict("heartbeat")),
+    ("disk verdict", _verdict("disk")),
+    ("memory verdict", _verdict("memory")),
+)
+_GUEST_ROWS = next(number for number, (name, _) in enumerate(_ROWS) if name.startswith("outside gap"))
