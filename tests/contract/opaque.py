@@ -98,8 +98,8 @@ class OpaqueBackend:
             CommandKind.REQUEST_CANCEL: self._cancel,
             CommandKind.INSPECT: self._inspect,
             CommandKind.ADOPT: self._adopt,
-            CommandKind.SETTLE_SOURCE: self._settle_source,
-            CommandKind.SETTLE_DESTINATION: self._settle_destination,
+            CommandKind.SETTLE_SOURCE: lambda o, p: self._settle(p.source, p.destination, o),
+            CommandKind.SETTLE_DESTINATION: lambda o, p: self._settle(p.destination, p.source, o),
             CommandKind.CLEAN_UP: self._clean_up,
         }
         self._later(LOOK_MS, lambda: doing[command.kind](command.operation, plan))
@@ -123,7 +123,7 @@ class OpaqueBackend:
 
     def _prepare(self, operation: str, plan: Plan) -> None:
         if operation in self._hosts.cancelled:
-            self._say(Kind.PREPARE_FAILED, problem=self._cancelled(plan))
+            self._say(Kind.PREPARE_FAILED, problem=Problem(id="transfer.cancelled"))
         elif plan.address != ADDRESS:
             problem = Problem(id="network.no_connection", values={"host": plan.destination, "tried": plan.address})
             self._say(Kind.NETWORK_FAILED, address=plan.address, problem=problem)
@@ -153,11 +153,7 @@ class OpaqueBackend:
         elif job and job.ok:
             self._say(Kind.CALL_RETURNED, ok=True)
         else:
-            values = {"source": plan.source, "detail": "the job ended in an error"}
-            self._say(Kind.CALL_RETURNED, ok=False, problem=Problem(id="transfer.failed", values=values))
-
-    def _cancelled(self, plan: Plan) -> Problem:
-        return Problem(id="transfer.cancelled", values={"vm": plan.vm, "source": plan.source})
+            self._say(Kind.CALL_RETURNED, ok=False, problem=Problem(id="transfer.failed"))
 
     def _cancel(self, operation: str, plan: Plan) -> None:
         job = self._hosts.jobs.get(operation)
@@ -200,19 +196,13 @@ class OpaqueBackend:
         else:
             self._returned(operation, plan)
 
-    def _settle_source(self, operation: str, plan: Plan) -> None:
-        self._settle(plan.source, plan.destination, operation)
-
-    def _settle_destination(self, operation: str, plan: Plan) -> None:
-        self._settle(plan.destination, plan.source, operation)
-
     def _settle(self, keep: str, lose: str, operation: str) -> None:
         runs = keep in self._hosts.copies and keep not in self._hosts.down
         if runs and lose not in self._hosts.copies:
             self._say(Kind.SETTLED)
         else:
-            values = {"vm": "web", "operation": operation, "detail": f"no copy runs on {keep}"}
-            self._say(Kind.CANNOT_SETTLE, problem=Problem(id="settle.failed", values=values))
+            problem = Problem(id="settle.failed", values={"vm": "web", "detail": f"no copy runs on {keep}"})
+            self._say(Kind.CANNOT_SETTLE, problem=problem)
 
     def _clean_up(self, operation: str, plan: Plan) -> None:
         for host, vm in list(self._hosts.copies.items()):
