@@ -134,6 +134,8 @@ class HostRunner:
                 (os.POSIX_SPAWN_OPEN, 0, "/dev/null", os.O_RDONLY, 0),
                 (os.POSIX_SPAWN_DUP2, writer if wait_for else output, 1),
                 (os.POSIX_SPAWN_DUP2, output, 2),
+                # A descriptor that the caller was born with, such as somebody's lock, must not live as long as the lab.
+                *((os.POSIX_SPAWN_CLOSE, number) for number in _inheritable()),
             ]
             pid = os.posix_spawnp(command[0], list(command), environment, file_actions=actions, setsid=True)
             os.close(output)
@@ -168,6 +170,18 @@ def _children(init: ProcessRef) -> list[int]:
         return [c.pid for c in psutil.Process(init.pid).children()]
     except psutil.NoSuchProcess:
         return []
+
+
+def _inheritable() -> list[int]:
+    numbers = [int(n) for n in os.listdir("/proc/self/fd")]
+    return [n for n in numbers if n > 2 and _is_inheritable(n)]
+
+
+def _is_inheritable(number: int) -> bool:
+    try:
+        return os.get_inheritable(number)
+    except OSError:
+        return False
 
 
 def _only_child(pid: int) -> ProcessRef:

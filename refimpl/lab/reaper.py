@@ -19,6 +19,7 @@ import psutil
 
 from refimpl.hosts import process
 from refimpl.hosts.namespace import NETNS_DIRECTORY, enter_network
+from refimpl.lab.errors import LabError
 from refimpl.lab.layout import LAB_VARIABLE, LabPaths
 from refimpl.lab.network import netns_identity
 from refimpl.lab.registry import Content, Entry, Kind, Registry
@@ -116,7 +117,9 @@ class Remover:
         doomed = sorted(set(doomed) & _link_names(name)) if doomed else []
         if doomed:
             lines = "".join(f"link delete dev {link}\n" for link in doomed)
-            run_tool("ip", "-n", name, "-force", "-batch", "-", lab_id=self.lab.id, stdin=lines)
+            # A cable goes by itself when the namespace of its other end goes, even while we look at it.
+            with contextlib.suppress(LabError):
+                run_tool("ip", "-n", name, "-force", "-batch", "-", lab_id=self.lab.id, stdin=lines)
             self.removed += [f"link {link}" for link in doomed]
         run_tool("ip", "netns", "delete", name, lab_id=self.lab.id)
         self.removed.append(f"network namespace {name}")
