@@ -19,6 +19,7 @@ from refimpl.model.group import HostEntry
 from refimpl.model.phase import Side
 
 ASK_TIMEOUT_S = 8.0
+_OFF_REASONS = {1: "shutdown", 2: "destroyed", 3: "crashed", 4: "migrated", 5: "saved", 6: "failed", 8: "daemon"}
 
 
 def inspect(operation: Operation) -> None:
@@ -67,14 +68,13 @@ def _look(operation: Operation, side: Side, host: HostEntry, channel: HostChanne
 def _from_file(copy: CopySeen, side: Side, channel: HostChannel, seen: status.Status, text: bytes) -> CopySeen:
     marked = stamp.from_domain_xml(status.domain_part(text) or "<domain/>")
     gone = seen.pid > 0 and _gone(channel, seen.pid)
-    ordered = (seen.job, seen.phase) == ("migration out", status.BOUND_PHASE)
     return replace(
         copy,
         state=VmState.OFF if gone else seen.vm_state,
         reason=seen.reason,
         job_open=bool(seen.job),
         job_phase=seen.phase or seen.job,
-        bound=side is Side.SOURCE and (gone or ordered),
+        bound=side is Side.SOURCE and (gone or seen.bound),
         operation=marked.operation if marked else None,
     )
 
@@ -107,7 +107,7 @@ def _ask_domain(fresh: Any, vm_id: str, copy: CopySeen) -> CopySeen:
     return replace(
         copy,
         state=vm_state(number),
-        reason=copy.reason or str(reason),
+        reason=copy.reason or _OFF_REASONS.get(reason, f"reason {reason}"),
         ended_by_guest=off_by_guest,
         operation=marked.operation if marked else None,
     )

@@ -51,6 +51,11 @@ def job_runs(operation: Operation) -> bool:
     return _job(*_statuses(operation))
 
 
+def source_job_runs(operation: Operation) -> bool:
+    """Whether a migration job is open at the source."""
+    return _job(_statuses(operation)[0], None)
+
+
 def _tell_standing(operation: Operation, source: Status | None, destination: Status | None) -> None:
     switched = has_switched(source, destination)
     with operation.lock:
@@ -60,7 +65,8 @@ def _tell_standing(operation: Operation, source: Status | None, destination: Sta
         for kind in (Kind.TRANSFER_STARTED, Kind.MEMORY_SEEN, *((Kind.SWITCH_SEEN,) if switched else ())):
             operation.watch.once(kind, now_ns, Side.SOURCE)
         if destination is not None and destination.arrived:
-            operation.post_all(operation.watch.once(Kind.DESTINATION_ARRIVED, now_ns, Side.DESTINATION))
+            operation.watch.once(Kind.DESTINATION_ARRIVED, now_ns, Side.DESTINATION)
+            operation.post(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
     if not switched:
         start_progress(operation)
 
@@ -91,7 +97,7 @@ def _listen(operation: Operation) -> Problem | None:
 
 
 def _daemon_problem(operation: Operation) -> Problem | None:
-    """Return a problem when the source's daemon has gone: it drove the transfer, and its status file stays as it was."""
+    """Return a problem when the source's daemon, which drives the transfer, has gone: its file stays as it was."""
     try:
         operation.reach.connections.to(operation.reach.source)
     except connection.failures() as error:

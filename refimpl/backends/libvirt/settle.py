@@ -10,7 +10,8 @@ from collections.abc import Callable
 from typing import Any
 
 from refimpl.backends.libvirt import connection, stamp
-from refimpl.backends.libvirt.follow import job_runs
+from refimpl.backends.libvirt.binding import source_gone
+from refimpl.backends.libvirt.follow import job_runs, source_job_runs
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.status import Status, process_gone, read_status
 from refimpl.hosts.channel import HostChannel
@@ -62,19 +63,21 @@ def _settle(operation: Operation, side: Side, work: Callable[[Operation], None])
 
 def _source_is_the_vm(operation: Operation) -> None:
     reach = operation.reach
-    _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
     try:
         with connection.fresh(reach.destination) as there:
-            removed_for_certain = _remove_half_made(operation, there)
-    except connection.failures() as error:
-        if isinstance(error, _CannotSettle):
-            raise
-        removed_for_certain = False
+            _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
+            none_runs_there = _remove_half_made(operation, there)
+    except _CannotSettle:
+        raise
+    except connection.failures():
+        # It does not answer: a source that runs is left alone, and what is there is for the clean-up to report.
+        none_runs_there = False
+    _wait(operation, lambda: not source_job_runs(operation), JOB_TIMEOUT_S, "the source's migration job is still open")
     with connection.fresh(reach.source) as here:
         domain = connection.find(here, operation.plan.vm_id)
         if domain is None or not _paused_by_migration(domain):
             return
-        if not removed_for_certain:
+        if not none_runs_there:
             raise _CannotSettle(f"the source is paused and host {reach.destination.name} may have a running copy")
         domain.resume()
 
@@ -98,19 +101,39 @@ def _remove_half_made(operation: Operation, there: Any) -> bool:
 def _destination_is_the_vm(operation: Operation) -> None:
     lv = connection.module()
     reach, plan = operation.reach, operation.plan
-    _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
     with connection.fresh(reach.destination) as there:
         copy = connection.find(there, plan.vm_id)
         runs = copy is not None and copy.state()[0] in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED)
-    with connection.fresh(reach.source) as here:
-        domain = connection.find(here, plan.vm_id)
-        if domain is None:
-            return
-        if not runs:
-            raise _CannotSettle(f"the copy on host {plan.destination} was not seen to run; the source's is kept")
-        if not _ours(operation, domain):
-            raise _CannotSettle(f"the copy on host {plan.source} does not carry the mark of this operation")
-        _remove(operation, domain, reach.source, reach.source_channel)
+    try:
+        with connection.fresh(reach.source) as here:
+            _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
+            _remove_source(operation, here, runs)
+    except _CannotSettle:
+        raise
+    except connection.failures():
+        # A silent source that cannot run again by itself is no danger; its definition is left behind.
+        if not (runs and _source_bound(operation)):
+            raise
+
+
+def _remove_source(operation: Operation, here: Any, destination_runs: bool) -> None:
+    reach, plan = operation.reach, operation.plan
+    domain = connection.find(here, plan.vm_id)
+    if domain is None:
+        return
+    if not destination_runs:
+        raise _CannotSettle(f"the copy on host {plan.destination} was not seen to run; the source's is kept")
+    if not _ours(operation, domain):
+        raise _CannotSettle(f"the copy on host {plan.source} does not carry the mark of this operation")
+    _remove(operation, domain, reach.source, reach.source_channel)
+
+
+def _source_bound(operation: Operation) -> bool:
+    try:
+        seen = read_status(operation.reach.source_channel, operation.plan.vm)
+        return seen is None or seen.bound or source_gone(operation, seen)
+    except OSError:
+        return operation.source_process_ended()
 
 
 def _remove(operation: Operation, domain: Any, host: HostEntry, channel: HostChannel) -> None:

@@ -45,6 +45,11 @@ class Status:
         return _STATES.get(self.state, VmState.UNKNOWN)
 
     @property
+    def bound(self) -> bool:
+        """Whether this is a source that its daemon is to end, whatever happens now."""
+        return (self.job, self.phase) == ("migration out", BOUND_PHASE)
+
+    @property
     def arrived(self) -> bool:
         """Whether this is a strict destination with the whole VM in it, not yet let run."""
         return (self.state, self.reason) == ("paused", "user")
@@ -128,7 +133,7 @@ def judge_binding(source: Status | None, destination: Status | None, source_gone
         return None, f"the destination is {_words(destination)}"
     if source_gone or source is None:
         return True, "the source's process is gone"
-    if (source.job, source.phase) == ("migration out", BOUND_PHASE):
+    if source.bound:
         return True, f"the source is to end its copy ({source.phase})"
     return None, f"the source is {_words(source)}"
 

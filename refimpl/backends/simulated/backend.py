@@ -286,12 +286,15 @@ class SimulatedBackend:
         transfer = self.world.transfers.get(command.operation)
         if transfer is None or not transfer.open:
             self._returned(transfer)
-        elif command.operation not in self._following:
+            return
+        if command.operation not in self._following:
             self._follow(transfer)
-            switched = transfer.stage >= Stage.SWITCH
-            self.say(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE, plan.source)
-            if transfer.stage >= Stage.FINISH and self.world.spec.hand_over is HandOver.STRICT:
-                self.say(Kind.DESTINATION_ARRIVED, Side.DESTINATION, plan.destination)
+        if command.operation in self.world.ran_ns:
+            return
+        switched = transfer.stage >= Stage.SWITCH
+        self.say(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE, plan.source)
+        if transfer.stage >= Stage.FINISH and self.world.spec.hand_over is HandOver.STRICT:
+            self.say(Kind.DESTINATION_ARRIVED, Side.DESTINATION, plan.destination)
 
 
 def _failed(detail: str) -> Problem:
