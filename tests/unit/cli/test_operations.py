@@ -1,0 +1,137 @@
+"""Listing and showing operations: those that ended, one that was interrupted, one that cannot be read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import click
+import pytest
+
+from refimpl.app.home import Home
+from refimpl.cli import main
+from refimpl.cli.operations import phases
+from refimpl.engine.journal import FileJournal
+from refimpl.model.events import Event, Kind
+from refimpl.model.ledger import Ledger
+from refimpl.model.phase import Phase
+from refimpl.model.request import Command, CommandKind, MigrationRequest
+from tests.unit.cli.fakes import NOW_NS, event, outcome
+
+REQUEST = MigrationRequest(vm="web", destination="h2", source="h1")
+GROUP = {"id": "abc123"}
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch) -> Home:
+    monkeypatch.setenv("REFIMPL_HOME", str(tmp_path))
+    monkeypatch.setattr("refimpl.cli.operations.is_root", lambda: False)
+    return Home(tmp_path)
+
+
+def operation(home: Home, id: str, end: Phase | None) -> Path:
+    files = home.create(id)
+    files.spec.write_text(json.dumps({"request": REQUEST.to_json(), "group": GROUP, "controller": "c"}), "utf-8")
+    ledger = Ledger(operation=id, group="abc123", request=REQUEST)
+    journal = FileJournal(files.journal)
+    journal.note(Event(Kind.STARTED, NOW_NS, {"request": REQUEST}))
+    journal.note(Event(Kind.PHASE_ENTERED, NOW_NS + 1_000_000, {"phase": Phase.CHECK}))
+    journal.note(Event(Kind.PHASE_ENTERED, NOW_NS + 4_000_000, {"phase": Phase.SETUP}))
+    journal.intend(Phase.SETUP, ledger, [Command(CommandKind.PREPARE, id, 3, REQUEST)])
+    if end is not None:
+        journal.end(end, ledger, outcome(end, operation=id).to_json())
+    journal.close()
+    return files.directory
+
+
+def test_without_operations_the_list_says_how_to_start_one(home, capsys):
+    assert main(["operations", "list"]) == 0
+    assert "refimpl migrate" in capsys.readouterr().out
+
+
+def test_an_interrupted_one_is_reported_with_its_mend_and_not_touched(home, capsys):
+    operation(home, "11111111", Phase.COMPLETED)
+    directory = operation(home, "22222222", None)
+    before = sorted(p.name for p in directory.iterdir())
+    assert main(["operations", "list"]) == 0
+    out = click.unstyle(capsys.readouterr().out)
+    assert [line.split()[-1] for line in out.splitlines()[1:3]] == ["completed", "interrupted"]
+    assert "1 of them need recovery (22222222). Run: refimpl recover" in out
+    assert "not bounded" in out
+    assert sorted(p.name for p in directory.iterdir()) == before
+
+
+def test_an_indeterminate_end_needs_recovery_too(home, capsys):
+    operation(home, "33333333", Phase.INDETERMINATE)
+    main(["operations", "list", "--json"])
+    (row,) = json.loads(capsys.readouterr().out)["operations"]
+    assert (row["state"], row["needs_recovery"], row["exit_code"]) == ("indeterminate", True, 6)
+
+
+def test_one_that_cannot_be_read_does_not_hide_the_others(home, capsys):
+    operation(home, "11111111", Phase.COMPLETED)
+    (operation(home, "44444444", None) / "spec.json").write_text("{", "utf-8")
+    assert main(["operations", "list"]) == 0
+    out = capsys.readouterr().out
+    assert "unreadable" in out
+    assert "11111111" in out
+
+
+def test_show_tells_phases_events_intentions_and_end(home, capsys):
+    operation(home, "11111111", Phase.COMPLETED)
+    assert main(["operations", "show", "111"]) == 0
+    out = click.unstyle(capsys.readouterr().out)
+    lines = [line.split() for line in out.splitlines()]
+    assert ["check", "3.0", "ms"] in lines
+    assert ["3", "setup", "prepare"] in lines
+    assert "VM 'web' moved from h1 to h2 and runs there." in out
+
+
+def test_show_of_an_interrupted_one_says_what_to_do(home, capsys):
+    operation(home, "22222222", None)
+    assert main(["operations", "show", "2"]) == 0
+    assert "died in phase setup. Run: refimpl recover 22222222" in capsys.readouterr().out
+
+
+def test_show_as_json_has_everything(home, capsys):
+    operation(home, "11111111", Phase.FAILED)
+    main(["operations", "show", "1", "--json"])
+    shown = json.loads(capsys.readouterr().out)
+    assert shown["outcome"]["end"] == "failed"
+    assert shown["intentions"] == [{"step": 3, "phase": "setup", "kind": "prepare", "values": {}}]
+    assert [e["kind"] for e in shown["events"]] == ["started", "phase-entered", "phase-entered"]
+
+
+@pytest.mark.error("operation.no_end")
+def test_attach_to_a_dead_one_says_so_and_ends_with_6(home, capsys):
+    operation(home, "22222222", None)
+    assert main(["attach", "2"]) == 6
+    captured = capsys.readouterr()
+    assert "phase setup" in captured.out
+    assert "refimpl recover 22222222" in captured.err
+
+
+def test_attach_to_an_ended_one_tells_its_end_with_its_code(home, capsys):
+    operation(home, "11111111", Phase.FAILED)
+    assert main(["attach", "1"]) == 4
+
+
+@pytest.mark.error("operation.dead")
+def test_cancel_of_a_dead_one_ends_with_6(home, capsys):
+    operation(home, "22222222", None)
+    assert main(["cancel", "2"]) == 6
+
+
+@pytest.mark.error("operation.ended")
+def test_cancel_of_an_ended_one_ends_with_2(home, capsys):
+    operation(home, "11111111", Phase.COMPLETED)
+    assert main(["cancel", "1"]) == 2
+
+
+def test_the_last_phase_has_no_duration():
+    entered = [event(Kind.PHASE_ENTERED, ms, phase=name) for name, ms in (("check", 0), ("setup", 5), ("memory", 25))]
+    assert phases(entered) == [
+        {"phase": "check", "ms": 5.0},
+        {"phase": "setup", "ms": 20.0},
+        {"phase": "memory", "ms": None},
+    ]
