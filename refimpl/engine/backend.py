@@ -16,9 +16,9 @@ REQUEST_CANCEL: CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted
 LOOK_FOR_BINDING (strict hand-over only): BINDING_SEEN whenever what is seen changes, until seen bound or denied.
 ALLOW_RUN (strict hand-over only): DESTINATION_RAN or RUN_REFUSED.
 INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception.
-ADOPT, follow a transfer that this process did not start: ADOPTED_MEMORY or ADOPTED_SWITCH when a native job runs (and
-    DESTINATION_ARRIVED if so), then as START_TRANSFER; CALL_RETURNED as soon as no job is on either side any more.
-    Nothing (no event) while this process's own call is still under way: it will return.
+ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_MEMORY or ADOPTED_SWITCH when a
+    native job runs and the destination was not let run yet (and DESTINATION_ARRIVED if so), then as START_TRANSFER;
+    CALL_RETURNED as soon as no job is on either side any more. A call of this process's own still returns only once.
 SETTLE_SOURCE, the source's copy is the VM: remove a copy at the destination, wait until it is gone, then resume the
     source if the system below paused it. SETTLED or CANNOT_SETTLE.
 SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy once the destination's was seen to run.

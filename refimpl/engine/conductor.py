@@ -87,6 +87,7 @@ class Conductor:
         if self.phase in ENDS and self._step(self.phase, Kind.RECOVER_WISHED).phase is self.phase:
             self._release()
             return self._end()
+        self._arm()
         return self.run(self._event(Kind.RECOVER_WISHED))
 
     def run(self, first: Event) -> Outcome:
@@ -123,9 +124,12 @@ class Conductor:
     def _leave(self, phase: Phase) -> None:
         self._timeline.disarm(self.phase)
         self.phase = phase
-        if phase in DEADLINES_MS:
-            self._timeline.arm(phase, DEADLINES_MS[phase])
+        self._arm()
         self._publish(self._event(Kind.PHASE_ENTERED, phase=phase))
+
+    def _arm(self) -> None:
+        if self.phase in DEADLINES_MS:
+            self._timeline.arm(self.phase, DEADLINES_MS[self.phase])
 
     def _give(self, kinds: Sequence[CommandKind]) -> None:
         commands = [self._command(kind) for kind in kinds]

@@ -24,12 +24,24 @@ def test_after_the_end_the_call_counts_as_returned(bench: Bench) -> None:
     assert bench.ask(C.ADOPT, *ADOPTED).kind is Kind.CALL_RETURNED
 
 
-def test_an_own_call_needs_no_adopting(bench: Bench) -> None:
+def test_an_own_call_is_told_how_it_stands_and_returns_once(bench: Bench) -> None:
+    bench.needs("adopts")
     bench.start_held()
-    seen = len(bench.events)
+    assert bench.ask(C.ADOPT, *ADOPTED).kind is Kind.ADOPTED_MEMORY
+    bench.barrier()
+    assert bench.count(Kind.ADOPTED_MEMORY) == 1
+    bench.h.let_go()
+    bench.carry_through()
+    assert bench.count(Kind.CALL_RETURNED) == 1
+
+
+def test_once_it_runs_there_an_own_call_is_only_waited_for(bench: Bench) -> None:
+    bench.needs("strict")
+    bench.move()
+    assert bench.count(*ADOPTED) == 1
     bench.give(C.ADOPT)
     bench.barrier()
-    assert not set(ADOPTED) & {event.kind for event in bench.events[seen:]}
+    assert bench.count(Kind.ADOPTED_MEMORY, Kind.ADOPTED_SWITCH) == 0
 
 
 def test_the_transfer_outlives_its_controller(bench: Bench) -> None:

@@ -189,7 +189,7 @@ BREAKS: dict[str, tuple[Callable[[Bench], None], dict[str, Any], dict[str, Any]]
         {"commands": lambda c: reworded(c, C.CLEAN_UP, operation="0a1b2c3d")},
     ),
     "adopts its own": (
-        test_adopting.test_an_own_call_needs_no_adopting,
+        test_adopting.test_an_own_call_is_told_how_it_stands_and_returns_once,
         {},
         {"events": lambda e: [e, Event(Kind.ADOPTED_MEMORY, e.at_ns)] if e.kind is Kind.EVIDENCE_SEEN else [e]},
     ),

@@ -153,6 +153,13 @@ SCENARIOS: dict[str, Scenario] = {
         AT_DESTINATION,
         hangs("look-for-binding"),
     ),
+    "the switch takes longer than its deadline": Scenario(
+        "check setup memory switch reconcile switch committed reconcile cleanup completed",
+        AT_DESTINATION,
+        {"dirty": 900_000_000, "networks": {"migration": {"bytes_s": 2_500_000}}},
+        {"pass_limit": 1},
+        deadlines=("switch",),
+    ),
     "the source's process ends after the arrival": Scenario(
         "check setup memory switch reconcile committed reconcile cleanup completed",
         AT_DESTINATION,

@@ -289,7 +289,8 @@ class SimulatedBackend:
             return
         if command.operation not in self._following:
             self._follow(transfer)
-        if command.operation in self.world.ran_ns:
+        source = self.world.copy(plan.source, plan.vm)
+        if command.operation in self.world.ran_ns or source is None or source.state is VmState.OFF:
             return
         switched = transfer.stage >= Stage.SWITCH
         self.say(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE, plan.source)

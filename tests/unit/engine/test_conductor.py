@@ -295,6 +295,11 @@ def test_recovery_before_anything_was_touched() -> None:
     assert [p.id for p in result.problems] == ["operation.interrupted"]
 
 
+@pytest.mark.parametrize("phase", [P.SWITCH, P.RECONCILE, P.CLEANUP])
+def test_recovery_without_an_answer_ends_too(phase: Phase) -> None:
+    assert recovered(phase, INSPECT=()).conductor.recover().end is P.INDETERMINATE
+
+
 def test_recovery_follows_a_transfer_that_still_runs_and_bounds_it_again() -> None:
     looks = iter([[seen(source(job_open=True, job_phase="perform3"), destination(VmState.PLANNED, job_open=True))]])
     adopted = iter([[event(K.ADOPTED_MEMORY), event(K.PASS_ENDED, number=9)]])
