@@ -1,8 +1,8 @@
 """Stop points: places at which a test holds a process, to kill it there or to let it go on. Nothing else may use them.
 
-`REFIMPL_TEST_STOP` names the point. The process writes name and pid to the file that `REFIMPL_TEST_STOP_FILE` names, and
-waits until it is killed or until a file of that name with `.go` behind it exists. A conductor's points are its phases
-(`memory`: as soon as it was entered), `intended:<command>` (in the journal, not yet done) and `given:<command>`.
+`REFIMPL_TEST_STOP` names the point. The process writes name and pid to the file that `REFIMPL_TEST_STOP_FILE` names,
+and waits until it is killed or until a file of that name with `.go` behind it exists. A conductor's points are its
+phases (`memory`: as soon as it was entered), `intended:<command>` (in the journal, not yet done), `given:<command>`.
 """
 
 from __future__ import annotations
