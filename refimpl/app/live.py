@@ -15,6 +15,7 @@ from refimpl.model.phase import ENDS, Phase
 JsonEvent = Mapping[str, Any]
 
 _MIB = 1024 * 1024
+_FRESH_NS = 20_000_000
 
 PHASE_TEXTS: Mapping[Phase, str] = {
     Phase.CHECK: "compatibility check on both hosts",
@@ -46,6 +47,7 @@ class Progress:
     forced: bool = False
     began_ns: int | None = None
     now_ns: int | None = None
+    figures_ns: int | None = None
 
     @property
     def ended(self) -> bool:
@@ -56,6 +58,11 @@ class Progress:
     def elapsed_s(self) -> float:
         """Seconds since the first event."""
         return 0.0 if self.began_ns is None or self.now_ns is None else max(0.0, (self.now_ns - self.began_ns) / 1e9)
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the figures are of now: what was left a moment before a pass ended is not what is left after it."""
+        return self.figures_ns is not None and self.now_ns is not None and self.now_ns - self.figures_ns <= _FRESH_NS
 
     @property
     def convergence(self) -> str:
@@ -85,7 +92,7 @@ def fold(progress: Progress, event: JsonEvent) -> Progress:
             return replace(progress, passes=max(progress.passes, values.get("number") or 0))
         case Kind.PROGRESS:
             known = {name: value for name, value in values.items() if value is not None}
-            return replace(progress, **known)
+            return replace(progress, figures_ns=event["at_ns"], **known)
         case Kind.CANCEL_WISHED:
             return replace(progress, cancelling=True)
         case Kind.STEERED:
@@ -141,7 +148,7 @@ def _checks_passed(values: Mapping[str, Any], _: Progress) -> str:
 
 def _pass_ended(values: Mapping[str, Any], progress: Progress) -> str:
     parts = [f"pass {values['number']}" + (f" of {progress.pass_limit}" if progress.pass_limit else "") + " ended"]
-    if progress.remaining_bytes is not None:
+    if progress.remaining_bytes is not None and progress.fresh:
         parts.append(f"{_mib(progress.remaining_bytes)} MiB left")
     if progress.bytes_s:
         parts.append(f"{_mib(progress.bytes_s)} MiB/s")

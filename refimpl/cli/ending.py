@@ -37,13 +37,18 @@ def outcome_text(outcome: Outcome) -> str:
     return "\n".join(parts)
 
 
+_UNKNOWN_PLACES = {
+    Phase.REFUSED: "where it ran before",
+    Phase.CANCELLED: "where it ran before",
+    Phase.LOST: "no host",
+}
 _HARMLESS = frozenset({Phase.REFUSED, Phase.CANCELLED})
 
 
 def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
     rows = [
         ("operation", f"{outcome.operation}" + ("  (recovered after its conductor died)" if outcome.recovered else "")),
-        ("runs on", outcome.runs_on or "not known, or nowhere"),
+        ("runs on", outcome.runs_on or _UNKNOWN_PLACES.get(outcome.end, "not known")),
         ("total", milliseconds(outcome.total_ms)),
     ]
     if outcome.passes or outcome.sent_bytes is not None or outcome.blackout_ms is not None:
