@@ -155,7 +155,7 @@ class Stopwatch:
         begin = time.perf_counter()
         yield
         took_s = time.perf_counter() - begin
-        self._report.steps[name] = took_s
+        self._report.steps[name] = self._report.steps.get(name, 0.0) + took_s
         self._teller.step(name, took_s)
 
 

@@ -120,8 +120,8 @@ def report_text(report: DemoReport) -> str:
     if simulated:
         parts.append(click.style("SIMULATED: all times above are virtual; no VM was moved, no guest heard.", bold=True))
     else:
-        parts.append(f"accelerator: {report.accelerator}")
-        parts.append("steps: " + ", ".join(f"{name} {took_s:.1f} s" for name, took_s in report.steps.items()))
+        parts.append(f"accelerator: {report.accelerator.partition(':')[0]}")
+        parts.append(f"time of all steps: {sum(report.steps.values()):.1f} s")
         parts.append(_left_text(report))
     parts += [problem_text(problem) for problem in problems(report)]
     word = (
@@ -191,7 +191,7 @@ _ROWS: Sequence[tuple[str, Callable[[WatchedMove], str]]] = (
     ("  its median before", _figure("outside gap", "{before_median_ms:.1f} ms")),
     ("  its p99 before", _figure("outside gap", "{before_p99_ms:.1f} ms")),
     ("  its longest before", _figure("outside gap", "{before_max_ms:.1f} ms")),
-    ("heartbeats sent", _figure("heartbeat", "{beats}")),
+    ("heartbeats so far", _figure("heartbeat", "{beats}")),
     ("  missing", _figure("heartbeat", "{beats_missing}")),
     ("  doubled", _figure("heartbeat", "{duplicated}")),
     ("heartbeat verdict", _verdict("heartbeat")),

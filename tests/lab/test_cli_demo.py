@@ -1,0 +1,49 @@
+"""The demo as a newcomer runs it, and as one who has seen enough stops it: nothing is left either way."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from refimpl.lab import leftovers, list_labs
+from tests.lab.cli_support import Command
+from tests.lab.lab_support import state_directory
+
+pytestmark = pytest.mark.lab
+
+
+@pytest.fixture
+def refimpl(tmp_path: Path) -> Iterator[Command]:
+    with state_directory() as root:
+        yield Command(root, tmp_path / "home")
+
+
+def test_the_demo_is_green_and_leaves_nothing(refimpl: Command) -> None:
+    done = refimpl("demo", "--json")
+    assert done.code == 0, done
+    report = done.json["report"]
+    assert report["green"] is True
+    assert report["left"] == []
+    assert leftovers(report["lab"], refimpl.root) == []
+    assert not refimpl.home.exists()
+    for move in report["moves"]:
+        assert move["outcome"]["encryption"] is True
+        figures = {v["name"]: v["figures"] for v in move["verdicts"]}
+        assert set(figures) == {"blackout", "outside gap", "heartbeat", "disk", "memory"}
+        assert figures["outside gap"]["outside_gap_ms"] >= figures["blackout"]["blackout_ms"]
+        assert figures["blackout"]["blackout_ms"] == pytest.approx(move["outcome"]["blackout_ms"])
+
+
+def test_ctrl_c_takes_everything_away(refimpl: Command) -> None:
+    with refimpl.running("demo", "--jsonl") as demo:
+        demo.wait_for('"started"')
+        (lab,) = [summary.id for summary in list_labs(refimpl.root)]
+        demo.ctrl_c()
+        done = demo.end()
+    assert done.code == 130, done
+    assert leftovers(lab, refimpl.root) == []
+    assert list_labs(refimpl.root) == ()
+    assert json.loads(done.out.splitlines()[-1]) == {"step": "lab down", "took_s": pytest.approx(0, abs=60)}

@@ -1,0 +1,223 @@
+"""The verbs as a user types them, on a real lab: labs, VMs, moves, cancel, attach, operations, recover."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from refimpl.lab import leftovers
+from tests.lab.cli_support import Command, Done
+from tests.lab.lab_support import state_directory
+from tests.lab.moving import until
+
+pytestmark = pytest.mark.lab
+
+SLOW = ("--bandwidth", "1")
+"""So slow that the memory phase lasts until something else ends it."""
+
+
+@pytest.fixture(scope="module")
+def refimpl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
+    """The command with one lab that is up, made and taken away by itself."""
+    with state_directory() as root:
+        command = Command(root, tmp_path_factory.mktemp("home"))
+        up = command("lab", "up", "cli", "--memory", "512", "--json")
+        assert up.code == 0, up
+        yield command
+        down = command("lab", "down", "--json")
+        assert down.code == 0, down
+        assert leftovers(up.json["id"], root) == []
+
+
+@pytest.fixture(scope="module")
+def _web(refimpl: Command) -> None:
+    made = refimpl("vm", "create", "web", "--memory", "128", "--working-set", "8", "--host", "h1", "--start")
+    assert made.code == 0, made
+
+
+@pytest.fixture
+def web(refimpl: Command, _web: None) -> Iterator[str]:
+    """The name of a VM that runs, in one place before and after."""
+    assert refimpl.vm("web")["state"] == "running"
+    yield "web"
+    after = refimpl.vm("web")
+    assert (after["state"], after["lease_held"], after["operation"]) == ("running", True, None)
+
+
+def place(refimpl: Command) -> str:
+    return str(refimpl.vm("web")["host"])
+
+
+def other(refimpl: Command) -> str:
+    return {"h1": "h2", "h2": "h1"}[place(refimpl)]
+
+
+def ids(done: Done) -> list[str]:
+    return [problem["id"] for problem in done.json["outcome"]["problems"]]
+
+
+def newest(refimpl: Command) -> dict[str, object]:
+    return dict(refimpl("operations", "list", "--json").json["operations"][-1])
+
+
+def test_a_lab_is_seen_entered_and_read(refimpl: Command) -> None:
+    status = refimpl("lab", "status", "--json")
+    assert (status.code, [host["healthy"] for host in status.json["hosts"]]) == (0, [True, True])
+    assert [lab["state"] for lab in refimpl("lab", "list", "--json").json["labs"]] == ["up"]
+    assert refimpl("lab", "shell", "h2", "--", "hostname").out.strip() == "h2"
+    assert refimpl("lab", "shell", "h2", "--", "false").code == 1
+    assert refimpl("lab", "logs", "h1").code == 0
+
+
+def test_a_second_lab_of_the_same_name_is_refused(refimpl: Command) -> None:
+    again = refimpl("lab", "up", "cli")
+    assert again.code == 8
+    assert "[lab.exists]" in again.err
+
+
+def test_unknown_names_end_with_2(refimpl: Command) -> None:
+    assert refimpl("lab", "status", "--lab", "nowhere").code == 2
+    assert refimpl("lab", "shell", "h9").code == 2
+
+
+def test_the_life_of_a_vm(refimpl: Command) -> None:
+    made = refimpl("vm", "create", "short", "--memory", "128", "--working-set", "8", "--json")
+    assert made.code == 0, made
+    assert refimpl.vm("short")["state"] == "off"
+    again = refimpl("vm", "create", "short")
+    assert (again.code, "[vm.name_taken]" in again.err) == (3, True)
+    assert refimpl("vm", "start", "short").code == 0
+    assert refimpl("vm", "start", "short").code == 0
+    refused = refimpl("vm", "remove", "short")
+    assert (refused.code, "[vm.not_off]" in refused.err) == (3, True)
+    assert refimpl("vm", "stop", "short", "--force").code == 0
+    assert refimpl("vm", "stop", "short").code == 0
+    assert refimpl("vm", "remove", "short").code == 0
+    assert [vm["name"] for vm in refimpl("vm", "list", "--json").json["vms"] if vm["name"] == "short"] == []
+    left = [path for path in refimpl.root.rglob("short*") if "log" not in path.parts and path.suffix != ".log"]
+    assert left == []
+
+
+def test_a_vm_that_does_not_fit_is_not_started(refimpl: Command) -> None:
+    assert refimpl("vm", "create", "huge", "--memory", "600").code == 0
+    refused = refimpl("vm", "start", "huge")
+    assert (refused.code, "[memory.short]" in refused.err, "600 MiB" in refused.err) == (3, True, True)
+    assert refimpl("vm", "remove", "huge").code == 0
+
+
+def test_unknown_vms_and_hosts(refimpl: Command) -> None:
+    assert "[vm.unknown]" in refimpl("vm", "stop", "nobody").err
+    assert "[host.unknown]" in refimpl("vm", "create", "x", "--host", "h9").err
+
+
+def test_a_guest_switches_itself_off_when_it_is_told(refimpl: Command, web: str) -> None:
+    # It has said that it works before it is told anything.
+    lines = next(refimpl.root.rglob("web.lines.log"))
+    until(lambda: b" beat " in lines.read_bytes(), "a heartbeat")
+    assert refimpl("vm", "stop", web).code == 0
+    assert refimpl.vm(web)["state"] == "off"
+    assert refimpl("vm", "start", web).code == 0
+
+
+def test_a_move_tells_its_figures_and_stays_readable(refimpl: Command, web: str) -> None:
+    destination = other(refimpl)
+    done = refimpl("migrate", web, destination)
+    assert done.code == 0, done
+    assert f"runs on        {destination}" in done.out
+    assert "phase memory" in done.out
+    assert "not measured" not in done.out
+    assert place(refimpl) == destination
+    shown = refimpl("operations", "show", str(newest(refimpl)["operation"]), "--json").json
+    assert shown["state"] == "completed"
+    assert "allow-run" in [row["kind"] for row in shown["intentions"]]
+    attached = refimpl("attach", str(newest(refimpl)["operation"]))
+    assert (attached.code, "runs there" in attached.out) == (0, True)
+
+
+def test_json_lines_end_with_the_outcome(refimpl: Command, web: str) -> None:
+    done = refimpl("migrate", web, other(refimpl), "--jsonl")
+    assert (done.code, done.json["outcome"]["end"], done.err) == (0, "completed", "")
+
+
+def test_what_is_refused_changes_nothing(refimpl: Command, web: str) -> None:
+    here = place(refimpl)
+    for destination, id in ((here, "host.same"), ("h9", "host.unknown")):
+        done = refimpl("migrate", web, destination, "--json")
+        assert (done.code, ids(done)) == (3, [id])
+    done = refimpl("migrate", "nobody", here, "--json")
+    assert (done.code, ids(done)) == (3, ["vm.unknown"])
+    assert place(refimpl) == here
+
+
+def test_detached_then_cancelled_by_another_command(refimpl: Command, web: str) -> None:
+    here = place(refimpl)
+    detached = refimpl("migrate", web, other(refimpl), *SLOW, "--detach", "--json")
+    assert detached.code == 11
+    operation = detached.json["detached"]["operation"]
+    with refimpl.running("attach", operation) as attached:
+        attached.wait_for("phase memory")
+        cancelled = refimpl("cancel", operation)
+        assert cancelled.code == 0, cancelled
+        assert attached.end().code == 5
+    assert place(refimpl) == here
+    late = refimpl("cancel", operation)
+    assert (late.code, "[operation.ended]" in late.err) == (2, True)
+
+
+@pytest.mark.rule("R4")
+def test_ctrl_c_rolls_back(refimpl: Command, web: str) -> None:
+    here = place(refimpl)
+    with refimpl.running("migrate", web, other(refimpl), *SLOW) as move:
+        move.wait_for("phase memory")
+        move.ctrl_c()
+        done = move.end()
+    assert done.code == 5, done
+    assert "Ctrl-C" in done.out
+    assert f"runs on        {here}" in done.out
+    assert place(refimpl) == here
+
+
+def test_a_second_ctrl_c_detaches_and_the_cancel_goes_on(refimpl: Command, web: str, tmp_path: Path) -> None:
+    stop = {"REFIMPL_TEST_STOP": "memory", "REFIMPL_TEST_STOP_FILE": str(tmp_path / "stop")}
+    with refimpl.running("migrate", web, other(refimpl), *SLOW, **stop) as move:
+        until((tmp_path / "stop").exists, "the conductor in phase memory")
+        move.ctrl_c()
+        move.wait_for("Ctrl-C")
+        move.ctrl_c()
+        done = move.end()
+    assert done.code == 11
+    operation = str(newest(refimpl)["operation"])
+    assert f"refimpl attach {operation}" in done.out
+    (tmp_path / "stop.go").touch()
+    assert refimpl("attach", operation).code == 5
+
+
+def test_a_conductor_that_dies_is_told_reported_and_recovered(refimpl: Command, web: str, tmp_path: Path) -> None:
+    destination = other(refimpl)
+    marker = tmp_path / "stop"
+    stop = {"REFIMPL_TEST_STOP": "committed", "REFIMPL_TEST_STOP_FILE": str(marker)}
+    with refimpl.running("migrate", web, destination, **stop) as move:
+        until(marker.exists, "the conductor in phase committed")
+        os.kill(int(marker.read_text().split()[-1]), signal.SIGKILL)
+        done = move.end()
+    operation = str(newest(refimpl)["operation"])
+    assert done.code == 6, done
+    assert f"refimpl recover {operation}" in done.err
+    listed = refimpl("operations", "list")
+    assert "interrupted" in listed.out
+    assert "refimpl recover" in listed.out
+    assert refimpl("doctor").code == 8
+    refused = refimpl("vm", "remove", web)
+    assert "[vm.stamped]" in refused.err
+    recovered = refimpl("recover")
+    assert recovered.code == 0, recovered
+    assert "found by its journal" in recovered.out
+    assert "recovered after its conductor died" in recovered.out
+    assert place(refimpl) == destination
+    nothing = refimpl("recover")
+    assert (nothing.code, "Nothing was interrupted" in nothing.out) == (0, True)
+    assert refimpl("recover", operation).code == 0
