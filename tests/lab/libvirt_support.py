@@ -3,21 +3,23 @@
 from __future__ import annotations
 
 import queue
+import shutil
+import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from refimpl.backends.libvirt import connection, vms
 from refimpl.backends.libvirt.backend import LibvirtBackend
-from refimpl.backends.libvirt.domain import VmSpec, line_file
+from refimpl.backends.libvirt.domain import VmSpec, console_file, line_file
 from refimpl.guest.image import build
 from refimpl.guest.parameters import GuestParameters
 from refimpl.hosts import netns
-from refimpl.lab import Lab, create
+from refimpl.lab import Lab, create, list_labs, reap
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import Evidence
 from refimpl.model.group import Group, HostEntry
@@ -25,7 +27,7 @@ from refimpl.model.request import Command, CommandKind, MigrationRequest, Plan
 
 EVENT_TIMEOUT_S = 60.0
 DISK_MIB = 16
-GUEST_NETWORK_ADDRESS = "10.90.2.50/24"
+GUEST_ADDRESS = "10.90.2.50"
 
 
 @contextmanager
@@ -37,7 +39,56 @@ def placed(lab: Lab) -> Iterator[Group]:
         yield group
 
 
-def make_vm(group: Group, host: HostEntry, name: str = "odd & <name>", **guest: Any) -> VmSpec:
+def make_lab(root: Path) -> Lab:
+    """Create a lab of two hosts."""
+    return create(root=root)
+
+
+@contextmanager
+def made_lab() -> Iterator[Lab]:
+    """Give a lab of two hosts in a state directory of its own; at the end it is taken away."""
+    root = Path(tempfile.mkdtemp(prefix="rl-"))
+    try:
+        yield make_lab(root)
+    finally:
+        reap(tuple(summary.id for summary in list_labs(root)), root)
+        shutil.rmtree(root, ignore_errors=True)
+
+
+@contextmanager
+def made_vm(group: Group, host: str, name: str = "odd & <name>", **guest: Any) -> Iterator[VmSpec]:
+    """Give a VM that runs on a host; at the end every copy of it is removed from all hosts."""
+    spec = make_vm(group, host_of(group, host), name, **guest)
+    try:
+        yield spec
+    finally:
+        for each in group.hosts:
+            _remove_copies(each, spec)
+
+
+@contextmanager
+def driven(group: Group, plan: Plan) -> Iterator[Driver]:
+    """Give a driver of a new operation; its backend is closed at the end."""
+    driver = Driver(group, plan)
+    try:
+        yield driver
+    finally:
+        driver.backend.close()
+
+
+def _remove_copies(host: HostEntry, spec: VmSpec) -> None:
+    with suppress(OSError), connection.fresh(host) as fresh:
+        domain = connection.find(fresh, spec.id)
+        if domain is not None:
+            if domain.isActive():
+                domain.destroy()
+            if connection.find(fresh, spec.id) is not None:
+                domain.undefine()
+    for name in (line_file(spec.name), console_file(spec.name)):
+        (Path(host.log_directory) / name).unlink(missing_ok=True)
+
+
+def make_vm(group: Group, host: HostEntry, name: str, **guest: Any) -> VmSpec:
     """Create a VM, start it, and wait until its guest has said something."""
     image = build()
     id = str(uuid.uuid4())
@@ -45,7 +96,7 @@ def make_vm(group: Group, host: HostEntry, name: str = "odd & <name>", **guest: 
     disk.parent.mkdir(exist_ok=True)
     with disk.open("wb") as file:
         file.truncate(DISK_MIB << 20)
-    parameters = GuestParameters(address=GUEST_NETWORK_ADDRESS, **guest)
+    parameters = GuestParameters(address=f"{GUEST_ADDRESS}/24", **guest)
     spec = VmSpec(name, id, 128, str(disk), str(image.kernel), str(image.initramfs), parameters.command_line())
     vms.create(group, host, spec)
     vms.start(host, name)
@@ -55,8 +106,7 @@ def make_vm(group: Group, host: HostEntry, name: str = "odd & <name>", **guest: 
 
 def lines(host: HostEntry, name: str) -> list[str]:
     """Return the lines of a VM's line channel on one host."""
-    path = Path(host.log_directory) / line_file(name)
-    return path.read_text(errors="replace").splitlines() if path.exists() else []
+    return line_bytes(host, name).decode(errors="replace").splitlines()
 
 
 def wait_for_lines(host: HostEntry, name: str, more: int) -> None:
@@ -130,9 +180,9 @@ class Driver:
         answer = self.ask(CommandKind.PREPARE, Kind.PREPARED, Kind.NETWORK_FAILED, Kind.PREPARE_FAILED)
         assert answer.kind is Kind.PREPARED, answer
 
-    def hold(self) -> None:
-        """Begin a transfer that stays in the memory phase: 3 MiB/s, and 1 ms as the longest downtime (9.3)."""
-        self.plan = replace(self.plan, bandwidth_mib_s=3)
+    def hold(self, bandwidth_mib_s: int = 3) -> None:
+        """Begin a transfer that stays in the memory phase: a narrow channel, and 1 ms as the longest downtime (9.3)."""
+        self.plan = replace(self.plan, bandwidth_mib_s=bandwidth_mib_s)
         self.prepare()
         self.give(CommandKind.START_TRANSFER)
         self.wait_for(Kind.MEMORY_SEEN)
@@ -151,6 +201,18 @@ class Driver:
             pass
         answer = self.ask(CommandKind.ALLOW_RUN, Kind.DESTINATION_RAN, Kind.RUN_REFUSED)
         assert answer.kind is Kind.DESTINATION_RAN, answer
+
+    def roll_back(self) -> None:
+        """The source owns: put in order, clean up."""
+        answer = self.ask(CommandKind.SETTLE_SOURCE, Kind.SETTLED, Kind.CANNOT_SETTLE)
+        assert answer.kind is Kind.SETTLED, answer.to_json()
+        assert self.ask(CommandKind.CLEAN_UP, Kind.CLEANED, Kind.LEFT_BEHIND).kind is Kind.CLEANED
+
+    def lose_backend(self) -> None:
+        """Abandon the backend without a word, as a dead controller would, and go on with another."""
+        abandoned, self._inbox, self.events = self.backend, queue.SimpleQueue(), []
+        self.backend = LibvirtBackend(self.group, self._inbox.put, time.time_ns)
+        abandoned.close()
 
     def finish(self) -> None:
         assert self.ask(CommandKind.SETTLE_DESTINATION, Kind.SETTLED, Kind.CANNOT_SETTLE).kind is Kind.SETTLED
@@ -178,6 +240,7 @@ def plan_of(group: Group, spec: VmSpec, source: str, destination: str, **other: 
     return Plan(spec.name, spec.id, source, destination, networks, memory_mib=spec.memory_mib, **other)
 
 
-def make_lab(root: Path) -> Lab:
-    """Create a lab of two hosts."""
-    return create(root=root)
+def line_bytes(host: HostEntry, name: str) -> bytes:
+    """Return what a VM's line channel holds on one host."""
+    path = Path(host.log_directory) / line_file(name)
+    return path.read_bytes() if path.exists() else b""

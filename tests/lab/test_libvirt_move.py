@@ -1,0 +1,302 @@
+"""Whole moves by the libvirt backend in a lab: order of events, hand-over, encryption, networks, passes, cancel."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from refimpl.backends.libvirt import connection, stamp
+from refimpl.backends.libvirt.domain import VmSpec
+from refimpl.hosts.factory import channel_for
+from refimpl.lab import Lab
+from refimpl.meter.lines import join
+from refimpl.model.events import Kind
+from refimpl.model.facts import Scope, VmState
+from refimpl.model.group import Group
+from refimpl.model.phase import Side
+from refimpl.model.request import CommandKind
+from tests.lab.libvirt_support import (
+    Driver,
+    driven,
+    host_of,
+    line_bytes,
+    lines,
+    made_lab,
+    made_vm,
+    placed,
+    plan_of,
+    until,
+    wait_for_lines,
+)
+
+pytestmark = pytest.mark.lab
+
+ORDER = [
+    Kind.PREPARED,
+    Kind.TRANSFER_STARTED,
+    Kind.MEMORY_SEEN,
+    Kind.SOURCE_STOPPED,
+    Kind.SWITCH_SEEN,
+    Kind.DESTINATION_ARRIVED,
+    Kind.DESTINATION_RAN,
+    Kind.CALL_RETURNED,
+    Kind.SETTLED,
+    Kind.CLEANED,
+]
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with made_lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def group(lab: Lab) -> Iterator[Group]:
+    with placed(lab) as group:
+        yield group
+
+
+@pytest.fixture
+def spec(group: Group) -> Iterator[VmSpec]:
+    with made_vm(group, "h1") as spec:
+        yield spec
+
+
+@pytest.fixture
+def driver(group: Group, spec: VmSpec) -> Iterator[Driver]:
+    with driven(group, plan_of(group, spec, "h1", "h2")) as driver:
+        yield driver
+
+
+def test_a_vm_moves_there_and_back_and_its_guest_loses_nothing(group: Group, spec: VmSpec) -> None:
+    for source, destination in (("h1", "h2"), ("h2", "h1")):
+        with driven(group, plan_of(group, spec, source, destination)) as driver:
+            returned = driver.move()
+            assert returned["ok"]
+            assert returned["sent_bytes"] > 16 << 20
+            assert driver.kinds(without=(Kind.PROGRESS, Kind.PASS_ENDED, Kind.BINDING_SEEN)) == ORDER
+            facts = driver.backend.observe(Scope(vm=spec.name))
+            assert facts.hosts[source].vm(spec.name) is None
+            vm = facts.hosts[destination].vm(spec.name)
+            assert vm is not None
+            assert (vm.state, vm.operation) == (VmState.RUNNING, None)
+            assert vm.lease is not None
+            assert vm.lease.held
+        wait_for_lines(host_of(group, destination), spec.name, 20)
+    log = join({host.name: line_bytes(host, spec.name) for host in group.hosts})
+    (boot,) = log.boots
+    assert {line.sequence for line in log.lines} == set(range(1, log.last_sequence(boot) + 1))
+
+
+@pytest.mark.rule("R18")
+def test_the_blackout_is_told_by_qemus_own_times(driver: Driver) -> None:
+    driver.move()
+    (stopped,) = driver.seen(Kind.SOURCE_STOPPED)
+    (arrived,) = driver.seen(Kind.DESTINATION_ARRIVED)
+    (ran,) = driver.seen(Kind.DESTINATION_RAN)
+    assert stopped.at_ns < arrived.at_ns < ran.at_ns
+    assert (stopped.side, arrived.side, ran.side) == (Side.SOURCE, Side.DESTINATION, Side.DESTINATION)
+    assert ran.at_ns % 1000 == 0, "QEMU tells microseconds"
+
+
+@pytest.mark.rule("R1")
+def test_the_destination_waits_until_it_is_let_run(driver: Driver) -> None:
+    driver.prepare()
+    driver.give(CommandKind.START_TRANSFER)
+    driver.wait_for(Kind.CALL_RETURNED)
+    assert driver.seen(Kind.DESTINATION_ARRIVED)
+    before = lines(driver.destination, driver.plan.vm)
+    evidence = driver.evidence()
+    assert (evidence.source.state, evidence.source.bound) == (VmState.ABSENT, True)
+    assert (evidence.destination.state, evidence.destination.job_open) == (VmState.PAUSED, False)
+    assert evidence.destination.operation == driver.operation
+    assert lines(driver.destination, driver.plan.vm) == before
+    driver.bind_and_run()
+    driver.finish()
+    wait_for_lines(driver.destination, driver.plan.vm, 20)
+
+
+def test_letting_run_twice_is_the_same_as_once(driver: Driver) -> None:
+    driver.prepare()
+    driver.give(CommandKind.START_TRANSFER)
+    driver.wait_for(Kind.DESTINATION_ARRIVED)
+    driver.bind_and_run()
+    driver.give(CommandKind.ALLOW_RUN)
+    driver.evidence()
+    assert len(driver.seen(Kind.DESTINATION_RAN)) == 1
+    assert not driver.seen(Kind.RUN_REFUSED)
+
+
+def test_nothing_is_left_in_the_stored_definition(driver: Driver) -> None:
+    driver.prepare()
+    lv = connection.module()
+    with connection.fresh(driver.source) as fresh:
+        inactive = fresh.lookupByName(driver.plan.vm).XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE)
+        assert stamp.from_domain_xml(inactive) == stamp.Stamp(driver.operation, driver.plan)
+    driver.give(CommandKind.START_TRANSFER)
+    driver.hand_over()
+    driver.finish()
+    with connection.fresh(driver.destination) as fresh:
+        domain = fresh.lookupByName(driver.plan.vm)
+        assert (domain.isPersistent(), domain.autostart()) == (1, 0)
+        for which in (0, lv.VIR_DOMAIN_XML_INACTIVE):
+            assert stamp.NAMESPACE not in domain.XMLDesc(which)
+
+
+@pytest.mark.rule("R13")
+def test_a_network_that_does_not_connect_is_told_and_nothing_else_is_tried(driver: Driver) -> None:
+    driver.plan = replace(driver.plan, networks=("203.0.113.9", *driver.plan.networks))
+    failed = driver.ask(CommandKind.PREPARE, Kind.NETWORK_FAILED, Kind.PREPARED, Kind.PREPARE_FAILED)
+    assert (failed.kind, failed["address"]) == (Kind.NETWORK_FAILED, "203.0.113.9")
+    assert failed["problem"].native.text
+    assert driver.evidence().source.operation is None
+    driver.plan = replace(driver.plan, network=1)
+    driver.prepare()
+    assert driver.evidence().source.operation == driver.operation
+
+
+def test_the_migration_channel_refuses_a_peer_that_names_another_host(lab: Lab, driver: Driver) -> None:
+    channel, here = channel_for(driver.destination), channel_for(driver.source)
+    pki = "/etc/pki/qemu"
+    kept = {name: channel.read(f"{pki}/{name}") for name in ("server-cert.pem", "server-key.pem")}
+    for name in kept:
+        channel.write(f"{pki}/{name}", here.read(f"{pki}/{name}"), mode=0o600)
+    try:
+        driver.prepare()
+        returned = driver.ask(CommandKind.START_TRANSFER, Kind.CALL_RETURNED)
+        assert not returned["ok"]
+        assert "ertificate does not match the hostname" in returned["problem"].native.text
+        driver.roll_back()
+        driver.operation = "unencrypted"
+        driver.plan = replace(driver.plan, encryption=False)
+        assert driver.move()["ok"], "without encryption nobody looks at the certificate"
+    finally:
+        for name, data in kept.items():
+            channel.write(f"{pki}/{name}", data, mode=0o600)
+
+
+@pytest.mark.rule("R8")
+def test_passes_are_counted_and_the_switch_can_be_forced(group: Group) -> None:
+    with made_vm(group, "h1", writer_rate_pages_per_s=4000, writer_working_set_mib=4, writer_content="random") as spec:
+        with driven(group, plan_of(group, spec, "h1", "h2")) as driver:
+            driver.hold(bandwidth_mib_s=12)
+            while driver.wait_for(Kind.PASS_ENDED)["number"] < 3:
+                pass
+            driver.give(CommandKind.STEER_SWITCH)
+            assert driver.hand_over()["ok"]
+            driver.finish()
+            numbers = [event["number"] for event in driver.seen(Kind.PASS_ENDED)]
+            assert numbers == list(range(1, len(numbers) + 1))
+            assert driver.seen(Kind.STEERED)
+            kinds = driver.kinds(without=())
+            assert Kind.PROGRESS in kinds
+            assert Kind.PROGRESS not in kinds[kinds.index(Kind.SWITCH_SEEN) :]
+            sample = driver.seen(Kind.PROGRESS)[-1]
+            assert 0 < sample["remaining_bytes"] <= sample["total_bytes"]
+
+
+@pytest.mark.rule("R2", "R4")
+def test_a_cancel_in_the_memory_phase_leaves_the_vm_where_it_was(driver: Driver) -> None:
+    driver.hold()
+    driver.give(CommandKind.REQUEST_CANCEL)
+    returned = driver.wait_for(Kind.CALL_RETURNED)
+    assert driver.seen(Kind.CANCEL_ACCEPTED)
+    assert not returned["ok"]
+    assert (returned["problem"].id, returned["problem"].native.code) == ("transfer.cancelled", 78)
+    evidence = driver.evidence()
+    assert (evidence.source.state, evidence.destination.state) == (VmState.RUNNING, VmState.ABSENT)
+    assert evidence.source.lease_held
+    assert not evidence.destination.lease_held
+    for _ in range(2):
+        driver.roll_back()
+    assert driver.evidence().source.operation is None
+    wait_for_lines(driver.source, driver.plan.vm, 20)
+
+
+def test_a_cancel_before_the_transfer_prevents_it(driver: Driver) -> None:
+    driver.prepare()
+    driver.ask(CommandKind.REQUEST_CANCEL, Kind.CANCEL_ACCEPTED)
+    returned = driver.ask(CommandKind.START_TRANSFER, Kind.CALL_RETURNED)
+    assert (returned["ok"], returned["problem"].id) == (False, "transfer.cancelled")
+    assert not driver.seen(Kind.TRANSFER_STARTED)
+    driver.roll_back()
+
+
+def test_a_cancel_that_comes_before_there_is_a_job_is_not_lost(driver: Driver) -> None:
+    driver.plan = replace(driver.plan, bandwidth_mib_s=3)
+    driver.prepare()
+    driver.give(CommandKind.START_TRANSFER)
+    driver.give(CommandKind.REQUEST_CANCEL)
+    returned = driver.wait_for(Kind.CALL_RETURNED)
+    assert driver.seen(Kind.CANCEL_ACCEPTED)
+    assert (returned["ok"], returned["problem"].id) == (False, "transfer.cancelled")
+    assert driver.evidence().source.state is VmState.RUNNING
+    driver.roll_back()
+
+
+@pytest.mark.rule("R4")
+def test_a_cancel_after_the_switch_is_too_late(driver: Driver) -> None:
+    driver.prepare()
+    driver.give(CommandKind.START_TRANSFER)
+    driver.wait_for(Kind.DESTINATION_ARRIVED)
+    driver.ask(CommandKind.REQUEST_CANCEL, Kind.CANCEL_TOO_LATE)
+    driver.bind_and_run()
+    driver.give(CommandKind.STEER_SWITCH)
+    driver.wait_for(Kind.NOT_STEERABLE)
+
+
+def test_a_vm_that_libvirt_will_not_move_is_refused_before_the_transfer(driver: Driver) -> None:
+    driver.prepare()
+    with connection.fresh(driver.source) as fresh:
+        fresh.lookupByName(driver.plan.vm).destroy()
+    refused = driver.ask(CommandKind.START_TRANSFER, Kind.NATIVE_REFUSAL, Kind.CALL_RETURNED)
+    assert (refused.kind, refused["problem"].native.code) == (Kind.NATIVE_REFUSAL, 55)
+    driver.roll_back()
+
+
+def test_facts_name_disks_leases_certificates_and_memory(driver: Driver) -> None:
+    facts = driver.backend.observe(Scope(vm=driver.plan.vm))
+    source, destination = facts.hosts["h1"], facts.hosts["h2"]
+    vm = source.vm(driver.plan.vm)
+    assert vm is not None
+    (disk,) = vm.disks
+    assert disk.identity is not None
+    assert destination.disks[disk.path] == disk
+    assert vm.lease is not None
+    assert vm.lease.held
+    assert (source.lock_daemon_alive, destination.lock_daemon_alive) == (True, True)
+    assert (source.memory_used_mib, destination.memory_used_mib) == (128, 0)
+    for host in (source, destination):
+        roles = {c.role: c for c in host.certificates}
+        assert set(roles) == {"control-server", "control-client", "migration-server", "migration-client"}
+        assert all(c.trusted and c.key_private and host.name in c.names for c in roles.values())
+        assert all(c.not_before_s < facts.now_s < c.not_after_s for c in roles.values())
+        assert host.migration_addresses
+        assert host.versions["libvirt"]
+
+
+def test_an_unlike_disk_on_the_same_path_has_another_identity(driver: Driver, tmp_path: Path) -> None:
+    facts = driver.backend.observe(Scope(vm=driver.plan.vm))
+    (disk,) = facts.hosts["h1"].disks.values()
+    path = Path(disk.path)
+    twin = path.with_suffix(".twin")
+    twin.write_bytes(path.read_bytes())
+    path.rename(path.with_suffix(".kept"))
+    twin.rename(path)
+    again = driver.backend.observe(Scope(vm=driver.plan.vm)).hosts["h2"].disks[disk.path]
+    assert again.size_bytes == disk.size_bytes
+    assert again.identity != disk.identity
+
+
+def test_a_stop_by_a_person_before_the_transfer_is_no_switch(driver: Driver) -> None:
+    driver.prepare()
+    with connection.fresh(driver.source) as fresh:
+        domain = fresh.lookupByName(driver.plan.vm)
+        domain.suspend()
+        domain.resume()
+    until(lambda: driver.evidence().source.state is VmState.RUNNING, "running again")
+    assert not driver.seen(Kind.SOURCE_STOPPED)

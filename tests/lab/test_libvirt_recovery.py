@@ -1,0 +1,279 @@
+"""Controllers that die, hosts that die, copies that are left: what the libvirt backend sees and puts in order."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from refimpl.backends.libvirt import connection, stamp, vms
+from refimpl.backends.libvirt.domain import VmSpec, domain_xml
+from refimpl.backends.libvirt.status import read_status
+from refimpl.guest.commands import send_command
+from refimpl.hosts.factory import channel_for
+from refimpl.lab import Lab
+from refimpl.model.events import Kind
+from refimpl.model.facts import Scope, VmState
+from refimpl.model.group import Group
+from refimpl.model.request import CommandKind
+from tests.lab.libvirt_support import (
+    GUEST_ADDRESS,
+    Driver,
+    driven,
+    host_of,
+    made_lab,
+    made_vm,
+    placed,
+    plan_of,
+    until,
+    wait_for_lines,
+)
+
+pytestmark = pytest.mark.lab
+
+BEGIN = """
+import json, sys, threading
+from refimpl.model.group import Group
+from refimpl.model.request import Plan
+from tests.lab.libvirt_support import Driver
+driver = Driver(Group.from_json(json.loads(sys.argv[1])), Plan.from_json(json.loads(sys.argv[2])), sys.argv[3])
+driver.hold()
+print("held", flush=True)
+threading.Event().wait()
+"""
+
+
+@pytest.fixture(scope="module")
+def lab() -> Iterator[Lab]:
+    with made_lab() as lab:
+        yield lab
+
+
+@pytest.fixture
+def group(lab: Lab) -> Iterator[Group]:
+    with placed(lab) as group:
+        yield group
+
+
+@pytest.fixture
+def spec(group: Group) -> Iterator[VmSpec]:
+    with made_vm(group, "h1") as spec:
+        yield spec
+
+
+@pytest.fixture
+def driver(group: Group, spec: VmSpec) -> Iterator[Driver]:
+    with driven(group, plan_of(group, spec, "h1", "h2")) as driver:
+        yield driver
+
+
+def test_a_transfer_outlives_its_controller_and_is_adopted(driver: Driver) -> None:
+    arguments = [json.dumps(driver.group.to_json()), json.dumps(driver.plan.to_json()), driver.operation]
+    begun = subprocess.Popen([sys.executable, "-c", BEGIN, *arguments], stdout=subprocess.PIPE, text=True)
+    try:
+        assert begun.stdout is not None
+        assert begun.stdout.readline() == "held\n"
+    finally:
+        begun.send_signal(signal.SIGKILL)
+        begun.communicate()
+    evidence = driver.evidence()
+    assert (evidence.source.job_open, evidence.source.job_phase) == (True, "perform3")
+    assert evidence.source.state is VmState.RUNNING
+    assert evidence.destination.state is VmState.PLANNED
+    assert evidence.source.operation == driver.operation
+    driver.ask(CommandKind.ADOPT, Kind.ADOPTED_MEMORY)
+    driver.wait_for(Kind.PROGRESS)
+    driver.give(CommandKind.STEER_SWITCH)
+    driver.hand_over()
+    driver.finish()
+    assert driver.seen(Kind.STEERED)
+    assert len(driver.seen(Kind.SOURCE_STOPPED)) == 1
+    wait_for_lines(driver.destination, driver.plan.vm, 20)
+
+
+def test_an_adopted_transfer_can_be_cancelled(driver: Driver) -> None:
+    driver.hold()
+    driver.lose_backend()
+    driver.ask(CommandKind.ADOPT, Kind.ADOPTED_MEMORY)
+    driver.give(CommandKind.REQUEST_CANCEL)
+    driver.wait_for(Kind.CALL_RETURNED)
+    assert driver.seen(Kind.CANCEL_ACCEPTED)
+    driver.roll_back()
+    assert driver.evidence().source.state is VmState.RUNNING
+
+
+def test_adopting_ones_own_transfer_says_nothing(driver: Driver) -> None:
+    driver.hold()
+    driver.give(CommandKind.ADOPT)
+    driver.evidence()
+    assert not driver.seen(Kind.ADOPTED_MEMORY)
+    driver.give(CommandKind.REQUEST_CANCEL)
+    driver.wait_for(Kind.CALL_RETURNED)
+    assert len(driver.seen(Kind.CALL_RETURNED)) == 1
+
+
+def test_adopting_where_no_job_is_left_returns_at_once(driver: Driver) -> None:
+    driver.prepare()
+    driver.lose_backend()
+    returned = driver.ask(CommandKind.ADOPT, Kind.CALL_RETURNED, Kind.ADOPTED_MEMORY)
+    assert (returned.kind, returned["ok"]) == (Kind.CALL_RETURNED, None)
+
+
+def test_a_controller_that_died_between_arrival_and_hand_over_is_replaced(driver: Driver) -> None:
+    driver.prepare()
+    driver.give(CommandKind.START_TRANSFER)
+    driver.wait_for(Kind.DESTINATION_ARRIVED)
+    driver.lose_backend()
+    until(lambda: driver.evidence().source.bound, "the source bound")
+    assert driver.evidence().destination.state is VmState.PAUSED
+    driver.ask(CommandKind.ALLOW_RUN, Kind.DESTINATION_RAN)
+    driver.ask(CommandKind.ADOPT, Kind.CALL_RETURNED)
+    for _ in range(2):
+        driver.finish()
+    assert driver.evidence().destination.state is VmState.RUNNING
+
+
+def test_the_mark_alone_is_enough_to_know_the_operation(driver: Driver) -> None:
+    driver.prepare()
+    vm = driver.backend.observe(Scope()).hosts["h1"].vm(driver.plan.vm)
+    assert vm is not None
+    assert (vm.operation, vm.plan) == (driver.operation, driver.plan)
+
+
+def test_a_source_whose_process_dies_is_gone_and_bound(driver: Driver) -> None:
+    driver.hold()
+    channel = channel_for(driver.source)
+    seen = read_status(channel, driver.plan.vm)
+    assert seen is not None
+    outer = channel.outer_pid(seen.pid)
+    assert outer is not None
+    os.kill(outer, signal.SIGKILL)
+    driver.wait_for(Kind.CALL_RETURNED)
+    evidence = driver.evidence()
+    assert (evidence.source.state, evidence.source.bound) == (VmState.OFF, True)
+    assert not evidence.source.ended_by_guest
+    assert evidence.destination.state is VmState.ABSENT
+    driver.roll_back()
+
+
+def test_a_guest_that_switches_itself_off_is_known_by_it(driver: Driver) -> None:
+    driver.hold()
+    assert send_command(GUEST_ADDRESS, "off") == "off"
+    driver.wait_for(Kind.CALL_RETURNED)
+    evidence = driver.evidence()
+    assert (evidence.source.state, evidence.source.ended_by_guest) == (VmState.OFF, True)
+    driver.roll_back()
+
+
+def half_made(driver: Driver, spec: VmSpec, *, marked: bool, running: bool) -> None:
+    """Put a copy of the VM on the destination, with a disk of its own so that nothing shared is touched."""
+    lv = connection.module()
+    disk = Path(spec.disk_path).with_suffix(".copy")
+    disk.write_bytes(b"\0" * 4096)
+    xml = domain_xml(spec, driver.group, driver.destination).replace(spec.disk_path, str(disk))
+    xml = xml[: xml.index("<lease>")] + xml[xml.index("</lease>") + len("</lease>") :]
+    with connection.fresh(driver.destination) as fresh:
+        domain = fresh.defineXML(xml)
+        domain.createWithFlags(0 if running else lv.VIR_DOMAIN_START_PAUSED)
+        if marked:
+            stamp.put(domain, stamp.Stamp(driver.operation, driver.plan))
+
+
+def test_a_half_made_copy_is_removed_when_the_source_owns(driver: Driver, spec: VmSpec) -> None:
+    driver.prepare()
+    half_made(driver, spec, marked=True, running=False)
+    for _ in range(2):
+        driver.roll_back()
+        assert driver.evidence().destination.state is VmState.ABSENT
+    assert driver.evidence().source.state is VmState.RUNNING
+
+
+def test_a_running_copy_is_never_removed_for_the_source(driver: Driver, spec: VmSpec) -> None:
+    driver.prepare()
+    half_made(driver, spec, marked=True, running=True)
+    refused = driver.ask(CommandKind.SETTLE_SOURCE, Kind.SETTLED, Kind.CANNOT_SETTLE)
+    assert (refused.kind, refused["problem"].id) == (Kind.CANNOT_SETTLE, "settle.failed")
+    evidence = driver.evidence()
+    assert (evidence.source.state, evidence.destination.state) == (VmState.RUNNING, VmState.RUNNING)
+
+
+def test_a_copy_without_our_mark_is_not_touched(driver: Driver, spec: VmSpec) -> None:
+    driver.prepare()
+    half_made(driver, spec, marked=False, running=False)
+    driver.ask(CommandKind.SETTLE_SOURCE, Kind.SETTLED)
+    assert driver.evidence().destination.state is VmState.PAUSED
+
+
+def test_two_running_copies_are_settled_to_the_destinations(driver: Driver, spec: VmSpec) -> None:
+    driver.prepare()
+    half_made(driver, spec, marked=True, running=True)
+    driver.finish()
+    evidence = driver.evidence()
+    assert (evidence.source.state, evidence.destination.state) == (VmState.ABSENT, VmState.RUNNING)
+    assert evidence.destination.operation is None
+
+
+@pytest.mark.parametrize("state", ["absent", "paused"])
+def test_the_source_is_kept_while_the_destination_was_not_seen_to_run(driver: Driver, spec: VmSpec, state: str) -> None:
+    driver.prepare()
+    if state == "paused":
+        half_made(driver, spec, marked=True, running=False)
+    driver.ask(CommandKind.SETTLE_DESTINATION, Kind.CANNOT_SETTLE)
+    assert driver.evidence().source.state is VmState.RUNNING
+
+
+def test_another_operations_mark_is_left_alone(driver: Driver, spec: VmSpec) -> None:
+    driver.prepare()
+    mine = driver.operation
+    driver.operation = "another"
+    driver.ask(CommandKind.CLEAN_UP, Kind.CLEANED)
+    assert driver.evidence().source.operation == mine
+
+
+def test_a_vm_is_stopped_and_removed(group: Group) -> None:
+    with made_vm(group, "h1", name="short-lived") as spec:
+        host = host_of(group, "h1")
+        with pytest.raises(OSError, match="is on"):
+            vms.remove(group, host, spec.name)
+        assert vms.stop(host, spec.name, force=True)
+        assert vms.stop(host, spec.name, force=True)
+        vms.remove(group, host, spec.name)
+        with connection.fresh(host) as fresh:
+            assert connection.find(fresh, spec.id) is None
+
+
+def test_a_frozen_daemon_is_a_silent_host_and_no_exception(lab: Lab, driver: Driver) -> None:
+    driver.prepare()
+    daemon = lab.daemon("h2", "libvirtd")
+    assert daemon is not None
+    os.kill(daemon.pid, signal.SIGSTOP)
+    try:
+        evidence = driver.evidence()
+        facts = driver.backend.observe(Scope(vm=driver.plan.vm)).hosts["h2"]
+        driver.ask(CommandKind.SETTLE_SOURCE, Kind.SETTLED)
+        left = driver.ask(CommandKind.CLEAN_UP, Kind.LEFT_BEHIND, Kind.CLEANED)
+    finally:
+        os.kill(daemon.pid, signal.SIGCONT)
+    assert (evidence.source.reachable, evidence.destination.reachable) == (True, False)
+    assert (facts.reachable, bool(facts.native)) == (False, True)
+    assert left.kind is Kind.LEFT_BEHIND
+    assert driver.evidence().source.operation is None
+
+
+def test_a_host_that_is_off_is_a_fact(lab: Lab, driver: Driver) -> None:
+    driver.prepare()
+    lab.host_power_off("h1")
+    try:
+        evidence = driver.evidence()
+        assert (evidence.source.reachable, evidence.destination.reachable) == (False, True)
+        assert evidence.source.bound, "its process was held, and is seen to have ended"
+        facts = driver.backend.observe(Scope(vm=driver.plan.vm))
+        assert (facts.hosts["h1"].reachable, facts.hosts["h2"].reachable) == (False, True)
+    finally:
+        lab.host_power_on("h1")

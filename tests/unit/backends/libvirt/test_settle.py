@@ -1,0 +1,187 @@
+"""Putting hosts in order, on hosts made of fakes: what a lab can hold only by luck."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import pytest
+
+from refimpl.backends.libvirt import connection, settle, stamp
+from refimpl.backends.libvirt.operation import Operation, Reach
+from refimpl.backends.libvirt.status import status_path
+from refimpl.backends.libvirt.tap import Taps
+from refimpl.model.events import Event, Kind
+from refimpl.model.group import HostEntry
+from tests.unit.backends.libvirt import recorded as r
+
+libvirt = pytest.importorskip("libvirt")
+
+RUNNING, OFF = [libvirt.VIR_DOMAIN_RUNNING, 1], [libvirt.VIR_DOMAIN_SHUTOFF, 1]
+PAUSED_BY_USER = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_USER]
+PAUSED_BY_MOVE = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_MIGRATION]
+PAUSED_BY_ERROR = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_API_ERROR]
+
+
+class FakeDomain:
+    def __init__(self, world: World, host: str, state: list[int], operation: str | None) -> None:
+        self._world, self._host, self._state, self._operation = world, host, state, operation
+
+    def state(self) -> list[int]:
+        return self._state
+
+    def isActive(self) -> int:
+        return int(self._state != OFF)
+
+    def isPersistent(self) -> int:
+        return 1
+
+    def XMLDesc(self, _which: int) -> str:
+        if self._operation is None:
+            return "<domain/>"
+        mark = stamp.to_xml(stamp.Stamp(self._operation, r.PLAN))
+        mark = mark.replace("<operation", f"<operation xmlns='{stamp.NAMESPACE}'", 1)
+        return f"<domain><metadata>{mark}</metadata></domain>"
+
+    def resume(self) -> None:
+        self._world.done.append(f"resume {self._host}")
+
+    def destroy(self) -> None:
+        self._world.done.append(f"destroy {self._host}")
+        self._world.channels[self._host].files.clear()
+        self._state = OFF
+
+    def undefineFlags(self, _flags: int) -> None:
+        self._world.done.append(f"undefine {self._host}")
+        del self._world.domains[self._host]
+
+
+class World:
+    """Two hosts; `silent` ones have a daemon that does not answer."""
+
+    operation: Operation
+
+    def __init__(self) -> None:
+        self.done: list[str] = []
+        self.domains: dict[str, FakeDomain] = {}
+        self.channels = {"h1": r.FakeChannel(), "h2": r.FakeChannel()}
+        self.silent: set[str] = set()
+        self.events: list[Event] = []
+
+    def put(self, host: str, state: list[int], status: bytes | None = None, operation: str | None = "op") -> None:
+        self.domains[host] = FakeDomain(self, host, state, operation)
+        if status is not None:
+            self.channels[host].files[status_path(r.PLAN.vm)] = status
+            for pid in (b"38", b"54"):
+                self.channels[host].files[f"/proc/{pid.decode()}/stat"] = pid + b" (qemu) S"
+
+    @contextmanager
+    def fresh(self, host: HostEntry, timeout_s: float = 1) -> Iterator[str]:
+        if host.name in self.silent:
+            raise TimeoutError(f"host {host.name} does not answer")
+        yield host.name
+
+    def give(self, work: Any) -> Event:
+        work(self.operation)
+        return self.events[-1]
+
+
+@pytest.fixture
+def world(monkeypatch: pytest.MonkeyPatch) -> World:
+    world = World()
+    monkeypatch.setattr(connection, "fresh", world.fresh)
+    monkeypatch.setattr(connection, "find", lambda host, _id: world.domains.get(host))
+    monkeypatch.setattr(settle, "JOB_TIMEOUT_S", 0.2)
+    monkeypatch.setattr(settle, "GONE_TIMEOUT_S", 0.2)
+    reach = Reach(r.GROUP, r.PLAN, connection.Connections(), Taps(lambda: 0))
+    reach.source_channel, reach.destination_channel = world.channels["h1"], world.channels["h2"]
+    world.operation = Operation("op", r.PLAN, reach, world.events.append, lambda: 0)
+    return world
+
+
+@pytest.mark.parametrize("state", [PAUSED_BY_MOVE, PAUSED_BY_ERROR])
+def test_a_source_that_the_move_paused_is_resumed_after_the_copy_is_gone(world: World, state: list[int]) -> None:
+    world.put("h1", state, r.SOURCE_FORGOTTEN)
+    world.put("h2", PAUSED_BY_USER, r.DESTINATION_ARRIVED)
+    assert world.give(settle.settle_source).kind is Kind.SETTLED
+    assert world.done == ["destroy h2", "undefine h2", "resume h1"]
+
+
+def test_a_source_that_a_person_paused_stays_paused(world: World) -> None:
+    world.put("h1", PAUSED_BY_USER, r.BOOTED)
+    assert world.give(settle.settle_source).kind is Kind.SETTLED
+    assert world.done == []
+
+
+def test_a_paused_source_is_not_resumed_while_the_other_host_is_silent(world: World) -> None:
+    world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
+    world.silent.add("h2")
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert world.done == []
+
+
+def test_a_running_source_needs_no_answer_of_the_other_host(world: World) -> None:
+    world.put("h1", RUNNING, r.SOURCE_BACK)
+    world.channels["h2"].files[status_path(r.PLAN.vm)] = r.DESTINATION_RECEIVES
+    world.silent.add("h2")
+    assert world.give(settle.settle_source).kind is Kind.SETTLED
+
+
+@pytest.mark.parametrize("state", [RUNNING, PAUSED_BY_USER])
+def test_a_paused_source_is_not_resumed_beside_a_strangers_copy(world: World, state: list[int]) -> None:
+    world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
+    world.put("h2", state, r.DESTINATION_RUNS, operation=None)
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert world.done == []
+
+
+def test_an_incoming_half_without_a_mark_is_ours(world: World) -> None:
+    world.put("h1", RUNNING, r.SOURCE_BACK)
+    world.put("h2", PAUSED_BY_MOVE, r.DESTINATION_RECEIVES.replace(b"migration in", b"none"), operation=None)
+    assert world.give(settle.settle_source).kind is Kind.SETTLED
+    assert world.done == ["destroy h2", "undefine h2"]
+
+
+@pytest.mark.parametrize(("host", "status"), [("h1", r.SOURCE_SENDS), ("h2", r.DESTINATION_RECEIVES)])
+def test_nothing_is_removed_while_a_job_is_open(world: World, host: str, status: bytes) -> None:
+    world.put("h1", RUNNING, r.SOURCE_BACK)
+    world.put("h2", PAUSED_BY_MOVE, r.DESTINATION_ARRIVED)
+    world.channels[host].files[status_path(r.PLAN.vm)] = status
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert world.give(settle.settle_destination).kind is Kind.CANNOT_SETTLE
+    assert world.done == []
+
+
+def test_a_copy_whose_process_does_not_end_cannot_be_settled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
+    world.put("h2", PAUSED_BY_USER, r.DESTINATION_ARRIVED)
+    monkeypatch.setattr(world.domains["h2"], "destroy", lambda: world.done.append("destroy h2"))
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert "resume h1" not in world.done
+
+
+def test_the_sources_copy_goes_once_the_destinations_runs(world: World) -> None:
+    world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
+    world.put("h2", RUNNING, r.DESTINATION_RUNS)
+    for _ in range(2):
+        assert world.give(settle.settle_destination).kind is Kind.SETTLED
+    assert world.done == ["destroy h1", "undefine h1"]
+
+
+def test_a_source_without_our_mark_is_not_removed(world: World) -> None:
+    world.put("h1", RUNNING, r.SOURCE_BACK, operation="other")
+    world.put("h2", RUNNING, r.DESTINATION_RUNS)
+    assert world.give(settle.settle_destination).kind is Kind.CANNOT_SETTLE
+    assert world.done == []
+
+
+@pytest.mark.parametrize(
+    ("status", "kind"), [(r.SOURCE_BOUND, Kind.SETTLED), (None, Kind.SETTLED), (r.SOURCE_WAITS, Kind.CANNOT_SETTLE)]
+)
+def test_a_silent_source_is_harmless_only_when_bound(world: World, status: bytes | None, kind: Kind) -> None:
+    world.put("h1", PAUSED_BY_MOVE, status)
+    world.put("h2", RUNNING, r.DESTINATION_RUNS)
+    world.silent.add("h1")
+    assert world.give(settle.settle_destination).kind is kind
+    assert world.done == []
