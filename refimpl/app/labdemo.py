@@ -15,7 +15,7 @@ from typing import TypeVar
 
 from refimpl.app.accelerator import Accelerator, choose
 from refimpl.app.backends import backend_for
-from refimpl.app.demo import DemoReport, Stopwatch, Teller, WatchedMove, blackout_of, follow
+from refimpl.app.demo import DemoReport, JsonEvent, Stopwatch, Teller, WatchedMove, blackout_of, follow
 from refimpl.app.home import Home
 from refimpl.app.machine import machine
 from refimpl.app.operations import start
@@ -31,9 +31,11 @@ from refimpl.meter.lines import JoinedLog, read_log
 from refimpl.meter.memory import memory_verdict
 from refimpl.meter.outside_gap import LEAST_BEFORE, outside_gap_verdict
 from refimpl.meter.receiver import Receiver
+from refimpl.meter.verdict import Verdict
 from refimpl.meter.watch import has, wait_for_log, whole_check_after
 from refimpl.model.errors import Problem, RefimplError, error
 from refimpl.model.group import Group
+from refimpl.model.outcome import Outcome
 from refimpl.model.request import MigrationRequest
 
 VM = "demo"
@@ -159,34 +161,36 @@ def _caught(work: Callable[[Group, str], T], group: Group, accelerator: str) -> 
 
 
 def _move(scene: _Scene, source: str, destination: str, watch: Stopwatch, teller: Teller) -> WatchedMove:
-    boot = read_log(scene.files).last_boot
-    assert boot is not None
-    request = MigrationRequest(vm=VM, destination=destination, source=source)
     # What an earlier move did to the heartbeat is none of this one's spread before.
     quiet_from_ns = max((arrival.at_ns for arrival in scene.receiver.arrivals().heartbeats), default=0)
     with watch.step(f"{BEATS_BEFORE} heartbeats before the move"):
         _wait_for_arrivals(scene, BEATS_BEFORE, after_ns=quiet_from_ns)
     teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted, performance option TCPIP")
     with watch.step(f"move {source} to {destination}"):
+        request = MigrationRequest(vm=VM, destination=destination, source=source)
         outcome, events = follow(start(scene.home, scene.lab.group, request), teller)
     if not outcome.completed:
         return WatchedMove(source, destination, outcome, ())
     teller.say("observers: heartbeats, disk blocks and the guest's check of its own memory")
     with watch.step(f"observers after {source} to {destination}"):
-        began_ns, ended_ns = events[0]["at_ns"], events[-1]["at_ns"]
-        moved_after = read_log(scene.files).last_sequence(boot, source)
-        log = _heard("check of the whole memory after the move", lambda: _checked(scene, boot, moved_after))
-        _wait_for_arrivals(scene, 1, after_ns=ended_ns)
-        period_ms = scene.record.parameters.heartbeat_period_ms
-        heard = [arrival for arrival in scene.receiver.arrivals().heartbeats if arrival.at_ns > quiet_from_ns]
-        verdicts = (
-            blackout_of(events, source, destination),
-            outside_gap_verdict(heard, boot, (began_ns, ended_ns), period_ms),
-            heartbeat_verdict(log, boot, destination),
-            disk_verdict(log, scene.disk, boot=boot),
-            memory_verdict(log, boot, moved_after),
-        )
+        verdicts = (blackout_of(events, source, destination), *_observe(scene, outcome, events, quiet_from_ns))
     return WatchedMove(source, destination, outcome, verdicts)
+
+
+def _observe(scene: _Scene, outcome: Outcome, events: list[JsonEvent], quiet_from_ns: int) -> tuple[Verdict, ...]:
+    """Ask the observers about a completed move; arrivals from `quiet_from_ns` on are those that belong to it."""
+    boot = read_log(scene.files).boots[0]
+    moved_after = read_log(scene.files).last_sequence(boot, outcome.source)
+    log = _heard("check of the whole memory after the move", lambda: _checked(scene, boot, moved_after))
+    span_ns = (events[0]["at_ns"], events[-1]["at_ns"])
+    _wait_for_arrivals(scene, 1, after_ns=span_ns[1])
+    heard = [arrival for arrival in scene.receiver.arrivals().heartbeats if arrival.at_ns > quiet_from_ns]
+    return (
+        outside_gap_verdict(heard, boot, span_ns, scene.record.parameters.heartbeat_period_ms),
+        heartbeat_verdict(log, boot, outcome.destination),
+        disk_verdict(log, scene.disk, boot=boot),
+        memory_verdict(log, boot, moved_after),
+    )
 
 
 def _first_check(files: dict[str, Path]) -> JoinedLog:

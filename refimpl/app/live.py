@@ -105,14 +105,13 @@ def status(progress: Progress) -> str:
     parts = [progress.phase]
     if progress.phase == Phase.MEMORY:
         limit = f" of {progress.pass_limit}" if progress.pass_limit else ""
-        parts.append(f"pass {progress.passes + 1}{limit}")
+        parts += [f"pass {progress.passes + 1}{limit}", progress.convergence]
         if progress.remaining_bytes is not None and progress.total_bytes:
             parts.append(f"{_mib(progress.remaining_bytes)} of {_mib(progress.total_bytes)} MiB left")
         if progress.bytes_s is not None:
             parts.append(f"{_mib(progress.bytes_s)} MiB/s")
         if progress.dirty_bytes_s is not None:
             parts.append(f"guest writes {_mib(progress.dirty_bytes_s)} MiB/s")
-        parts.append(progress.convergence)
     else:
         parts.append(PHASE_TEXTS.get(Phase(progress.phase), ""))
     if progress.cancelling and not progress.ended:

@@ -32,7 +32,7 @@ IN_MEMORY = (
 
 def test_the_status_tells_phase_pass_rest_rates_and_convergence():
     assert status(after(*IN_MEMORY)) == (
-        "memory  pass 1 of 5  128 of 512 MiB left  100 MiB/s  guest writes 20 MiB/s  converging"
+        "memory  pass 1 of 5  converging  128 of 512 MiB left  100 MiB/s  guest writes 20 MiB/s"
     )
 
 

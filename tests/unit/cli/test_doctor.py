@@ -1,0 +1,111 @@
+"""The doctor: findings with mends, the exit code, and KVM believed only after a boot."""
+
+from __future__ import annotations
+
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from refimpl.app import doctor
+from refimpl.app.accelerator import choose
+from refimpl.app.doctor import Finding
+from refimpl.app.home import Home
+from refimpl.cli import main
+from refimpl.guest import GuestImage, accelerator
+from refimpl.guest.accelerator import KvmProbe, boot_with_kvm
+from refimpl.model.errors import RefimplError
+
+GOOD, LACKING = Finding("ip", True, "there"), Finding("gcc", False, "not installed", "ci/setup")
+
+
+@pytest.mark.parametrize(("findings", "code"), [([GOOD], 0), ([GOOD, LACKING], 8)])
+def test_the_exit_code_says_whether_something_is_lacking(findings, code, monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "examine", lambda _: iter(findings))
+    assert main(["doctor"]) == code
+    assert ("mend: ci/setup" in capsys.readouterr().out) is (code == 8)
+
+
+def test_json_has_all_findings(monkeypatch, capsys):
+    monkeypatch.setattr(doctor, "examine", lambda _: iter([GOOD, LACKING]))
+    assert main(["doctor", "--json"]) == 8
+    told = json.loads(capsys.readouterr().out)
+    assert (told["ok"], [finding["ok"] for finding in told["findings"]]) == (False, [True, False])
+
+
+def test_elsewhere_than_on_linux_it_stops_at_the_system(monkeypatch, tmp_path):
+    monkeypatch.setattr(sys, "platform", "darwin")
+    (finding,) = doctor.examine(Home(tmp_path))
+    assert not finding.ok
+    assert "simulated" in finding.mend
+
+
+def test_a_program_that_is_not_there_and_one_that_fails(monkeypatch):
+    assert doctor._program("no-such-program", ()) == Finding("no-such-program", False, "not installed", "ci/setup")
+    assert not doctor._program("false", ()).ok
+    assert doctor._program("true", ()).ok
+
+
+IMAGE = GuestImage(Path("kernel"), Path("initramfs"), "1")
+
+
+def qemu(tmp_path: Path, script: str) -> str:
+    program = tmp_path / "qemu"
+    program.write_text(f"#!/bin/sh\nfor last; do :; done\nout=${{last#file:}}\n{script}\n")
+    program.chmod(0o755)
+    return str(program)
+
+
+def test_kvm_is_believed_when_the_guest_was_heard(tmp_path):
+    found = boot_with_kvm(IMAGE, program=qemu(tmp_path, 'echo "~line" > "$out"; exec sleep 30'))
+    assert found.usable
+    assert found.first_line_ms is not None
+
+
+def test_kvm_that_ends_with_a_complaint_is_not_believed(tmp_path):
+    found = boot_with_kvm(IMAGE, program=qemu(tmp_path, "echo assertion failed >&2; exit 1"))
+    assert not found.usable
+    assert "assertion failed" in found.why
+
+
+def test_kvm_under_which_nothing_is_heard_is_not_believed(tmp_path):
+    found = boot_with_kvm(IMAGE, deadline_s=0.2, program=qemu(tmp_path, "exec sleep 30"))
+    assert not found.usable
+    assert "nothing was heard" in found.why
+
+
+@pytest.fixture
+def probed(tmp_path, monkeypatch) -> list[GuestImage]:
+    boots: list[GuestImage] = []
+    monkeypatch.setattr(accelerator, "DEVICE", tmp_path / "kvm")
+    monkeypatch.setattr(accelerator, "build", lambda _: IMAGE)
+    monkeypatch.setattr(accelerator, "cache_directory", lambda: tmp_path)
+    monkeypatch.setattr(
+        accelerator, "boot_with_kvm", lambda image: boots.append(image) or KvmProbe(True, "booted", 5.0)
+    )
+    return boots
+
+
+def test_without_the_device_nothing_is_booted(probed):
+    assert not accelerator.probe().usable
+    assert probed == []
+
+
+def test_the_probe_is_made_once_per_boot_of_the_machine(probed, monkeypatch):
+    accelerator.DEVICE.touch()
+    assert accelerator.probe() == accelerator.probe() == KvmProbe(True, "booted", 5.0)
+    assert len(probed) == 1
+    monkeypatch.setattr(accelerator, "_boot_id", lambda: "another")
+    accelerator.probe()
+    assert len(probed) == 2
+
+
+@pytest.mark.error("accelerator.absent")
+def test_kvm_on_demand_fails_loudly_and_auto_degrades(probed):
+    assert choose("auto").name == "tcg"
+    with pytest.raises(RefimplError, match=r"accelerator\.absent"):
+        choose("kvm")
+    accelerator.DEVICE.touch()
+    assert choose("kvm").name == "kvm"
+    assert choose("tcg").name == "tcg"
