@@ -11,12 +11,15 @@ import os
 import select
 import signal
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
 from refimpl.model.group import ProcessRef
 
 _START_TIME_FIELD = 19  # counted from the field after the command's closing parenthesis
+_EXEC_TRIES = 20
+_EXEC_POLL_S = 0.001
 _DEAD_STATES = frozenset("ZXx")
 
 
@@ -72,10 +75,7 @@ def kill(ref: ProcessRef, timeout_s: float = 5.0) -> bool:
 
 def environment_value(pid: int, name: str) -> str | None:
     """Return a variable of the environment with which a process was started, None if unset, gone or unreadable."""
-    try:
-        raw = Path(f"/proc/{pid}/environ").read_bytes()
-    except OSError:
-        return None
+    raw = _environment(pid)
     prefix = name.encode() + b"="
     found = next((e for e in raw.split(b"\0") if e.startswith(prefix)), None)
     return None if found is None else found[len(prefix) :].decode(errors="replace")
@@ -102,6 +102,20 @@ def namespace_inode(pid: int, kind: str) -> int | None:
         return os.stat(f"/proc/{pid}/ns/{kind}").st_ino
     except OSError:
         return None
+
+
+def _environment(pid: int) -> bytes:
+    """Read an environment; in the middle of an exec it looks empty for an instant, so that is looked at again."""
+    for _ in range(_EXEC_TRIES):
+        try:
+            raw = Path(f"/proc/{pid}/environ").read_bytes()
+            os.readlink(f"/proc/{pid}/exe")
+        except OSError:
+            return b""  # gone, a zombie, a kernel thread, or somebody else's
+        if raw:
+            return raw
+        time.sleep(_EXEC_POLL_S)
+    return b""
 
 
 def _start_ticks(pid: int) -> int | None:

@@ -6,6 +6,7 @@ once: that is the host's power switch.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import time
@@ -113,8 +114,18 @@ class HostRunner:
 
     def ask_locally(self, init: ProcessRef, timeout_s: float) -> str:
         """Ask libvirt for its host name on the host itself, where no certificate plays a part."""
-        command = [*enter_host(init), "virsh", "-q", "-c", "qemu:///system", "hostname"]
-        return run_tool(*command, lab_id=self.lab.id, timeout_s=timeout_s).strip()
+        return run_tool(*self._virsh(init), "hostname", lab_id=self.lab.id, timeout_s=timeout_s).strip()
+
+    def wait_for_vms(self, init: ProcessRef, timeout_s: float) -> None:
+        """Wait until a libvirtd that was started anew has its virtual machines back.
+
+        It answers before that. A command that comes in between may end a machine and then say that it never existed.
+        """
+        names = run_tool(*self._virsh(init), "list", "--name", lab_id=self.lab.id, timeout_s=timeout_s).split()
+        for name in names:
+            # Any question that needs the machine's monitor waits in line; the answer does not matter.
+            with contextlib.suppress(LabError):
+                run_tool(*self._virsh(init), "dommemstat", name, lab_id=self.lab.id, timeout_s=timeout_s)
 
     def from_conductor(self, *command: str) -> list[str]:
         """Return a command line that runs a program in the management network."""
@@ -123,6 +134,9 @@ class HostRunner:
     def log_file(self, name: str) -> Path:
         """Return the file that holds what a process of the host said."""
         return self.lab.host(self.host.name).log / f"{name}.log"
+
+    def _virsh(self, init: ProcessRef) -> list[str]:
+        return [*enter_host(init), "virsh", "-q", "-c", "qemu:///system"]
 
     def _spawn(self, command: Sequence[str], log: Path, *, wait_for: str = "", **variables: str) -> int:
         """Start a process that outlives this one; with `wait_for`, return when it has written that."""

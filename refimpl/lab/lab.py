@@ -165,14 +165,18 @@ class Lab:
             if self.daemon(host, name) is None:
                 self._runner(host).start_daemon(self._init(host), name)
         self._runner(host).ask_locally(self._init(host), ANSWER_S)
+        self._runner(host).wait_for_vms(self._init(host), ANSWER_S)
 
     def stop_daemon(self, host: str, name: str, number: signal.Signals = signal.SIGTERM) -> None:
         """End a daemon of a host with a signal, by force when it does not go; the virtual machines run on."""
         self._runner(host).stop_daemon(self._init(host), name, number)
 
     def restart_libvirtd(self, host: str) -> None:
-        """End libvirtd of a host and start it again; it reads its configuration and certificate anew."""
-        self.stop_daemon(host, LIBVIRTD)
+        """End libvirtd of a host by force and start it again; it reads its configuration and certificate anew.
+
+        By force because SIGTERM sometimes takes it many seconds; what it knows of its virtual machines is on the disk.
+        """
+        self.stop_daemon(host, LIBVIRTD, signal.SIGKILL)
         self.start_daemons(host)
 
     def replace_certificate(self, host: str, kind: CertificateKind) -> None:

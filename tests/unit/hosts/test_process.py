@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 
@@ -75,3 +76,16 @@ def test_nothing_is_known_of_a_pid_that_does_not_exist() -> None:
 
 def test_without_a_pid_namespace_inside_and_outside_agree(child: subprocess.Popen[bytes]) -> None:
     assert process.inner_pid(child.pid) == child.pid
+
+
+def test_a_process_in_the_middle_of_an_exec_keeps_its_variables() -> None:
+    again = 'n=$1; [ "$n" = 0 ] && exec cat; exec sh -c "$0" "$0" $((n - 1))'
+    started = subprocess.Popen(["sh", "-c", again, again, "300"], stdin=subprocess.PIPE, env={"REFIMPL_LAB": "abc123"})
+    seen: set[str | None] = set()
+    try:
+        while Path(f"/proc/{started.pid}/comm").read_text() != "cat\n":
+            seen.add(process.environment_value(started.pid, "REFIMPL_LAB"))
+    finally:
+        started.kill()
+        started.communicate()
+    assert seen == {"abc123"}
