@@ -24,7 +24,8 @@ from refimpl.guest import GuestParameters, build
 from refimpl.hosts import netns
 from refimpl.hosts.namespace import enter_network
 from refimpl.lab import Lab, create, leftovers
-from refimpl.lab.layout import LAB_VARIABLE
+from refimpl.lab.layout import LAB_VARIABLE, state_root
+from refimpl.lab.shelf import require
 from refimpl.meter.disk import disk_verdict
 from refimpl.meter.heartbeat import heartbeat_verdict
 from refimpl.meter.lines import JoinedLog, read_log
@@ -66,6 +67,7 @@ def lab_demo(teller: Teller, *, keep: bool = False) -> DemoReport:
     report = DemoReport("libvirt", machine())
     watch = Stopwatch(report, teller)
     teller.say(report.machine.text)
+    require(state_root())
     with watch.step("guest image"):
         build()
     with watch.step("accelerator"):
@@ -141,7 +143,8 @@ def _make_vm(group: Group, accelerator: str) -> tuple[VmRecord, dict[str, Path],
 
 
 def _in_a_process(work: Callable[[Group, str], T], group: Group, accelerator: str) -> T:
-    with ProcessPoolExecutor(max_workers=1, mp_context=get_context("spawn")) as pool:
+    spawn, deaf = get_context("spawn"), (signal.SIGINT, signal.SIG_IGN)
+    with ProcessPoolExecutor(max_workers=1, mp_context=spawn, initializer=signal.signal, initargs=deaf) as pool:
         result = pool.submit(_caught, work, group, accelerator).result()
     if isinstance(result, _Failed):
         raise RefimplError(*result.problems)

@@ -114,7 +114,7 @@ class VmDesk:
             vcpus=vcpus,
         )
         try:
-            self._do("creating", entry, name, lambda: vms.create(self._group, entry, spec))
+            self._do("Creating", entry, name, lambda: vms.create(self._group, entry, spec))
         except RefimplError:
             self._forget(name)
             raise
@@ -131,7 +131,7 @@ class VmDesk:
             needed_mib, total_mib = place.facts.memory_mib, room.memory_mib
             values = {"free_mib": free_mib, "total_mib": total_mib, "needed_mib": needed_mib}
             raise _failed("memory.short", vm=name, host=room.name, **values)
-        self._do("starting", place.host, name, lambda: vms.start(place.host, name))
+        self._do("Starting", place.host, name, lambda: vms.start(place.host, name))
         return place
 
     def stop(self, name: str, *, force: bool = False) -> VmPlace:
@@ -140,7 +140,7 @@ class VmDesk:
         self._refuse_if_marked(place)
         if not force and self._guest_obeys(place):
             return place
-        stopped = self._do("stopping", place.host, name, lambda: vms.stop(place.host, name, force=force))
+        stopped = self._do("Stopping", place.host, name, lambda: vms.stop(place.host, name, force=force))
         if not stopped:
             raise _failed("vm.does_not_stop", vm=name, host=place.host.name)
         return place
@@ -151,7 +151,7 @@ class VmDesk:
         self._refuse_if_marked(place)
         if place.facts.state is not VmState.OFF:
             raise _failed("vm.not_off", vm=name, host=place.host.name, state=place.facts.state)
-        self._do("removing", place.host, name, lambda: vms.remove(self._group, place.host, name))
+        self._do("Removing", place.host, name, lambda: vms.remove(self._group, place.host, name))
         self._forget(name)
         return place
 

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import os
-import subprocess
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import click
 
@@ -101,7 +100,7 @@ def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
 @click.argument("host")
 @click.argument("command", nargs=-1, type=click.UNPROCESSED)
 @lab_option
-def shell(host: str, command: Sequence[str], lab_name: str | None) -> int:
+def shell(host: str, command: Sequence[str], lab_name: str | None) -> NoReturn:
     """Open a shell on HOST, or run COMMAND there; ends with its exit code.
 
     Corresponds to Enter-PSSession, with a command to Invoke-Command.
@@ -120,7 +119,8 @@ def shell(host: str, command: Sequence[str], lab_name: str | None) -> int:
         assert entry is not None
         assert entry.channel.init is not None
         line = [*enter_host(entry.channel.init), *command]
-    return subprocess.run(line, check=False, env=os.environ | {"PS1": f"[{host}] # "}).returncode
+    # In place of this process: the terminal and its signals are the shell's alone.
+    os.execvpe(line[0], line, os.environ | {"PS1": f"[{host}] # "})
 
 
 @lab.command(short_help="Print the end of a host's log files.")

@@ -92,7 +92,10 @@ def _others() -> Iterator[dict[str, Any]]:
 
     for summary in list_labs():
         if summary.state in (LabState.UP, LabState.DEGRADED):
-            yield from (_other(item) for item in interrupted(home(), Lab.open(summary.id).group))
+            group = Lab.open(summary.id).group
+            # Before the first move there is no store, and looking must not make one.
+            found = interrupted(home(), group) if Path(group.store_path).exists() else ()
+            yield from (_other(item) for item in found)
 
 
 def _other(item: Interrupted) -> dict[str, Any]:

@@ -11,8 +11,9 @@ import click
 from refimpl.cli.context import backend_of, home, json_option, lab_option, open_lab, require_root
 from refimpl.cli.display import display_for
 from refimpl.cli.ending import tell_outcome
-from refimpl.cli.failing import errors_as_json
+from refimpl.cli.failing import errors_as_json, exit_code, rows, tell
 from refimpl.cli.following import Inbox, ctrl_c_into_inbox, follow
+from refimpl.cli.say import as_json as print_json
 from refimpl.model.errors import RefimplError, error
 from refimpl.model.phase import ExitCode
 
@@ -94,7 +95,6 @@ def _recover(
     home: Home, group: Group, item: Interrupted, from_elsewhere: bool, inbox: Inbox, formats: tuple[bool, bool]
 ) -> int:
     from refimpl.app.recovery import recover_one
-    from refimpl.cli.failing import exit_code, tell
 
     json, jsonl = formats
     if not (json or jsonl):
@@ -104,6 +104,8 @@ def _recover(
         outcome = follow(operation, display_for(json=json, jsonl=jsonl), inbox)
     except RefimplError as failure:
         # One that cannot be recovered must not keep the others from it.
+        if json or jsonl:
+            print_json({"operation": item.operation, "problems": rows(failure), "exit_code": exit_code(failure)})
         tell(failure)
         return exit_code(failure)
     return tell_outcome(outcome, item.operation, json=json, jsonl=jsonl)

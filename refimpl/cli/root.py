@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-import signal
 import sys
 from collections.abc import Sequence
 from types import TracebackType
@@ -14,7 +13,8 @@ import refimpl
 from refimpl.cli.lazy import LazyGroup
 from refimpl.model.phase import ExitCode
 
-INTERRUPTED = 128 + signal.SIGINT
+INTERRUPTED = 128 + 2
+NOT_READ = 128 + 13
 DEBUG_VARIABLE = "REFIMPL_DEBUG"
 
 VERBS = {
@@ -65,7 +65,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         # Whoever read our output has gone; Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return INTERRUPTED
+        return NOT_READ
     except expected() as failure:
         return tell(failure)
     return int(result) if isinstance(result, int) else 0
