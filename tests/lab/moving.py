@@ -1,0 +1,184 @@
+"""What the tests of whole moves share: one lab, one working guest, conductor processes, and a look at what is left."""
+
+from __future__ import annotations
+
+import json
+import os
+import shutil
+import signal
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from refimpl.app.home import Home, OperationFiles
+from refimpl.app.operations import Operation, start
+from refimpl.app.recovery import Interrupted, interrupted, recover_one
+from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt.backend import LibvirtBackend
+from refimpl.backends.libvirt.domain import VmSpec
+from refimpl.engine.store import GroupStore
+from refimpl.lab import Lab
+from refimpl.model.events import Kind
+from refimpl.model.facts import HostFacts, Scope, VmState
+from refimpl.model.group import Group
+from refimpl.model.outcome import Outcome
+from refimpl.model.request import MigrationRequest
+from tests.lab.libvirt_support import host_of, lines, wait_for_lines
+
+TIMEOUT_S = 60.0
+
+
+def until(reached: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
+    """Wait for something that shows itself, bounded; return it."""
+    end = time.monotonic() + timeout_s
+    while not (found := reached()):
+        assert time.monotonic() < end, f"not seen in {timeout_s} s: {what}"
+        time.sleep(0.01)
+    return found
+
+
+@dataclass
+class Stop:
+    """A stop point in a conductor."""
+
+    name: str
+    marker: Path
+
+    def reached(self) -> int:
+        """Wait until a process stands there; return its pid."""
+        until(self.marker.exists, f"stop point {self.name}")
+        return int(self.marker.read_text().split()[-1])
+
+    def go(self) -> None:
+        """Let it go on."""
+        Path(f"{self.marker}.go").touch()
+
+
+class Moving:
+    """A lab with one guest that moves between its two hosts; the calling thread is in the management network."""
+
+    def __init__(self, lab: Lab, group: Group, spec: VmSpec, directory: Path) -> None:
+        self.lab = lab
+        self.group = group
+        self.spec = spec
+        self.directory = directory
+        self.home = Home(directory / "home")
+        self._stops = 0
+
+    def hosts(self) -> dict[str, HostFacts]:
+        """Look at the hosts."""
+        backend = LibvirtBackend(self.group, lambda _: None, time.time_ns)
+        try:
+            return dict(backend.observe(Scope()).hosts)
+        finally:
+            backend.close()
+
+    def states(self) -> dict[str, VmState]:
+        """Return on which hosts there is a copy of the VM, and in which state."""
+        found = {name: facts.vm(self.spec.name) for name, facts in self.hosts().items()}
+        return {name: vm.state for name, vm in found.items() if vm is not None}
+
+    def place(self) -> str:
+        """Return the one host on which the VM runs; it has to be in exactly one place."""
+        states = self.states()
+        assert list(states.values()) == [VmState.RUNNING], states
+        return next(iter(states))
+
+    def other(self) -> str:
+        """Return the host on which the VM is not."""
+        return next(h.name for h in self.group.hosts if h.name != self.place())
+
+    def request(self, **changes: Any) -> MigrationRequest:
+        """Return the request to move the VM to where it is not."""
+        return MigrationRequest(**{"vm": self.spec.name, "destination": self.other(), **changes})
+
+    def start(self, home: Home | None = None, **changes: Any) -> Operation:
+        """Start a move."""
+        return start(home or self.home, self.group, self.request(**changes))
+
+    @contextmanager
+    def stop_at(self, name: str) -> Iterator[Stop]:
+        """Make the next conductor stop somewhere."""
+        self._stops += 1
+        stop = Stop(name, self.directory / f"stop-{self._stops}")
+        os.environ["REFIMPL_TEST_STOP"], os.environ["REFIMPL_TEST_STOP_FILE"] = name, str(stop.marker)
+        try:
+            yield stop
+        finally:
+            stop.go()
+            del os.environ["REFIMPL_TEST_STOP"], os.environ["REFIMPL_TEST_STOP_FILE"]
+
+    def kill_at(self, name: str, *, then: Callable[[Operation], None] = lambda _: None, **changes: Any) -> Operation:
+        """Start a move and end its conductor with SIGKILL exactly at a stop point; `then` happens after the start."""
+        with self.stop_at(name) as stop:
+            operation = self.start(**changes)
+            then(operation)
+            pid = stop.reached()
+            os.kill(pid, signal.SIGKILL)
+            until(lambda: not operation.alive(), "the end of the conductor")
+        return operation
+
+    def interrupted(self, *, marks: bool = True) -> tuple[Interrupted, ...]:
+        """Return what was interrupted."""
+        backend = LibvirtBackend(self.group, lambda _: None, time.time_ns) if marks else None
+        try:
+            return interrupted(self.home, self.group, backend)
+        finally:
+            if backend is not None:
+                backend.close()
+
+    def recover(self) -> Outcome:
+        """Recover the one operation that was interrupted."""
+        (item,) = self.interrupted()
+        return recover_one(self.home, self.group, item).wait()
+
+    def forget_journal(self, operation: Operation) -> None:
+        """Lose the whole directory of an operation, as with a lost disk."""
+        shutil.rmtree(OperationFiles(self.home.operations / operation.id).directory)
+
+    def works(self) -> None:
+        """The guest does its work where it is."""
+        wait_for_lines(host_of(self.group, self.place()), self.spec.name, 20)
+
+    def nothing_left(self) -> None:
+        """No claim, no lock file, no mark on a VM, nothing interrupted, no lease of a copy that is not there."""
+        store = Path(self.group.store_path)
+        assert GroupStore(store).claims() == ()
+        assert list(store.parent.glob(f"{store.name}.*.lock")) == []
+        vms = [vm for facts in self.hosts().values() for vm in facts.vms]
+        assert [(vm.name, vm.operation) for vm in vms] == [(self.spec.name, None)]
+        assert vms[0].lease is not None
+        assert vms[0].lease.held
+        assert self.interrupted() == ()
+
+    def heartbeats(self) -> list[str]:
+        """Return the lines of the guest from both hosts."""
+        return [line for host in self.group.hosts for line in lines(host, self.spec.name)]
+
+    def hold_memory(self, host: str) -> None:
+        """Keep a transfer that has begun in the memory phase (libvirt-qemu 9.3), until `release_memory`."""
+        with connection.fresh(host_of(self.group, host)) as fresh:
+            fresh.lookupByUUIDString(self.spec.id).migrateSetMaxDowntime(1, 0)
+
+    def release_memory(self, host: str) -> None:
+        """Let a held transfer go on at full speed."""
+        with connection.fresh(host_of(self.group, host)) as fresh:
+            domain = fresh.lookupByUUIDString(self.spec.id)
+            domain.migrateSetMaxSpeed(10_000)
+            domain.migrateSetMaxDowntime(30_000, 0)
+
+
+def kinds(operation: Operation) -> list[str]:
+    """Return the kinds of all events of an operation."""
+    return [event["kind"] for event in operation.events()]
+
+
+def wait_for(operation: Operation, kind: Kind) -> dict[str, Any]:
+    """Wait until an operation has reported an event of a kind."""
+    for event in operation.events():
+        if event["kind"] == kind:
+            return event
+    raise AssertionError(f"operation {operation.id} ended without {kind}; {json.dumps(operation.outcome().to_json())}")
