@@ -20,13 +20,16 @@ _SWITCH_PHASES = ("perform3_done", "confirm3", "confirm3_cancelled")
 def adopt(operation: Operation) -> None:
     """Hear both hosts, say how the transfer stands, and follow it to its end; at once at its end when no job is left.
 
-    When this process's own call is under way, or the transfer is followed already, there is nothing to do.
+    A call under way in this process, or a transfer followed already, returns by itself: only its standing is told.
     """
     with operation.lock:
-        if operation.call in (Call.RUNNING, Call.FOLLOWED):
-            return
-        operation.call = Call.FOLLOWED
-        operation.watch.adopt()
+        under_way = operation.call in (Call.RUNNING, Call.FOLLOWED)
+        if not under_way:
+            operation.call = Call.FOLLOWED
+            operation.watch.adopt()
+    if under_way:
+        _tell_again(operation)
+        return
     operation.on_memory_phase = lambda: None
     problem = _listen(operation)
     source, destination = _statuses(operation)
@@ -56,10 +59,25 @@ def source_job_runs(operation: Operation) -> bool:
     return _job(_statuses(operation)[0], None)
 
 
+def _tell_again(operation: Operation) -> None:
+    source, destination = _statuses(operation)
+    with operation.lock:
+        over = operation.call is Call.RETURNED or operation.watch.seen(Kind.DESTINATION_RAN)
+        if over or source is None or not source.job:
+            return
+        operation.post(_standing(source, destination), Side.SOURCE)
+        if destination is not None and destination.arrived:
+            operation.post(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
+
+
+def _standing(source: Status | None, destination: Status | None) -> Kind:
+    return Kind.ADOPTED_SWITCH if has_switched(source, destination) else Kind.ADOPTED_MEMORY
+
+
 def _tell_standing(operation: Operation, source: Status | None, destination: Status | None) -> None:
     switched = has_switched(source, destination)
     with operation.lock:
-        operation.post(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE)
+        operation.post(_standing(source, destination), Side.SOURCE)
         now_ns = operation.now_ns()
         # What the adoption has said is not to be said again by the events that follow.
         for kind in (Kind.TRANSFER_STARTED, Kind.MEMORY_SEEN, *((Kind.SWITCH_SEEN,) if switched else ())):
