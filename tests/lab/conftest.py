@@ -29,7 +29,7 @@ def moving_lab() -> Iterator[Lab]:
 def moving_session(moving_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moving]:
     with placed(moving_lab) as group:
         spec = make_vm(group, group.hosts[0], name="web")
-        yield Moving(moving_lab, group, spec, tmp_path_factory.mktemp("moving"))
+        yield Moving(moving_lab, spec, tmp_path_factory.mktemp("moving"))
 
 
 @pytest.fixture

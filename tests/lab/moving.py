@@ -60,13 +60,17 @@ class Stop:
 class Moving:
     """A lab with one guest that moves between its two hosts; the calling thread is in the management network."""
 
-    def __init__(self, lab: Lab, group: Group, spec: VmSpec, directory: Path) -> None:
+    def __init__(self, lab: Lab, spec: VmSpec, directory: Path) -> None:
         self.lab = lab
-        self.group = group
         self.spec = spec
         self.directory = directory
         self.home = Home(directory / "home")
         self._stops = 0
+
+    @property
+    def group(self) -> Group:
+        """The lab's group as it is now: a host that was off and on has another init."""
+        return self.lab.group
 
     def hosts(self) -> dict[str, HostFacts]:
         """Look at the hosts."""
@@ -93,7 +97,8 @@ class Moving:
 
     def request(self, **changes: Any) -> MigrationRequest:
         """Return the request to move the VM to where it is not."""
-        return MigrationRequest(**{"vm": self.spec.name, "destination": self.other(), **changes})
+        destination = changes.pop("destination", None) or self.other()
+        return MigrationRequest(**{"vm": self.spec.name, "destination": destination, **changes})
 
     def start(self, home: Home | None = None, **changes: Any) -> Operation:
         """Start a move."""

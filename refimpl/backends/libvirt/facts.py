@@ -12,7 +12,7 @@ from refimpl.backends.libvirt.certificates import certificates
 from refimpl.backends.libvirt.domain import Described, describe
 from refimpl.backends.libvirt.evidence import vm_state
 from refimpl.backends.libvirt.parallel import in_parallel
-from refimpl.backends.libvirt.status import read_status
+from refimpl.backends.libvirt.status import domain_part, parse_status, read_text
 from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.factory import channel_for
 from refimpl.model.facts import DiskFact, Facts, HostFacts, LeaseFact, Scope, VmFacts, VmState
@@ -51,8 +51,17 @@ def _look(host: HostEntry, scope: Scope) -> _Looked:
         facts = connection.bounded(lambda: _ask(host, channel, scope), LOOK_TIMEOUT_S, f"look at host {host.name}")
         looked = replace(facts, certificates=certificates(host, channel), lock_daemon_alive=lease.daemon_alive(channel))
     except connection.failures() as error:
-        looked = HostFacts(host.name, reachable=False, native=connection.native(error))
+        looked = _silent(host, channel, error)
     return _Looked(host, channel, looked)
+
+
+def _silent(host: HostEntry, channel: HostChannel, error: Exception) -> HostFacts:
+    """Return the facts of a host that does not answer: a certificate that nobody takes may be why, so it is shown."""
+    silent = HostFacts(host.name, reachable=False, native=connection.native(error), names=_names(host, host.name))
+    try:
+        return replace(silent, certificates=certificates(host, channel))
+    except OSError:
+        return silent
 
 
 def _ask(host: HostEntry, channel: HostChannel, scope: Scope) -> HostFacts:
@@ -73,18 +82,25 @@ def _ask(host: HostEntry, channel: HostChannel, scope: Scope) -> HostFacts:
 
 
 def _vm(domain: Any, channel: HostChannel, scope: Scope) -> VmFacts | None:
-    """Return one VM's facts; None when it went away while it was looked at."""
+    """Return one VM's facts; None when it went away while it was looked at.
+
+    While a migration has it, its status file is read instead: the daemon may not answer about it until the end.
+    """
     lv = connection.module()
+    text = read_text(channel, domain.name())
+    seen = parse_status(text) if text is not None else None
     try:
-        described, marked = describe(xml := domain.XMLDesc(0)), stamp.from_domain_xml(xml)
-        state = vm_state(domain.state()[0])
+        if text is not None and seen is not None and seen.job.startswith("migration"):
+            xml, state = domain_part(text), seen.vm_state
+        else:
+            xml, state = domain.XMLDesc(0), vm_state(domain.state()[0])
     except lv.libvirtError as error:
         if connection.code(error) == lv.VIR_ERR_NO_DOMAIN:
             return None
         raise
-    if state is VmState.PAUSED:
-        seen = read_status(channel, described.name)
-        state = seen.vm_state if seen is not None else state
+    described, marked = describe(xml), stamp.from_domain_xml(xml)
+    if state is VmState.PAUSED and seen is not None:
+        state = seen.vm_state
     return VmFacts(
         name=described.name,
         id=described.id,
