@@ -15,9 +15,10 @@ from typing import TypeVar
 
 from refimpl.app.accelerator import Accelerator, choose
 from refimpl.app.backends import backend_for
-from refimpl.app.demo import DemoReport, JsonEvent, Stopwatch, Teller, WatchedMove, blackout_of, follow
+from refimpl.app.demo import DemoReport, Stopwatch, Teller, WatchedMove, follow
 from refimpl.app.home import Home
 from refimpl.app.machine import machine
+from refimpl.app.observed import BEATS_BEFORE, Observed
 from refimpl.app.operations import start
 from refimpl.app.vms import VmDesk, VmRecord
 from refimpl.guest import GuestParameters, build
@@ -26,39 +27,25 @@ from refimpl.hosts.namespace import enter_network
 from refimpl.lab import Lab, create, leftovers
 from refimpl.lab.layout import LAB_VARIABLE, state_root
 from refimpl.lab.shelf import require
-from refimpl.meter.disk import disk_verdict
-from refimpl.meter.heartbeat import heartbeat_verdict
-from refimpl.meter.lines import JoinedLog, read_log
-from refimpl.meter.memory import memory_verdict
-from refimpl.meter.outside_gap import LEAST_BEFORE, outside_gap_verdict
 from refimpl.meter.receiver import Receiver
-from refimpl.meter.verdict import Verdict
-from refimpl.meter.watch import has, wait_for_log, whole_check_after
-from refimpl.model.errors import Problem, RefimplError, error
+from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.group import Group
-from refimpl.model.outcome import Outcome
 from refimpl.model.request import MigrationRequest
 
 VM = "demo"
 MEMORY_MIB = 128
 HOST_MEMORY_MIB = 512
 GUEST = GuestParameters(writer_working_set_mib=8, writer_rate_pages_per_s=500, disk_period_ms=50, disk_blocks=64)
-HEARD_S = 120.0
-BEATS_BEFORE = 8 * LEAST_BEFORE
-"""So many heartbeats are awaited before each move, for a spread that says something."""
 T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """The lab, the VM in it, and where its guest is heard."""
+    """The lab, the VM in it, and its observers."""
 
     lab: Lab
     home: Home
-    record: VmRecord
-    files: dict[str, Path]
-    disk: Path
-    receiver: Receiver
+    observed: Observed
 
 
 def lab_demo(teller: Teller, *, keep: bool = False) -> DemoReport:
@@ -115,11 +102,9 @@ def _scene(lab: Lab, scratch: Path, accelerator: Accelerator, watch: Stopwatch, 
         teller.say(f"VM {VM!r} on host {group.hosts[0].name}: writes memory and disk blocks, sends heartbeats")
         with watch.step("guest up"):
             record, files, disk = _in_a_process(_make_vm, group, accelerator.name)
-            scene = _Scene(lab, _home(lab), record, files, disk, receiver)
-            _heard(
-                "work", lambda: wait_for_log(files, has("check-end"), what="a check of its memory", timeout_s=HEARD_S)
-            )
-        yield scene
+            observed = Observed(VM, files, disk, receiver, record.parameters.heartbeat_period_ms)
+            observed.works()
+        yield _Scene(lab, _home(lab), observed)
 
 
 def _home(lab: Lab) -> Home:
@@ -164,10 +149,8 @@ def _caught(work: Callable[[Group, str], T], group: Group, accelerator: str) -> 
 
 
 def _move(scene: _Scene, source: str, destination: str, watch: Stopwatch, teller: Teller) -> WatchedMove:
-    # What an earlier move did to the heartbeat is none of this one's spread before.
-    quiet_from_ns = max((arrival.at_ns for arrival in scene.receiver.arrivals().heartbeats), default=0)
     with watch.step(f"{BEATS_BEFORE} heartbeats before the move"):
-        _wait_for_arrivals(scene, BEATS_BEFORE, after_ns=quiet_from_ns)
+        before = scene.observed.ready()
     teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted, performance option TCPIP")
     with watch.step(f"move {source} to {destination}"):
         request = MigrationRequest(vm=VM, destination=destination, source=source)
@@ -176,47 +159,8 @@ def _move(scene: _Scene, source: str, destination: str, watch: Stopwatch, teller
         return WatchedMove(source, destination, outcome, ())
     teller.say("observers: heartbeats, disk blocks and the guest's check of its own memory")
     with watch.step(f"observers after {source} to {destination}"):
-        verdicts = (blackout_of(events, source, destination), *_observe(scene, outcome, events, quiet_from_ns))
+        verdicts = scene.observed.verdicts(before, source, destination, events)
     return WatchedMove(source, destination, outcome, verdicts)
-
-
-def _observe(scene: _Scene, outcome: Outcome, events: list[JsonEvent], quiet_from_ns: int) -> tuple[Verdict, ...]:
-    """Ask the observers about a completed move; arrivals from `quiet_from_ns` on are those that belong to it."""
-    boot = read_log(scene.files).boots[0]
-    moved_after = read_log(scene.files).last_sequence(boot, outcome.source)
-    log = _heard("check of the whole memory after the move", lambda: _checked(scene, boot, moved_after))
-    span_ns = (events[0]["at_ns"], events[-1]["at_ns"])
-    _wait_for_arrivals(scene, 1, after_ns=span_ns[1])
-    heard = [arrival for arrival in scene.receiver.arrivals().heartbeats if arrival.at_ns > quiet_from_ns]
-    return (
-        outside_gap_verdict(heard, boot, span_ns, scene.record.parameters.heartbeat_period_ms),
-        heartbeat_verdict(log, boot, outcome.destination),
-        disk_verdict(log, scene.disk, boot=boot),
-        memory_verdict(log, boot, moved_after),
-    )
-
-
-def _first_check(files: dict[str, Path]) -> JoinedLog:
-    return wait_for_log(files, has("check-end"), what="a check of its memory", timeout_s=HEARD_S)
-
-
-def _checked(scene: _Scene, boot: str, moved_after: int) -> JoinedLog:
-    condition = whole_check_after(boot, moved_after)
-    return wait_for_log(scene.files, condition, what="a whole check of its memory after the move", timeout_s=HEARD_S)
-
-
-def _wait_for_arrivals(scene: _Scene, count: int, after_ns: int = 0) -> None:
-    def enough(_: JoinedLog) -> bool:
-        return sum(arrival.at_ns > after_ns for arrival in scene.receiver.arrivals().heartbeats) >= count
-
-    _heard("heartbeat", lambda: wait_for_log(scene.files, enough, what="heartbeat datagrams", timeout_s=HEARD_S))
-
-
-def _heard(what: str, wait: Callable[[], JoinedLog]) -> JoinedLog:
-    try:
-        return wait()
-    except TimeoutError as failure:
-        raise error("guest.not_heard", what=what, vm=VM, detail=str(failure), limit_s=HEARD_S) from failure
 
 
 @contextlib.contextmanager
