@@ -15,6 +15,7 @@ def backend_for(group: Group, post: Post) -> Backend:
         raise error("backend.unknown", backend=group.backend, known="libvirt")
     try:
         from refimpl.backends.libvirt.backend import LibvirtBackend
+
+        return LibvirtBackend(group, post, time.time_ns)
     except ImportError as failure:
         raise error("backend.not_installed", backend=group.backend, detail=str(failure)) from failure
-    return LibvirtBackend(group, post, time.time_ns)

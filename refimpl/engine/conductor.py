@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from refimpl.engine.backend import LOOKING, OWN_COMMANDS, Backend
 from refimpl.engine.decisions import decide
 from refimpl.engine.journal import Journal
-from refimpl.engine.phases import DEADLINES_MS, QUIET, Row
+from refimpl.engine.phases import DEADLINES, QUIET, Row
 from refimpl.engine.step import step
 from refimpl.engine.store import Claim, Store
 from refimpl.engine.timeline import Timeline
@@ -108,6 +108,8 @@ class Conductor:
             self._take_one(self._waiting.popleft())
 
     def _take_one(self, event: Event) -> None:
+        if event.kind is Kind.DEADLINE:
+            event = self._explained(event)
         self.ledger = record(self.ledger, event, self.phase)
         self._publish(event)
         row = self._step(self.phase, event.kind)
@@ -121,6 +123,16 @@ class Conductor:
         if decision is not None:
             self._waiting.append(decision)
 
+    def _explained(self, event: Event) -> Event:
+        """Return a deadline with the problem that it is in this phase, if it is one."""
+        deadline = DEADLINES.get(self.phase)
+        if deadline is None or deadline.error is None:
+            return event
+        detail = f"no answer within {deadline.after_ms} ms in phase {self.phase}"
+        values = {"vm": self.ledger.request.vm, "operation": self.ledger.operation, "detail": detail}
+        problem = Problem(id=deadline.error, values=values | {"limit_ms": deadline.after_ms})
+        return replace(event, values={**event.values, "problem": problem})
+
     def _leave(self, phase: Phase) -> None:
         self._timeline.disarm(self.phase)
         self.phase = phase
@@ -128,8 +140,9 @@ class Conductor:
         self._publish(self._event(Kind.PHASE_ENTERED, phase=phase))
 
     def _arm(self) -> None:
-        if self.phase in DEADLINES_MS:
-            self._timeline.arm(self.phase, DEADLINES_MS[self.phase])
+        deadline = DEADLINES.get(self.phase)
+        if deadline is not None:
+            self._timeline.arm(self.phase, deadline.after_ms)
 
     def _give(self, kinds: Sequence[CommandKind]) -> None:
         commands = [self._command(kind) for kind in kinds]

@@ -21,6 +21,13 @@ class Row(NamedTuple):
     commands: tuple[C, ...] = ()
 
 
+class Deadline(NamedTuple):
+    """How many milliseconds a phase may last, and the error that this is, where the phase is then left for an end."""
+
+    after_ms: int
+    error: str | None = None
+
+
 _BEFORE_SWITCH: dict[tuple[P, K], Row] = {
     (P.NEW, K.STARTED): Row(P.CHECK, (C.OBSERVE,)),
     (P.NEW, K.CANCEL_WISHED): Row(P.CANCELLED),
@@ -98,15 +105,15 @@ TABLE: Mapping[tuple[P, K], Row] = {
     **{(phase, K.RECOVER_WISHED): Row(P.FAILED) for phase in (P.NEW, P.CHECK)},
 }
 
-DEADLINES_MS: Mapping[P, int] = {
-    P.CHECK: 60_000,
-    P.SETUP: 180_000,
-    P.SWITCH: 60_000,
-    P.COMMITTED: 60_000,
-    P.RECONCILE: 120_000,
-    P.UNDOING: 120_000,
-    P.SETTLING: 120_000,
-    P.CLEANUP: 120_000,
+DEADLINES: Mapping[P, Deadline] = {
+    P.CHECK: Deadline(60_000, "check.timeout"),
+    P.SETUP: Deadline(180_000),
+    P.SWITCH: Deadline(60_000),
+    P.COMMITTED: Deadline(60_000),
+    P.RECONCILE: Deadline(120_000, "owner.silent"),
+    P.UNDOING: Deadline(120_000, "settle.failed"),
+    P.SETTLING: Deadline(120_000, "settle.failed"),
+    P.CLEANUP: Deadline(120_000, "settle.failed"),
 }
 """How long a phase may last before the clock says so; MEMORY is bounded by passes, not by time."""
 

@@ -94,7 +94,7 @@ REPORTED = frozenset(Kind) - DECISIONS - NOTES - WISHES
 
 FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.STARTED: ("request",),
-    Kind.DEADLINE: ("name",),
+    Kind.DEADLINE: ("name", "problem"),
     Kind.FACTS_SEEN: ("facts",),
     Kind.CLAIM_REFUSED: ("problem",),
     Kind.PREPARED: ("address",),

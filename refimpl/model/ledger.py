@@ -123,16 +123,6 @@ def _interrupted(ledger: Ledger) -> Ledger:
     return _blame(ledger, Problem(id="operation.interrupted", values={"vm": ledger.request.vm, "source": source}))
 
 
-def _deadline(ledger: Ledger, event: Event) -> Ledger:
-    name = event["name"]
-    if name == Phase.CHECK:
-        return _blame(replace(ledger, refused=True), Problem(id="check.timeout", values={"vm": ledger.request.vm}))
-    if name in (Phase.RECONCILE, Phase.UNDOING, Phase.SETTLING, Phase.CLEANUP):
-        values = {"vm": ledger.request.vm, "operation": ledger.operation, "detail": f"no answer in time in {name}"}
-        return _blame(ledger, Problem(id="settle.failed", values=values))
-    return ledger
-
-
 def _refused(ledger: Ledger, _: Event) -> Ledger:
     return replace(ledger, refused=True)
 
@@ -196,7 +186,6 @@ def _ran(ledger: Ledger, event: Event) -> Ledger:
 _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.STARTED: _started,
     Kind.RECOVER_WISHED: _recover,
-    Kind.DEADLINE: _deadline,
     Kind.CANCEL_WISHED: lambda ledger, _: replace(ledger, cancel_wished=True),
     Kind.CANCEL_ACCEPTED: lambda ledger, _: replace(ledger, cancel_accepted=True),
     Kind.CANCEL_TOO_LATE: _too_late,

@@ -7,7 +7,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from refimpl.engine.backend import LOOKING, OWN_COMMANDS
-from refimpl.engine.phases import DEADLINES_MS, QUIET, TABLE
+from refimpl.engine.phases import DEADLINES, QUIET, TABLE
 from refimpl.engine.step import step
 from refimpl.model.events import NOTES, Kind
 from refimpl.model.phase import ENDS, Phase
@@ -117,7 +117,7 @@ def test_nothing_is_changed_before_the_checks_passed() -> None:
 
 
 def test_a_phase_that_the_clock_can_end_says_what_then() -> None:
-    assert set(DEADLINES_MS) == {phase for phase, kind in TABLE if kind is Kind.DEADLINE}
+    assert set(DEADLINES) == {phase for phase, kind in TABLE if kind is Kind.DEADLINE}
     assert set(Phase) >= QUIET
 
 

@@ -227,7 +227,7 @@ def test_what_cannot_be_settled_keeps_its_claim() -> None:
     ("silent", "end", "id"),
     [
         pytest.param("OBSERVE", P.REFUSED, "check.timeout", marks=pytest.mark.error("check.timeout")),
-        pytest.param("INSPECT", P.INDETERMINATE, "settle.failed", marks=pytest.mark.error("settle.failed")),
+        pytest.param("INSPECT", P.INDETERMINATE, "owner.silent", marks=pytest.mark.error("owner.silent")),
         pytest.param("CLEAN_UP", P.INDETERMINATE, "settle.failed", marks=pytest.mark.error("settle.failed")),
     ],
 )

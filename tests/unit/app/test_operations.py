@@ -1,0 +1,153 @@
+"""Operations and homes without a lab: what cannot be read, started, recovered or found is said with its id."""
+
+from __future__ import annotations
+
+import json
+import os
+import sys
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import pytest
+
+from refimpl.app.backends import backend_for
+from refimpl.app.home import Home, OperationFiles
+from refimpl.app.operations import Operation, recover, summarise
+from refimpl.app.recovery import Interrupted, interrupted, recover_one, worst
+from refimpl.engine.journal import FileJournal
+from refimpl.engine.store import Claim, GroupStore
+from refimpl.hosts.process import here
+from refimpl.model.errors import RefimplError
+from refimpl.model.group import Group, ProcessRef
+from refimpl.model.outcome import outcome
+from refimpl.model.phase import ExitCode, Phase
+from tests.builders import ledger, plan, request
+
+DEAD = ProcessRef(pid=1, start_ticks=1, boot_id="another boot")
+
+
+@pytest.fixture
+def group(tmp_path: Path) -> Group:
+    return Group("lab1", "lab", (), str(tmp_path / "group.db"), "/shared", "/leases", "/pki")
+
+
+@pytest.fixture
+def home(tmp_path: Path) -> Home:
+    return Home(tmp_path / "home")
+
+
+def begun(home: Home, group: Group, id: str = "0a1b2c3d") -> OperationFiles:
+    files = home.create(id)
+    spec = {"operation": id, "controller": str(home.path), "request": request().to_json(), "group": group.to_json()}
+    files.spec.write_text(json.dumps(spec | {"recover": False}))
+    return files
+
+
+def journal(files: OperationFiles, phase: Phase, *, ended: bool = False) -> None:
+    file = FileJournal(files.journal)
+    known = ledger(operation=files.id)
+    file.intend(phase, known, [])
+    if ended:
+        file.end(phase, known, outcome(known, phase).to_json())
+    file.close()
+
+
+@pytest.mark.error("home.unusable")
+def test_a_home_that_cannot_be_used(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(RefimplError, match=r"home\.unusable") as raised:
+        Home(tmp_path / "file").create("x")
+    assert raised.value.exit_code is ExitCode.ENVIRONMENT
+
+
+@pytest.mark.error("operation.unknown")
+def test_an_operation_is_found_by_the_beginning_of_its_id(home: Home, group: Group) -> None:
+    begun(home, group, "0a1b2c3d")
+    begun(home, group, "0affffff")
+    assert home.find("0a1").id == "0a1b2c3d"
+    for name in ("0a", "", "ffff"):
+        with pytest.raises(RefimplError, match=r"operation\.unknown"):
+            home.find(name)
+
+
+@pytest.mark.error("operation.unreadable")
+def test_a_spec_that_cannot_be_read(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    files.spec.write_text("{")
+    with pytest.raises(RefimplError, match=r"operation\.unreadable"):
+        summarise(files)
+
+
+@pytest.mark.error("operation.ended", "operation.dead")
+def test_cancelling_what_does_not_run(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    journal(files, Phase.MEMORY)
+    with pytest.raises(RefimplError, match=r"operation\.dead"):
+        Operation(files).cancel()
+    journal(files, Phase.COMPLETED, ended=True)
+    with pytest.raises(RefimplError, match=r"operation\.ended"):
+        Operation(files).cancel()
+
+
+@pytest.mark.error("operation.alive")
+def test_a_living_conductor_is_not_recovered(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    (files.directory / "process.json").write_text(json.dumps(asdict(here(os.getpid()))))
+    with pytest.raises(RefimplError, match=r"operation\.alive"):
+        recover(home, group, files.id)
+
+
+@pytest.mark.error("operation.alive")
+def test_nor_one_whose_claim_is_that_of_a_living_process(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    GroupStore(Path(group.store_path)).claim(Claim(files.id, "elsewhere", here(os.getpid()), plan()))
+    with pytest.raises(RefimplError, match=r"operation\.alive"):
+        recover(home, group, files.id)
+
+
+@pytest.mark.error("operation.elsewhere")
+def test_from_here_another_machines_controller_cannot_be_called_dead(home: Home, group: Group) -> None:
+    item = Interrupted("0a1b2c3d", "web", "claim", plan(), "/other/home", elsewhere=True)
+    with pytest.raises(RefimplError, match=r"operation\.elsewhere"):
+        recover_one(home, group, item)
+
+
+def test_nothing_is_known_of_an_operation_without_spec_and_plan(home: Home, group: Group) -> None:
+    with pytest.raises(RefimplError, match=r"operation\.unknown"):
+        recover(home, group, "ffffffff")
+
+
+def test_what_was_interrupted_is_found_by_journal_or_claim_and_once(home: Home, group: Group) -> None:
+    journal(begun(home, group, "aaaaaaaa"), Phase.MEMORY)
+    journal(begun(home, group, "bbbbbbbb"), Phase.COMPLETED, ended=True)
+    journal(begun(home, group, "cccccccc"), Phase.INDETERMINATE, ended=True)
+    journal(begun(home, replace(group, id="another lab"), "dddddddd"), Phase.MEMORY)
+    store = GroupStore(Path(group.store_path))
+    for id in ("aaaaaaaa", "eeeeeeee"):
+        store.claim(Claim(id, "/some/home", DEAD, plan(vm_id=id)))
+    found = {item.operation: (item.found_by, item.elsewhere) for item in interrupted(home, group)}
+    assert found == {
+        "aaaaaaaa": ("journal", False),
+        "cccccccc": ("journal", False),
+        "eeeeeeee": ("claim", True),
+    }
+
+
+def test_the_worst_code_of_several() -> None:
+    assert worst([]) == 0
+    assert worst([outcome(ledger(), end) for end in (Phase.COMPLETED, Phase.INDETERMINATE, Phase.FAILED)]) == 6
+
+
+@pytest.mark.error("backend.unknown")
+def test_an_unknown_backend(group: Group) -> None:
+    with pytest.raises(RefimplError, match=r"backend\.unknown"):
+        backend_for(replace(group, backend="simulated"), lambda _: None)
+
+
+@pytest.mark.error("backend.not_installed")
+def test_a_backend_whose_library_is_missing(group: Group, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "libvirt", None)
+    for name in [n for n in sys.modules if n.startswith("refimpl.backends.libvirt")]:
+        monkeypatch.delitem(sys.modules, name)
+    with pytest.raises(RefimplError, match=r"backend\.not_installed"):
+        backend_for(group, lambda _: None)
