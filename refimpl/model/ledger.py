@@ -38,6 +38,7 @@ class Ledger:
     cancel_accepted: bool = False
     cancel_too_late: bool = False
     passes: int = 0
+    steered: bool = False
     run_refusals: int = 0
     looks: int = 0
     networks_tried: tuple[str, ...] = ()
@@ -114,7 +115,7 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
 
 def _recover(ledger: Ledger, _: Event) -> Ledger:
     """Start anew without the problems of before. Without a plan nothing was touched, and nothing will be."""
-    ledger = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0)
+    ledger = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, steered=False)
     return ledger if ledger.plan else _interrupted(ledger)
 
 
@@ -199,6 +200,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.NATIVE_REFUSAL: _refused,
     Kind.TRANSFER_STARTED: lambda ledger, event: replace(ledger, transfer_ns=event.at_ns),
     Kind.PASS_ENDED: lambda ledger, event: replace(ledger, passes=max(ledger.passes, event["number"])),
+    Kind.STEERED: lambda ledger, _: replace(ledger, steered=True),
     Kind.SOURCE_STOPPED: _stopped,
     Kind.SOURCE_RESUMED: lambda ledger, _: replace(ledger, stop_ns=None),
     Kind.DESTINATION_RAN: _ran,

@@ -8,6 +8,6 @@ from refimpl.model.ledger import Ledger
 
 
 def pass_limit(ledger: Ledger, event: Event) -> Decision | None:
-    """Return PASS_LIMIT_REACHED when as many passes have ended as the request allows."""
-    limit = ledger.request.pass_limit
-    return decision(Kind.PASS_LIMIT_REACHED, passes=ledger.passes) if event["number"] >= limit else None
+    """Return PASS_LIMIT_REACHED when as many passes have ended as the request allows, until the switch was forced."""
+    due = event["number"] >= ledger.request.pass_limit and not ledger.steered
+    return decision(Kind.PASS_LIMIT_REACHED, passes=ledger.passes) if due else None

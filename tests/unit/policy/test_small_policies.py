@@ -23,6 +23,14 @@ def test_the_pass_limit_is_reached_exactly_then() -> None:
     assert made.values == {"passes": 3}
 
 
+@pytest.mark.rule("R8")
+def test_the_switch_is_forced_again_only_when_it_could_not_be_forced_before() -> None:
+    failed = ledger(request=request(pass_limit=3), passes=4)
+    assert pass_limit(failed, event(Kind.PASS_ENDED, number=4)) is not None
+    forced = record(failed, event(Kind.STEERED, what="switch"), Phase.MEMORY)
+    assert pass_limit(forced, event(Kind.PASS_ENDED, number=4)) is None
+
+
 @pytest.mark.rule("R13")
 @pytest.mark.error("network.no_connection")
 def test_networks_in_order_until_none_is_left() -> None:
