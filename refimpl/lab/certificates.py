@@ -69,7 +69,7 @@ class Authority:
         """Make a new authority for one lab."""
         key = ec.generate_private_key(ec.SECP256R1())
         name = _name(lab_id, "authority")
-        builder = _builder(name, name, key, validity).add_extension(x509.BasicConstraints(True, 0), critical=True)
+        builder = _builder(name, name, key, key, validity).add_extension(x509.BasicConstraints(True, 0), critical=True)
         builder = builder.add_extension(_usage(signs_certificates=True), critical=True)
         return cls(_pair(builder.sign(key, hashes.SHA256()), key))
 
@@ -88,7 +88,7 @@ class Authority:
         key = ec.generate_private_key(ec.SECP256R1())
         names: list[x509.GeneralName] = [x509.DNSName(name)]
         names += [x509.IPAddress(ipaddress.ip_address(a)) for a in addresses]
-        builder = _builder(_name(lab_id, name), self._certificate.subject, key, validity)
+        builder = _builder(_name(lab_id, name), self._certificate.subject, key, self._key, validity)
         builder = builder.add_extension(x509.SubjectAlternativeName(names), critical=False)
         builder = builder.add_extension(x509.BasicConstraints(False, None), critical=True)
         builder = builder.add_extension(_usage(signs_certificates=False), critical=True)
@@ -149,10 +149,18 @@ def _name(lab_id: str, common_name: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey, validity: Validity
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    issuer_key: ec.EllipticCurvePrivateKey,
+    validity: Validity,
 ) -> x509.CertificateBuilder:
     builder = x509.CertificateBuilder().subject_name(subject).issuer_name(issuer).public_key(key.public_key())
     builder = builder.serial_number(x509.random_serial_number())
+    # Strict verifiers, such as Python's from 3.13 on, want both keys identified.
+    identified = x509.SubjectKeyIdentifier.from_public_key(key.public_key())
+    issued = x509.AuthorityKeyIdentifier.from_issuer_public_key(issuer_key.public_key())
+    builder = builder.add_extension(identified, critical=False).add_extension(issued, critical=False)
     return builder.not_valid_before(validity.begin).not_valid_after(validity.end)
 
 

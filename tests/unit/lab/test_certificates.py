@@ -34,6 +34,7 @@ def shake_hands(directory: Path, server: KeyPair, client: KeyPair, believed: Aut
         certificates.write_files(place, certificates.client_files(believed.pair.certificate, pair))
         context = ssl.create_default_context(kind, cafile=str(place / "cacert.pem"))
         context.verify_mode = ssl.CERT_REQUIRED
+        context.verify_flags |= ssl.VERIFY_X509_STRICT
         context.load_cert_chain(place / "clientcert.pem", place / "clientkey.pem")
         sides.append(context)
     up, down = ssl.MemoryBIO(), ssl.MemoryBIO()
