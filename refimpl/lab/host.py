@@ -34,6 +34,8 @@ _COMMANDS = {
     LIBVIRTD: ("libvirtd", "--listen", "-p", "/run/libvirtd.pid"),
 }
 _SOCKETS = {VIRTLOCKD: "run/libvirt/virtlockd-sock", LIBVIRTD: "run/libvirt/libvirt-sock"}
+TLS_PORT = 16514
+_LISTEN = "0A"  # the kernel's number of that state in /proc/net/tcp
 _POLL_S = 0.02
 _TERMINATE_S = 5.0
 
@@ -88,6 +90,13 @@ class HostRunner:
                 process.kill(daemon)
         if process.alive(init):
             (Path(f"/proc/{init.pid}/root") / _SOCKETS[name]).unlink(missing_ok=True)
+            self._wait_port_free(init)
+
+    def _wait_port_free(self, init: ProcessRef) -> None:
+        # A child that the daemon had just forked may hold its listening socket for a moment longer.
+        end = time.monotonic() + self.deadline_s
+        while self.find_daemon(init, LIBVIRTD) is None and _listens(init, TLS_PORT) and time.monotonic() < end:
+            time.sleep(_POLL_S)
 
     def find_daemon(self, init: ProcessRef, name: str) -> ProcessRef | None:
         """Return the running daemon of that name, or None."""
@@ -184,6 +193,15 @@ def _children(init: ProcessRef) -> list[int]:
         return [c.pid for c in psutil.Process(init.pid).children()]
     except psutil.NoSuchProcess:
         return []
+
+
+def _listens(host: ProcessRef, port: int) -> bool:
+    try:
+        table = Path(f"/proc/{host.pid}/net/tcp").read_text(encoding="ascii")
+    except OSError:
+        return False
+    rows = (line.split() for line in table.splitlines()[1:])
+    return any(int(row[1].rpartition(":")[2], 16) == port and row[3] == _LISTEN for row in rows)
 
 
 def _inheritable() -> list[int]:
