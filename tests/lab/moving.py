@@ -18,9 +18,10 @@ from refimpl.app.operations import Operation, start
 from refimpl.app.recovery import Interrupted, interrupted, recover_one
 from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.backend import LibvirtBackend
-from refimpl.backends.libvirt.domain import VmSpec
+from refimpl.backends.libvirt.domain import VmSpec, line_file
 from refimpl.engine.store import GroupStore
 from refimpl.lab import Lab
+from refimpl.meter.lines import JoinedLog, read_log
 from refimpl.model.events import Kind
 from refimpl.model.facts import HostFacts, Scope, VmState
 from refimpl.model.group import Group
@@ -187,3 +188,9 @@ def wait_for(operation: Operation, kind: Kind) -> dict[str, Any]:
         if event["kind"] == kind:
             return event
     raise AssertionError(f"operation {operation.id} ended without {kind}; {json.dumps(operation.outcome().to_json())}")
+
+
+def joined_log(moving: Moving) -> JoinedLog:
+    """Return what the guest has said on both hosts, joined."""
+    files = {h.name: Path(h.log_directory) / line_file(moving.spec.name) for h in moving.group.hosts}
+    return read_log({name: path for name, path in files.items() if path.exists()})
