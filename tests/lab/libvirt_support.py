@@ -8,7 +8,7 @@ import tempfile
 import time
 import uuid
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -77,15 +77,24 @@ def driven(group: Group, plan: Plan) -> Iterator[Driver]:
 
 
 def _remove_copies(host: HostEntry, spec: VmSpec) -> None:
-    with suppress(OSError), connection.fresh(host) as fresh:
-        domain = connection.find(fresh, spec.id)
-        if domain is not None:
-            if domain.isActive():
-                domain.destroy()
-            if connection.find(fresh, spec.id) is not None:
-                domain.undefine()
+    until(lambda: _removed(host, spec.id), f"no copy of {spec.name} on {host.name}")
     for name in (line_file(spec.name), console_file(spec.name)):
         (Path(host.log_directory) / name).unlink(missing_ok=True)
+
+
+def _removed(host: HostEntry, vm_id: str) -> bool:
+    """Remove a copy of a VM; False while the host does not do it, because a hand-over is still being closed."""
+    try:
+        with connection.fresh(host) as fresh:
+            domain = connection.find(fresh, vm_id)
+            if domain is not None and domain.isActive():
+                domain.destroy()
+            domain = connection.find(fresh, vm_id)
+            if domain is not None:
+                domain.undefine()
+            return connection.find(fresh, vm_id) is None
+    except connection.failures():
+        return False
 
 
 def make_vm(group: Group, host: HostEntry, name: str, **guest: Any) -> VmSpec:
@@ -161,6 +170,8 @@ class Driver:
             event = self.take()
             if event.kind in kinds:
                 return event
+            failed = event.kind is Kind.CALL_RETURNED and event["ok"] is False
+            assert not failed, f"waiting for {kinds}: {event.to_json()}"
 
     def ask(self, kind: CommandKind, *answers: Kind) -> Event:
         self.give(kind)

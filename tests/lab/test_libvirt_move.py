@@ -171,7 +171,7 @@ def test_the_migration_channel_refuses_a_peer_that_names_another_host(lab: Lab, 
         assert not returned["ok"]
         assert "ertificate does not match the hostname" in returned["problem"].native.text
         driver.roll_back()
-        driver.operation = "unencrypted"
+        driver.operation, driver.events = "unencrypted", []
         driver.plan = replace(driver.plan, encryption=False)
         assert driver.move()["ok"], "without encryption nobody looks at the certificate"
     finally:

@@ -108,13 +108,12 @@ def test_an_adopted_transfer_can_be_cancelled(driver: Driver) -> None:
     assert driver.evidence().source.state is VmState.RUNNING
 
 
-def test_adopting_ones_own_transfer_says_nothing(driver: Driver) -> None:
+def test_adopting_ones_own_transfer_tells_how_it_stands_and_it_returns_once(driver: Driver) -> None:
     driver.hold()
-    driver.give(CommandKind.ADOPT)
-    driver.evidence()
-    assert not driver.seen(Kind.ADOPTED_MEMORY)
+    driver.ask(CommandKind.ADOPT, Kind.ADOPTED_MEMORY)
     driver.give(CommandKind.REQUEST_CANCEL)
     driver.wait_for(Kind.CALL_RETURNED)
+    driver.evidence()
     assert len(driver.seen(Kind.CALL_RETURNED)) == 1
 
 
