@@ -9,25 +9,34 @@ PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not con
     or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id and plan.
 START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far),
     PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; last and
-    always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen.
+    always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen. SOURCE_GONE is
+    a source whose process has ended by itself, never one that the hand-over ends. Given again while the transfer is
+    under way it says nothing more; when it is over, CALL_RETURNED again.
 STEER_SWITCH: STEERED or NOT_STEERABLE.
 REQUEST_CANCEL: CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes
     PREPARE answer PREPARE_FAILED and START_TRANSFER answer CALL_RETURNED(ok=False), without any transfer.
 LOOK_FOR_BINDING (strict hand-over only): BINDING_SEEN whenever what is seen changes, until seen bound or denied.
-ALLOW_RUN (strict hand-over only): DESTINATION_RAN or RUN_REFUSED.
-INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception.
+ALLOW_RUN (strict hand-over only): DESTINATION_RAN, also when the copy runs already, or RUN_REFUSED. Nothing when this
+    backend object has reported DESTINATION_RAN before.
+INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception. What
+    is known of its copy by another way may be told with that.
 ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_MEMORY or ADOPTED_SWITCH when a
-    native job runs and the destination was not let run yet (and DESTINATION_ARRIVED if so), then as START_TRANSFER;
-    CALL_RETURNED as soon as no job is on either side any more. A call of this process's own still returns only once.
+    native job runs and the destination does not run yet (and DESTINATION_ARRIVED if it has arrived), then as
+    START_TRANSFER; CALL_RETURNED as soon as no job is on either side any more, at once when it is over already. The
+    same goes for a call of this process's own, which still returns only once; what it returned may be told again.
 SETTLE_SOURCE, the source's copy is the VM: remove a copy at the destination, wait until it is gone, then resume the
-    source if the system below paused it. SETTLED or CANNOT_SETTLE.
+    source if the system below paused it. SETTLED or CANNOT_SETTLE. A destination that does not answer forbids to
+    resume, and nothing else: a source that runs is settled.
 SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy once the destination's was seen to run.
-    SETTLED or CANNOT_SETTLE.
-CLEAN_UP, remove what carries the operation's id on both hosts: CLEANED, or LEFT_BEHIND with what could not be removed.
+    SETTLED or CANNOT_SETTLE. A source that does not answer is settled when it cannot run again, because it was seen
+    bound or, where nothing of it is seen, the destination holds the lease; only then.
+CLEAN_UP, remove what carries the operation's id on both hosts: CLEANED, or LEFT_BEHIND with what could not be removed;
+    a host that does not answer is always named.
 
 CLAIM, RELEASE, RECORD_COMMIT and ANSWER_TOO_LATE are carried out by the conductor with the group store and the journal;
 a backend never sees them. Every command is idempotent: given twice, the second finds things done.
-`DESTINATION_RAN` is reported once per operation, with the destination's own time of RESUME; ditto SOURCE_STOPPED.
+`DESTINATION_RAN` is reported once per operation by a backend object, with the destination's own time of RESUME (of
+looking, where a copy is found running and that time is not known any more); ditto SOURCE_STOPPED.
 """
 
 from __future__ import annotations

@@ -129,6 +129,12 @@ class Bench:
         self.start()
         self.wait_for(Kind.MEMORY_SEEN)
 
+    def see_bound(self) -> None:
+        """Look for the binding until the source is seen bound."""
+        seen = self.ask(CommandKind.LOOK_FOR_BINDING, Kind.BINDING_SEEN)
+        while not seen["bound"]:
+            seen = self.wait_for(Kind.BINDING_SEEN)
+
     def carry_through(self) -> Event:
         """Do what the engine would until the call has returned and, when allowed to run, the destination ran."""
         returned: Event | None = None

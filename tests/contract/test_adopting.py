@@ -44,6 +44,18 @@ def test_once_it_runs_there_an_own_call_is_only_waited_for(bench: Bench) -> None
     assert bench.count(Kind.ADOPTED_MEMORY, Kind.ADOPTED_SWITCH) == 0
 
 
+def test_once_it_runs_there_the_next_controller_waits_for_its_end(bench: Bench) -> None:
+    bench.needs("strict")
+    bench.start()
+    bench.wait_for(Kind.DESTINATION_ARRIVED)
+    bench.see_bound()
+    bench.ask(C.ALLOW_RUN, Kind.DESTINATION_RAN)
+    bench.lose_backend()
+    bench.give(C.ADOPT)
+    bench.wait_for(Kind.CALL_RETURNED)
+    assert bench.count(Kind.ADOPTED_MEMORY, Kind.ADOPTED_SWITCH) == 0
+
+
 def test_the_transfer_outlives_its_controller(bench: Bench) -> None:
     bench.start_held()
     bench.lose_backend()
@@ -86,9 +98,7 @@ def test_lost_after_the_arrival_the_next_controller_can_let_it_run(bench: Bench)
     first = bench.ask(C.ADOPT, *ADOPTED)
     if first.kind is Kind.ADOPTED_SWITCH:
         bench.wait_for(Kind.DESTINATION_ARRIVED)
-    bound = bench.ask(C.LOOK_FOR_BINDING, Kind.BINDING_SEEN)
-    while not bound["bound"]:
-        bound = bench.wait_for(Kind.BINDING_SEEN)
+    bench.see_bound()
     bench.ask(C.ALLOW_RUN, Kind.DESTINATION_RAN)
     assert bench.copies()[bench.h.destination] is VmState.RUNNING
 

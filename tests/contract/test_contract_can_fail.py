@@ -73,6 +73,16 @@ def reworded(command: Command, kind: C, **changes: Any) -> list[Command]:
     return [replace(command, **changes) if command.kind is kind else command]
 
 
+def first_only(kind: C) -> Callable[[Command], list[Command]]:
+    given: list[Command] = []
+
+    def change(command: Command) -> list[Command]:
+        given.extend([command] if command.kind is kind else [])
+        return [] if command in given[1:] else [command]
+
+    return change
+
+
 def stamp_everything(backend: Broken) -> None:
     for copy in backend.world.copies.values():
         copy.operation = OTHER_OPERATION
@@ -172,6 +182,36 @@ BREAKS: dict[str, tuple[Callable[[Bench], None], dict[str, Any], dict[str, Any]]
         test_settling.test_settling_for_a_destination_that_does_not_run_keeps_the_source,
         {},
         {"events": instead(Kind.CANNOT_SETTLE, Kind.SETTLED)},
+    ),
+    "settled for one who only waits": (
+        test_settling.test_settling_for_a_destination_that_was_not_let_run_is_refused,
+        {},
+        {"events": instead(Kind.CANNOT_SETTLE, Kind.SETTLED)},
+    ),
+    "not settled without the other": (
+        test_settling.test_settling_for_a_source_that_runs_needs_no_destination,
+        {},
+        {"events": instead(Kind.SETTLED, Kind.CANNOT_SETTLE)},
+    ),
+    "silence not named": (
+        test_settling.test_settling_for_a_destination_that_runs_needs_no_source,
+        {},
+        {"events": instead(Kind.LEFT_BEHIND, Kind.CLEANED)},
+    ),
+    "gone by the hand-over": (
+        test_transfer.test_a_source_that_the_hand_over_ends_is_not_gone_by_itself,
+        {},
+        {"events": lambda e: [Event(Kind.SOURCE_GONE, e.at_ns), e] if e.kind is Kind.CALL_RETURNED else [e]},
+    ),
+    "not told again": (
+        test_transfer.test_allowed_by_the_next_controller_it_is_told_again,
+        {},
+        {"commands": first_only(C.ALLOW_RUN)},
+    ),
+    "adopted though it runs": (
+        test_adopting.test_once_it_runs_there_the_next_controller_waits_for_its_end,
+        {},
+        {"events": lambda e: [Event(Kind.ADOPTED_SWITCH, e.at_ns), e] if e.kind is Kind.CALL_RETURNED else [e]},
     ),
     "prepared copy stays": (
         test_settling.test_settling_for_the_source_removes_what_was_prepared,

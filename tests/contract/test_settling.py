@@ -71,6 +71,39 @@ def test_settling_for_the_source_never_ends_the_only_running_copy(bench: Bench) 
     assert bench.copies()[bench.h.destination] is VmState.RUNNING
 
 
+@pytest.mark.rule("R2")
+def test_settling_for_a_source_that_runs_needs_no_destination(bench: Bench) -> None:
+    bench.needs("host_down")
+    bench.prepare()
+    bench.h.host_down(bench.h.destination)
+    assert bench.ask(C.SETTLE_SOURCE, *SETTLING).kind is Kind.SETTLED
+    assert bench.copies()[bench.h.source] is VmState.RUNNING
+
+
+def test_settling_for_a_destination_that_runs_needs_no_source(bench: Bench) -> None:
+    """By the next controller, which has not seen the source bound: what it sees is the lease at the destination."""
+    bench.needs("host_down")
+    bench.move()
+    bench.lose_backend()
+    bench.h.host_down(bench.h.source)
+    assert bench.ask(C.SETTLE_DESTINATION, *SETTLING).kind is Kind.SETTLED
+    left = bench.ask(C.CLEAN_UP, *CLEANING)
+    assert left.kind is Kind.LEFT_BEHIND
+    assert any(bench.h.source in item for item in left["items"])
+    assert bench.copies() == {bench.h.destination: VmState.RUNNING}
+    assert marks(bench) == []
+
+
+@pytest.mark.rule("R1")
+def test_settling_for_a_destination_that_was_not_let_run_is_refused(bench: Bench) -> None:
+    bench.needs("strict")
+    bench.needs("host_down")
+    bench.start()
+    bench.wait_for(Kind.DESTINATION_ARRIVED)
+    bench.h.host_down(bench.h.source)
+    assert bench.ask(C.SETTLE_DESTINATION, *SETTLING).kind is Kind.CANNOT_SETTLE
+
+
 def test_settling_answers_once(bench: Bench) -> None:
     bench.prepare()
     bench.ask(C.SETTLE_SOURCE, *SETTLING)

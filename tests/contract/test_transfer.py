@@ -86,6 +86,12 @@ def test_what_is_shown_comes_in_order(bench: Bench) -> None:
             assert kinds.index(earlier) < kinds.index(later), (earlier, later, kinds)
 
 
+def test_a_source_that_the_hand_over_ends_is_not_gone_by_itself(bench: Bench) -> None:
+    bench.move()
+    bench.barrier()
+    assert bench.count(Kind.SOURCE_GONE, Kind.SOURCE_RESUMED) == 0
+
+
 def test_phases_are_shown(bench: Bench) -> None:
     bench.needs("shows_phases")
     bench.move()
@@ -170,9 +176,7 @@ def test_the_destination_waits_until_it_is_allowed_to_run(bench: Bench) -> None:
     bench.needs("strict")
     bench.start()
     bench.wait_for(Kind.DESTINATION_ARRIVED)
-    bound = bench.ask(C.LOOK_FOR_BINDING, Kind.BINDING_SEEN)
-    while not bound["bound"]:
-        bound = bench.wait_for(Kind.BINDING_SEEN)
+    bench.see_bound()
     bench.wait_for(Kind.CALL_RETURNED)
     bench.barrier()
     assert Kind.DESTINATION_RAN not in bench.kinds()
@@ -203,6 +207,14 @@ def test_allowed_twice_runs_once(bench: Bench) -> None:
     bench.barrier()
     assert bench.count(Kind.DESTINATION_RAN) == 1
     assert bench.count(Kind.RUN_REFUSED) == 0
+
+
+def test_allowed_by_the_next_controller_it_is_told_again(bench: Bench) -> None:
+    bench.needs("strict")
+    bench.move()
+    bench.lose_backend()
+    assert bench.ask(C.ALLOW_RUN, Kind.DESTINATION_RAN, Kind.RUN_REFUSED).kind is Kind.DESTINATION_RAN
+    assert bench.copies()[bench.h.destination] is VmState.RUNNING
 
 
 def test_nothing_can_be_let_run_where_nothing_arrived(bench: Bench) -> None:

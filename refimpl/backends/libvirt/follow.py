@@ -11,6 +11,7 @@ from refimpl.backends.libvirt.transfer import finished, start_progress
 from refimpl.hosts.channel import HostChannel
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind
+from refimpl.model.facts import VmState
 from refimpl.model.phase import Side
 
 PERIOD_S = 0.05
@@ -37,7 +38,8 @@ def adopt(operation: Operation) -> None:
         operation.returned(_ended(operation, problem))
         return
     operation.hold_source_process()
-    _tell_standing(operation, source, destination)
+    if not _runs(destination):
+        _tell_standing(operation, source, destination)
     threading.Thread(target=_follow, args=(operation,), name="libvirt-follow", daemon=True).start()
 
 
@@ -62,12 +64,16 @@ def source_job_runs(operation: Operation) -> bool:
 def _tell_again(operation: Operation) -> None:
     source, destination = _statuses(operation)
     with operation.lock:
-        over = operation.call is Call.RETURNED or operation.watch.seen(Kind.DESTINATION_RAN)
+        over = operation.call is Call.RETURNED or operation.watch.seen(Kind.DESTINATION_RAN) or _runs(destination)
         if over or source is None or not source.job:
             return
         operation.post(_standing(source, destination), Side.SOURCE)
         if destination is not None and destination.arrived:
             operation.post(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
+
+
+def _runs(destination: Status | None) -> bool:
+    return destination is not None and destination.vm_state is VmState.RUNNING
 
 
 def _standing(source: Status | None, destination: Status | None) -> Kind:

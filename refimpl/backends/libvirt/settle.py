@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from refimpl.backends.libvirt import connection, stamp
+from refimpl.backends.libvirt import connection, lease, stamp
 from refimpl.backends.libvirt.binding import source_gone
 from refimpl.backends.libvirt.follow import job_runs, source_job_runs
 from refimpl.backends.libvirt.operation import Operation
@@ -111,7 +111,7 @@ def _destination_is_the_vm(operation: Operation) -> None:
     except _CannotSettle:
         raise
     except connection.failures():
-        # A silent source that cannot run again by itself is no danger; its definition is left behind.
+        # A silent source that cannot run again is no danger; its definition is left behind.
         if not (runs and _source_bound(operation)):
             raise
 
@@ -133,7 +133,13 @@ def _source_bound(operation: Operation) -> bool:
         seen = read_status(operation.reach.source_channel, operation.plan.vm)
         return seen is None or seen.bound or source_gone(operation, seen)
     except OSError:
-        return operation.source_process_ended()
+        # Nothing of that host can be seen: its copy cannot run while the other one's host holds the lease.
+        return operation.source_process_ended() or _leased_there(operation)
+
+
+def _leased_there(operation: Operation) -> bool:
+    path = f"{operation.reach.group.lease_directory}/{operation.plan.vm_id}"
+    return lease.held(operation.reach.destination_channel, path) is True
 
 
 def _remove(operation: Operation, domain: Any, host: HostEntry, channel: HostChannel) -> None:

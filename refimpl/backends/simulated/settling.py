@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from refimpl.backends.simulated.transfer import Stage
+from refimpl.backends.simulated.transfer import Stage, Transfer
 from refimpl.backends.simulated.world import PAUSED_BY_SYSTEM, Copy, World
 from refimpl.backends.simulated.worldfile import FaultKind, Moment
 from refimpl.model.errors import Problem
@@ -80,10 +80,19 @@ class Settling:
             self._cannot(command, plan, "scripted: it cannot be settled")
         elif not self._world.hosts[plan.destination].answers or not runs:
             self._cannot(command, plan, "the destination's copy is not seen to run")
+        elif self._source_may_run_again(plan, transfer):
+            self._cannot(command, plan, f"host {plan.source} does not answer, and its copy may run again")
         else:
             if source is not None and self._world.hosts[plan.source].answers:
                 self._world.remove(source)
             self._backend.say(Kind.SETTLED)
+
+    def _source_may_run_again(self, plan: Plan, transfer: Transfer | None) -> bool:
+        """Whether a source that does not answer is a danger: neither bound nor kept from running by the lease."""
+        vm = self._world.vm(plan.vm)
+        bound = transfer is not None and transfer.result is not None and transfer.result.ok
+        leased = vm is not None and vm.lease and self._world.holds_lease(plan.destination, vm)
+        return not (self._world.hosts[plan.source].answers or bound or leased)
 
     def clean_up(self, command: Command, plan: Plan) -> None:
         """CLEAN_UP: take the marks off, remove planned VMs, and name what could not be removed."""

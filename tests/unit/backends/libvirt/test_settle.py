@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from refimpl.backends.libvirt import connection, settle, stamp
+from refimpl.backends.libvirt import connection, lease, settle, stamp
 from refimpl.backends.libvirt.operation import Operation, Reach
 from refimpl.backends.libvirt.status import status_path
 from refimpl.backends.libvirt.tap import Taps
@@ -179,9 +179,21 @@ def test_a_source_without_our_mark_is_not_removed(world: World) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"), [(r.SOURCE_BOUND, Kind.SETTLED), (None, Kind.SETTLED), (r.SOURCE_WAITS, Kind.CANNOT_SETTLE)]
 )
-def test_a_silent_source_is_harmless_only_when_bound(world: World, status: bytes | None, kind: Kind) -> None:
+def test_a_silent_source_that_shows_its_file_is_harmless_only_when_bound(world: World, status: bytes | None, kind: Kind) -> None:
     world.put("h1", PAUSED_BY_MOVE, status)
     world.put("h2", RUNNING, r.DESTINATION_RUNS)
     world.silent.add("h1")
+    assert world.give(settle.settle_destination).kind is kind
+    assert world.done == []
+
+
+@pytest.mark.parametrize(("held", "kind"), [(True, Kind.SETTLED), (None, Kind.CANNOT_SETTLE)])
+def test_a_source_of_which_nothing_is_seen_is_harmless_only_without_the_lease(
+    world: World, monkeypatch: pytest.MonkeyPatch, held: bool | None, kind: Kind
+) -> None:
+    world.put("h2", RUNNING, r.DESTINATION_RUNS)
+    world.silent.add("h1")
+    world.channels["h1"].down = True
+    monkeypatch.setattr(lease, "held", lambda channel, _path: held if channel is world.channels["h2"] else None)
     assert world.give(settle.settle_destination).kind is kind
     assert world.done == []

@@ -1,0 +1,242 @@
+"""The harness of the libvirt backend: two hosts of a real lab, one guest, a backend in a process that can be killed.
+
+Every backend object lives in a process of its own, as in a conductor, and `lose_backend` ends it with SIGKILL. Closing
+the object would not do: the thread with the native call and its connection to the daemon would live on in the tests'
+process, and the daemon would never see its client vanish, which is what the tests of adopting are about.
+
+A host goes down by losing its power: what it then says is nothing, at once. A daemon that is merely silent takes every
+question to its time limit; tests/lab looks at that case.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import threading
+import time
+from collections import deque
+from contextlib import suppress
+from multiprocessing.connection import Connection, Pipe
+from pathlib import Path
+from typing import Any
+
+from refimpl.backends.libvirt import connection, stamp
+from refimpl.backends.libvirt.backend import LibvirtBackend
+from refimpl.backends.libvirt.domain import VmSpec
+from refimpl.backends.libvirt.status import read_status
+from refimpl.engine.backend import Backend, Capabilities
+from refimpl.hosts.factory import channel_for
+from refimpl.lab import Lab
+from refimpl.model.events import Event, Kind
+from refimpl.model.facts import Facts, Scope
+from refimpl.model.group import Group, HostEntry
+from refimpl.model.request import Command, Plan
+from tests.lab.libvirt_support import EVENT_TIMEOUT_S, host_of, plan_of, until, wait_for_lines
+
+ROOT = Path(__file__).parents[2]
+GUEST = {"writer_rate_pages_per_s": 6000, "writer_working_set_mib": 4, "writer_content": "random"}
+"""Writes more within the longest downtime of a held transfer than that sends, over a set that is soon sent again."""
+
+HELD_MIB_S, HELD_DOWNTIME_MS = 16, 1
+FREE_MIB_S, FREE_DOWNTIME_MS = 10_000, 30_000
+
+
+class RemoteBackend:
+    """The seam, carried out by a `LibvirtBackend` in a child process."""
+
+    name = "libvirt"
+
+    def __init__(self, group: Group) -> None:
+        self._pipe, theirs = Pipe()
+        with theirs:
+            command = [sys.executable, "-m", __spec__.name, str(theirs.fileno())]
+            self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT)
+        self._events: deque[Event] = deque()
+        self._ask("open", group)
+
+    def capabilities(self) -> Capabilities:
+        found: Capabilities = self._ask("capabilities")
+        return found
+
+    def observe(self, scope: Scope) -> Facts:
+        found: Facts = self._ask("observe", scope)
+        return found
+
+    def submit(self, command: Command) -> None:
+        self._ask("submit", command)
+
+    def close(self) -> None:
+        self._ask("close")
+
+    def next_event(self) -> Event:
+        """Wait for the next event, bounded."""
+        if not self._events:
+            self._events.append(self._receive()[1])
+        return self._events.popleft()
+
+    def kill(self) -> None:
+        """End the process as a controller ends that is killed; what it had told is forgotten."""
+        self._process.kill()
+        self._process.wait()
+        self._pipe.close()
+
+    def _ask(self, verb: str, *values: Any) -> Any:
+        self._pipe.send((verb, values))
+        while (told := self._receive())[0] == "event":
+            self._events.append(told[1])
+        return told[1]
+
+    def _receive(self) -> tuple[str, Any]:
+        assert self._pipe.poll(EVENT_TIMEOUT_S), f"nothing from the backend in {EVENT_TIMEOUT_S} s"
+        received: tuple[str, Any] = self._pipe.recv()
+        return received
+
+
+def serve(pipe: Connection) -> None:
+    """Carry out the seam for a `RemoteBackend` until it hangs up."""
+    sending = threading.Lock()
+    backend: LibvirtBackend | None = None
+
+    def tell(what: str, value: Any) -> None:
+        with sending:
+            pipe.send((what, value))
+
+    with suppress(EOFError):
+        while True:
+            verb, values = pipe.recv()
+            if verb == "open":
+                backend = LibvirtBackend(*values, lambda event: tell("event", event), time.time_ns)
+                tell("answer", None)
+            else:
+                tell("answer", getattr(backend, verb)(*values))
+
+
+class Bed:
+    """A lab with one working guest that is on one of the two hosts, and nothing of it on the other."""
+
+    def __init__(self, lab: Lab, spec: VmSpec) -> None:
+        self.lab = lab
+        self.spec = spec
+
+    def place(self) -> str:
+        """Return the host on which the VM is defined; there has to be exactly one."""
+        (place,) = (host.name for host in self.lab.group.hosts if self._has(host))
+        return place
+
+    def tidy(self) -> None:
+        """Have one running copy, without a mark, whatever was left half-way."""
+        for host in self.lab.group.hosts:
+            self.lab.host_power_on(host.name)
+        for host in self.lab.group.hosts:
+            self._abort(host)
+        until(lambda: not any(self._job(host) for host in self.lab.group.hosts), "the end of all jobs")
+        keep, *others = sorted((h for h in self.lab.group.hosts if self._has(h)), key=self._worth)
+        for host in others:
+            self._remove(host)
+        self._bring_up(keep)
+
+    def domain_call(self, host: str, *calls: tuple[str, *tuple[int, ...]]) -> None:
+        """Call methods of the VM's domain on a host."""
+        with connection.fresh(host_of(self.lab.group, host)) as fresh:
+            domain = fresh.lookupByUUIDString(self.spec.id)
+            for name, *values in calls:
+                getattr(domain, name)(*values)
+
+    def _has(self, host: HostEntry) -> bool:
+        with connection.fresh(host) as fresh:
+            return connection.find(fresh, self.spec.id) is not None
+
+    def _abort(self, host: HostEntry) -> None:
+        """End a transfer from this host; the receiving side would keep the question waiting for half a minute."""
+        if self._job(host) == "migration out":
+            with suppress(*connection.failures()):
+                self.domain_call(host.name, ("abortJob",))
+
+    def _job(self, host: HostEntry) -> str:
+        seen = read_status(channel_for(host), self.spec.name)
+        return seen.job if seen is not None else ""
+
+    def _worth(self, host: HostEntry) -> int:
+        """Order copies: what runs is worth most, what is off least."""
+        lv = connection.module()
+        order = [lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_PAUSED]
+        with connection.fresh(host) as fresh:
+            state = fresh.lookupByUUIDString(self.spec.id).state()[0]
+        return order.index(state) if state in order else len(order)
+
+    def _remove(self, host: HostEntry) -> None:
+        with connection.fresh(host) as fresh:
+            domain = connection.find(fresh, self.spec.id)
+            if domain is not None and domain.isActive():
+                domain.destroy()
+            if domain is not None and connection.find(fresh, self.spec.id) is not None:
+                domain.undefine()
+
+    def _bring_up(self, host: HostEntry) -> None:
+        with connection.fresh(host) as fresh:
+            domain = fresh.lookupByUUIDString(self.spec.id)
+            if not domain.isActive():
+                domain.create()
+            elif domain.state()[0] == connection.module().VIR_DOMAIN_PAUSED:
+                domain.resume()
+            marked = stamp.from_domain_xml(domain.XMLDesc(0))
+            if marked is not None:
+                stamp.take_off(domain, marked.operation)
+        wait_for_lines(host, self.spec.name, 5)
+
+
+class LibvirtHarness:
+    """The libvirt backend; the source is the host on which the VM happens to be."""
+
+    name = "libvirt"
+    can = frozenset({"hold_memory", "host_down"})
+
+    def __init__(self, bed: Bed) -> None:
+        self._bed = bed
+        self.source = bed.place()
+        self.destination = next(h.name for h in bed.lab.group.hosts if h.name != self.source)
+        self._remote: RemoteBackend | None = None
+        self._held = False
+
+    @property
+    def backend(self) -> Backend:
+        return self._present()
+
+    def plan(self) -> Plan:
+        bandwidth_mib_s = HELD_MIB_S if self._held else 0
+        sides = (self.source, self.destination)
+        return plan_of(self._bed.lab.group, self._bed.spec, *sides, bandwidth_mib_s=bandwidth_mib_s)
+
+    def next_event(self) -> Event:
+        event = self._present().next_event()
+        if self._held and event.kind is Kind.MEMORY_SEEN:
+            self._bed.domain_call(self.source, ("migrateSetMaxDowntime", HELD_DOWNTIME_MS, 0))
+        return event
+
+    def hold_memory(self) -> None:
+        self._held = True
+
+    def let_go(self) -> None:
+        calls = (("migrateSetMaxSpeed", FREE_MIB_S), ("migrateSetMaxDowntime", FREE_DOWNTIME_MS, 0))
+        self._bed.domain_call(self.source, *calls)
+
+    def lose_backend(self) -> None:
+        self._present().kill()
+        self._remote = None
+
+    def host_down(self, host: str) -> None:
+        self._bed.lab.host_power_off(host)
+
+    def close(self) -> None:
+        if self._remote is not None:
+            self._remote.kill()
+        self._bed.tidy()
+
+    def _present(self) -> RemoteBackend:
+        if self._remote is None:
+            self._remote = RemoteBackend(self._bed.lab.group)
+        return self._remote
+
+
+if __name__ == "__main__":
+    serve(Connection(int(sys.argv[1])))

@@ -1,0 +1,24 @@
+"""What keeps the simulated backend from putting hosts in order: a silent source that may run again."""
+
+from __future__ import annotations
+
+import pytest
+
+from refimpl.model.events import Kind
+from refimpl.model.request import CommandKind, HandOver
+from tests.contract.benches import SimulatedHarness
+from tests.contract.harness import Bench
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize(("lease", "kind"), [(True, Kind.SETTLED), (False, Kind.CANNOT_SETTLE)])
+def test_a_silent_source_that_is_not_bound_is_harmless_only_without_the_lease(lease: bool, kind: Kind) -> None:
+    hosts = {
+        "a": {"memory_mib": 2048, "networks": {"migration": "192.0.2.1"}},
+        "b": {"memory_mib": 2048, "networks": {"migration": "192.0.2.2"}, "lock_daemon": lease},
+    }
+    bench = Bench(SimulatedHarness(hand_over=HandOver.DELEGATED, hosts=hosts))
+    bench.start()
+    bench.wait_for(Kind.DESTINATION_RAN)
+    bench.h.host_down("a")
+    assert bench.ask(CommandKind.SETTLE_DESTINATION, Kind.SETTLED, Kind.CANNOT_SETTLE).kind is kind
