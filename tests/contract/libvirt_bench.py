@@ -105,7 +105,7 @@ def serve(pipe: Connection) -> None:
         while True:
             verb, values = pipe.recv()
             if verb == "open":
-                backend = LibvirtBackend(*values, lambda event: tell("event", event), time.time_ns)
+                backend = LibvirtBackend(values[0], lambda event: tell("event", event), time.time_ns)
                 tell("answer", None)
             else:
                 tell("answer", getattr(backend, verb)(*values))

@@ -179,7 +179,7 @@ def test_a_source_without_our_mark_is_not_removed(world: World) -> None:
 @pytest.mark.parametrize(
     ("status", "kind"), [(r.SOURCE_BOUND, Kind.SETTLED), (None, Kind.SETTLED), (r.SOURCE_WAITS, Kind.CANNOT_SETTLE)]
 )
-def test_a_silent_source_that_shows_its_file_is_harmless_only_when_bound(world: World, status: bytes | None, kind: Kind) -> None:
+def test_a_silent_source_is_harmless_only_when_bound(world: World, status: bytes | None, kind: Kind) -> None:
     world.put("h1", PAUSED_BY_MOVE, status)
     world.put("h2", RUNNING, r.DESTINATION_RUNS)
     world.silent.add("h1")
