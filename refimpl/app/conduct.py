@@ -38,7 +38,7 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
     group = Group.from_json(spec["group"])
     if group.management_netns is not None:
         netns.enter(group.management_netns)
-    timeline = RealTimeline(stretch=float(os.environ.get("REFIMPL_STRETCH", "1")))
+    timeline = RealTimeline()
     journal = FileJournal(files.journal)
     log = EventLog([line for _, line in journal.lines()])
     control = ControlServer(files.socket, log, lambda: timeline.post(Event(Kind.CANCEL_WISHED, timeline.now_ns())))

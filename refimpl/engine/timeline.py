@@ -43,12 +43,11 @@ class Timeline(Protocol):
 
 
 class RealTimeline:
-    """A thread-safe queue and the machine's clock. `stretch` multiplies deadlines on a slow machine."""
+    """A thread-safe queue and the machine's clock."""
 
-    def __init__(self, stretch: float = 1.0) -> None:
+    def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._deadlines: dict[str, float] = {}
-        self._stretch = stretch
 
     def now_ns(self) -> int:
         """Return the wall clock."""
@@ -60,7 +59,7 @@ class RealTimeline:
 
     def arm(self, name: str, after_ms: int) -> None:
         """Arm a deadline."""
-        self._deadlines[name] = time.monotonic() + after_ms * self._stretch / 1000
+        self._deadlines[name] = time.monotonic() + after_ms / 1000
 
     def disarm(self, name: str) -> None:
         """Take a deadline back."""
