@@ -36,8 +36,7 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
     """Carry out or recover the operation in a directory."""
     spec = files.read_spec()
     group = Group.from_json(spec["group"])
-    if group.management_netns is not None:
-        netns.enter(group.management_netns)
+    _enter(group, files.id)
     timeline = RealTimeline()
     journal = FileJournal(files.journal)
     log = EventLog([line for _, line in journal.lines()])
@@ -64,11 +63,21 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
         result = conductor.recover() if spec["recover"] else conductor.start()
         log.close(result.to_json())
     finally:
+        log.close()
         control.stop()
         files.socket.unlink(missing_ok=True)
         backend.close()
         journal.close()
     return result
+
+
+def _enter(group: Group, operation: str) -> None:
+    if group.management_netns is None:
+        return
+    try:
+        netns.enter(group.management_netns)
+    except OSError as failure:
+        raise error("lab.gone", lab=group.name, operation=operation) from failure
 
 
 def _standing(spec: dict[str, Any], journal: FileJournal, hand_over: Any) -> tuple[Phase, Ledger, int]:

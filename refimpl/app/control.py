@@ -25,6 +25,7 @@ class EventLog:
     def __init__(self, lines: list[str] | None = None) -> None:
         self._lines: list[str] = list(lines or [])
         self._outcome: str | None = None
+        self._closed = False
         self._changed = threading.Condition()
 
     def append(self, event: Event) -> None:
@@ -34,25 +35,28 @@ class EventLog:
             self._lines.append(line)
             self._changed.notify_all()
 
-    def close(self, outcome: dict[str, Any]) -> None:
-        """Add the outcome; followers end after it."""
+    def close(self, outcome: dict[str, Any] | None = None) -> None:
+        """End it, with the outcome if there is one; followers end after it. The first close counts."""
         with self._changed:
-            self._outcome = json.dumps(outcome, ensure_ascii=False)
+            if not self._closed and outcome is not None:
+                self._outcome = json.dumps(outcome, ensure_ascii=False)
+            self._closed = True
             self._changed.notify_all()
 
     def follow(self, after: int = 0) -> Iterator[str]:
-        """Yield lines as they are sent to a client, until the outcome."""
+        """Yield lines as they are sent to a client, until the outcome, or the end without one."""
         at = after
         while True:
             with self._changed:
-                while len(self._lines) <= at and self._outcome is None:
+                while len(self._lines) <= at and not self._closed:
                     self._changed.wait()
-                fresh, outcome = self._lines[at:], self._outcome
+                fresh, closed, outcome = self._lines[at:], self._closed, self._outcome
             for number, line in enumerate(fresh, at + 1):
                 yield f'{{"seq": {number}, "event": {line}}}\n'
             at += len(fresh)
-            if outcome is not None and not fresh:
-                yield f'{{"outcome": {outcome}}}\n'
+            if closed and not fresh:
+                if outcome is not None:
+                    yield f'{{"outcome": {outcome}}}\n'
                 return
 
 

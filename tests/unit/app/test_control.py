@@ -37,6 +37,20 @@ def test_followers_get_everything_in_order(tmp_path: Path) -> None:
     assert [m["seq"] for m in got[1][:-1]] == [2, 3]  # type: ignore[index]
 
 
+def test_a_conductor_that_fails_does_not_keep_its_followers(tmp_path: Path) -> None:
+    log = EventLog()
+    server = ControlServer(tmp_path / "socket", log, lambda: None)
+    got: list[object] = []
+    follower = threading.Thread(target=lambda: got.extend(follow(tmp_path / "socket")))
+    follower.start()
+    log.append(event(Kind.MEMORY_SEEN))
+    log.close()
+    log.close({"end": "too late to count"})
+    follower.join(20)
+    server.stop()
+    assert len(got) == 1
+
+
 def test_cancel_reaches_the_conductor(tmp_path: Path) -> None:
     wished = threading.Event()
     server = ControlServer(tmp_path / "socket", EventLog(), wished.set)

@@ -11,9 +11,11 @@ from pathlib import Path
 import pytest
 
 from refimpl.app.backends import backend_for
+from refimpl.app.conduct import conduct
 from refimpl.app.home import Home, OperationFiles
 from refimpl.app.operations import Operation, recover, summarise
 from refimpl.app.recovery import Interrupted, interrupted, recover_one, worst
+from refimpl.engine.conductor import no_stop
 from refimpl.engine.journal import FileJournal
 from refimpl.engine.store import Claim, GroupStore
 from refimpl.hosts.process import here
@@ -151,3 +153,10 @@ def test_a_backend_whose_library_is_missing(group: Group, monkeypatch: pytest.Mo
         monkeypatch.delitem(sys.modules, name)
     with pytest.raises(RefimplError, match=r"backend\.not_installed"):
         backend_for(group, lambda _: None)
+
+
+@pytest.mark.error("lab.gone")
+def test_a_conductor_whose_lab_went_away_says_so(home: Home, group: Group) -> None:
+    files = begun(home, replace(group, management_netns="refimpl-no-such-lab"))
+    with pytest.raises(RefimplError, match=r"lab\.gone"):
+        conduct(files, no_stop)
