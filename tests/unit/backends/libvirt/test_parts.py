@@ -144,5 +144,6 @@ def test_certificates_are_read_with_names_time_trust_and_key() -> None:
     assert server.not_before_s <= now.timestamp() <= server.not_after_s
     assert not found["migration-server"].trusted
     assert found["migration-server"].not_after_s < (now - timedelta(minutes=1)).timestamp()
-    channel.answers["stat"] = Completed(0, "644\n", "")
-    assert not certificates.certificates(host("h1"), channel)[0].key_private
+    for mode in ("644", "640", "604"):
+        channel.answers["stat"] = Completed(0, f"{mode}\n", "")
+        assert not certificates.certificates(host("h1"), channel)[0].key_private

@@ -169,6 +169,14 @@ def test_the_sources_copy_goes_once_the_destinations_runs(world: World) -> None:
     assert world.done == ["destroy h1", "undefine h1"]
 
 
+@pytest.mark.parametrize("state", [PAUSED_BY_USER, OFF])
+def test_the_source_is_kept_while_the_destinations_copy_does_not_run(world: World, state: list[int]) -> None:
+    world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
+    world.put("h2", state, r.DESTINATION_ARRIVED)
+    assert world.give(settle.settle_destination).kind is Kind.CANNOT_SETTLE
+    assert world.done == []
+
+
 def test_a_source_without_our_mark_is_not_removed(world: World) -> None:
     world.put("h1", RUNNING, r.SOURCE_BACK, operation="other")
     world.put("h2", RUNNING, r.DESTINATION_RUNS)
