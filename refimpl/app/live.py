@@ -173,7 +173,8 @@ def _why(text: str) -> Callable[[Mapping[str, Any], Progress], str]:
 
 
 def _returned(values: Mapping[str, Any], progress: Progress) -> str | None:
-    return None if values.get("ok") else _problem("the transfer ended with an error")(values, progress)
+    cancelled = (values.get("problem") or {}).get("id") == "transfer.cancelled"
+    return None if values.get("ok") or cancelled else _problem("the transfer ended with an error")(values, progress)
 
 
 _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {

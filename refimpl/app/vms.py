@@ -229,10 +229,9 @@ class VmDesk:
         try:
             return work()
         except connection.failures() as failure:
-            native = connection.native(failure)
-            raise error(
-                "vm.not_done", what=what, vm=vm, host=host.name, native=native, detail=str(failure)
-            ) from failure
+            values = {"what": what, "vm": vm, "host": host.name, "detail": str(failure)}
+            problem = Problem("vm.not_done", values, host=host.name, native=connection.native(failure))
+            raise RefimplError(problem) from failure
 
     @contextmanager
     def _reserved(self) -> Iterator[str]:

@@ -43,13 +43,21 @@ def _down(s: Subject, host: HostFacts) -> Problem:
     )
 
 
+def _not_there(s: Subject) -> Problem:
+    name, asked = s.request.vm, s.request.source
+    if s.places and asked is not None:
+        values = {"vm": name, "host": asked, "hosts": ", ".join(s.places)}
+        return Problem(id="vm.elsewhere", values=values, side=Side.SOURCE, host=asked)
+    known = ", ".join(sorted({v.name for h in s.facts.hosts.values() for v in h.vms})) or "none"
+    return Problem(id="vm.unknown", values={"group": s.group, "vm": name, "known": known})
+
+
 def _vm(s: Subject) -> Iterator[Problem]:
     name = s.request.vm
     if s.vm is None:
         seen = s.source is None or s.source.reachable
         if seen and (s.request.source is None or s.request.source in s.facts.hosts):
-            known = ", ".join(sorted({v.name for h in s.facts.hosts.values() for v in h.vms})) or "none"
-            yield Problem(id="vm.unknown", values={"group": s.group, "vm": name, "known": known})
+            yield _not_there(s)
         return
     host = s.source.name if s.source else None
     if s.vm.state is not VmState.RUNNING:

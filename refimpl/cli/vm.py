@@ -112,7 +112,9 @@ def create(
         click.echo(
             f"VM {name!r} on host {place.host.name}: {state}, {memory} MiB, {vcpus} vCPU, address {record.address}"
         )
-        click.echo(f"accelerator {chosen.name}: {chosen.why}")
+        click.echo(
+            f"accelerator {chosen.name}" + ("" if chosen.name == "kvm" else " (refimpl doctor says why not KVM)")
+        )
         if not start_it:
             click.echo(f"Next: refimpl vm start {name}")
     return ExitCode.OK

@@ -90,13 +90,15 @@ def outcome(ledger: Ledger, end: Phase) -> Outcome:
     """Make the outcome of a migration that has ended."""
     plan, request = ledger.plan, ledger.request
     source = plan.source if plan else request.source
+    # Without a plan nobody has seen the VM: the source is only what was asked for.
+    seen_at = plan.source if plan else None
     return Outcome(
         operation=ledger.operation,
         end=end,
         vm=request.vm,
         source=source,
         destination=request.destination,
-        runs_on=source if end in _AT_SOURCE else request.destination if end in _AT_DESTINATION else None,
+        runs_on=seen_at if end in _AT_SOURCE else request.destination if end in _AT_DESTINATION else None,
         problems=ledger.problems,
         warnings=ledger.warnings,
         total_ms=_span_ms(ledger.started_ns, ledger.ended_ns),

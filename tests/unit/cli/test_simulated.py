@@ -114,3 +114,12 @@ def test_a_world_that_is_not_there_ends_with_2(tmp_path, capsys):
     code, _, err = run("migrate", "web", "b", "--world", str(tmp_path / "none.toml"), capsys=capsys)
     assert code == 2
     assert "[world.invalid]" in err
+
+
+@pytest.mark.error("vm.elsewhere")
+def test_a_wrong_source_is_told_from_an_unknown_vm_and_is_not_believed(tmp_path, capsys):
+    code, out, _ = run("migrate", "web", "a", "--source", "b", "--world", world(tmp_path), capsys=capsys)
+    assert code == 3
+    assert "it is on a. [vm.elsewhere]" in out.replace(" (seen at the source on host 'b')", "")
+    assert "[vm.unknown]" not in out
+    assert "where it ran before" in out

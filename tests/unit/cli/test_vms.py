@@ -1,0 +1,165 @@
+"""Making, starting, stopping and removing VMs: what is refused, and that nothing half-made stays."""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from refimpl.app import observed, vms
+from refimpl.app.observed import Observed
+from refimpl.app.vms import VmDesk
+from refimpl.cli import main
+from refimpl.guest import GuestImage
+from refimpl.model.errors import RefimplError
+from refimpl.model.facts import Facts, HostFacts, VmFacts, VmState
+from refimpl.model.group import ChannelSpec, Group, HostEntry, ProcessRef
+from tests.builders import host, vm
+
+ADDRESSES = {"vm_network": "10.90.2.0/24", "observer_address": "10.90.2.1"}
+
+
+def entry(name: str) -> HostEntry:
+    channel = ChannelSpec("namespace", ProcessRef(1, 1, "b"))
+    return HostEntry(name, f"uuid-{name}", "uri", "uri", "10.0.0.1", (), 2048, channel, "sw", f"/log/{name}")
+
+
+class Hosts:
+    """A backend that shows what a test put there."""
+
+    def __init__(self, *shown: HostFacts) -> None:
+        self.shown = {facts.name: facts for facts in shown}
+
+    def observe(self, _scope: Any) -> Facts:
+        return Facts(self.shown, 0.0)
+
+    def put(self, name: str, *machines: VmFacts) -> None:
+        self.shown[name] = replace(self.shown[name], vms=machines)
+
+
+@pytest.fixture
+def hosts() -> Hosts:
+    return Hosts(host("a"), host("b", memory_used_mib=100))
+
+
+@pytest.fixture
+def done(monkeypatch) -> list[str]:
+    """What libvirt was told; it refuses nothing."""
+    told: list[str] = []
+    for name in ("create", "start", "remove"):
+        monkeypatch.setattr(vms.vms, name, lambda *_, name=name: told.append(name))
+    monkeypatch.setattr(vms.vms, "stop", lambda *_, force: told.append(f"stop force={force}") or force)
+    monkeypatch.setattr(vms, "build", lambda: GuestImage(Path("kernel"), Path("initramfs"), "1"))
+    monkeypatch.setattr(vms.connection, "failures", lambda: (OSError,))
+    monkeypatch.setattr(vms.connection, "native", lambda _: None)
+    return told
+
+
+@pytest.fixture
+def desk(tmp_path, hosts, done) -> VmDesk:
+    shared = str(tmp_path)
+    group = Group("id", "lab", (entry("a"), entry("b")), f"{shared}/store", shared, shared, "", labels=ADDRESSES)
+    return VmDesk(group, hosts)  # type: ignore[arg-type]
+
+
+def refused(id: str, work: Any) -> str:
+    with pytest.raises(RefimplError) as caught:
+        work()
+    (problem,) = caught.value.problems
+    assert problem.id == id
+    assert "?" not in problem.text + problem.mend
+    return problem.text
+
+
+def test_a_vm_goes_to_the_host_with_the_most_memory_left_and_gets_an_address_of_its_own(desk, done, tmp_path):
+    first, second = (desk.create(name, None, memory_mib=256) for name in ("one", "two"))
+    assert (first.address, second.address) == ("10.90.2.100/24", "10.90.2.101/24")
+    assert desk.record("two") == second
+    assert (tmp_path / "one.raw").stat().st_size == first.parameters.disk_blocks * vms.BLOCK_BYTES
+    assert done == ["create", "create"]
+
+
+@pytest.mark.error("vm.no_address")
+def test_when_all_addresses_are_taken_none_is_given_twice(desk, monkeypatch):
+    monkeypatch.setattr(vms, "_FIRST_ADDRESS", 254)
+    desk.create("one", "a", memory_mib=256)
+    refused("vm.no_address", lambda: desk.create("two", "a", memory_mib=256))
+
+
+@pytest.mark.error("vm.disk_exists")
+def test_a_disk_is_never_overwritten(desk, done, tmp_path):
+    (tmp_path / "one.raw").write_text("precious", "utf-8")
+    assert "one.raw" in refused("vm.disk_exists", lambda: desk.create("one", "a", memory_mib=256))
+    assert (tmp_path / "one.raw").read_text("utf-8") == "precious"
+    assert done == []
+
+
+@pytest.mark.error("vm.not_done")
+def test_what_the_host_refuses_leaves_nothing_half_made(desk, monkeypatch, tmp_path):
+    def no(*_: Any) -> None:
+        raise OSError("no space")
+
+    monkeypatch.setattr(vms.vms, "create", no)
+    assert "no space" in refused("vm.not_done", lambda: desk.create("one", "a", memory_mib=256))
+    assert [path.name for path in tmp_path.iterdir()] == [".addresses.lock"]
+
+
+def test_names_are_taken_on_all_hosts(desk, hosts):
+    hosts.put("b", vm(name="one"))
+    refused("vm.name_taken", lambda: desk.create("one", "a", memory_mib=256))
+
+
+def test_a_vm_that_does_not_fit_is_not_started(desk, hosts, done):
+    hosts.put("a", vm(name="one", memory_mib=4096, state=VmState.OFF))
+    assert "4096 MiB" in refused("memory.short", lambda: desk.start("one"))
+    assert done == []
+
+
+@pytest.mark.error("vm.does_not_stop")
+def test_a_guest_that_does_not_stop_is_told_so_and_force_is_the_mend(desk, hosts, done):
+    hosts.put("a", vm(name="one"))
+    refused("vm.does_not_stop", lambda: desk.stop("one"))
+    desk.stop("one", force=True)
+    assert done == ["stop force=False", "stop force=True"]
+
+
+@pytest.mark.error("vm.not_off")
+def test_a_vm_that_runs_is_not_removed(desk, hosts, done):
+    hosts.put("a", vm(name="one"))
+    refused("vm.not_off", lambda: desk.remove("one"))
+    assert done == []
+
+
+@pytest.mark.parametrize("verb", ["stop", "remove"])
+def test_a_vm_with_the_mark_of_a_move_is_left_to_recovery(verb, desk, hosts, done):
+    hosts.put("a", vm(name="one", state=VmState.OFF, operation="0a1b2c3d"))
+    refused("vm.stamped", lambda: getattr(desk, verb)("one"))
+    assert done == []
+
+
+def test_a_vm_in_two_places_is_not_touched(desk, hosts, done):
+    hosts.put("a", vm(name="one"))
+    hosts.put("b", vm(name="one"))
+    refused("vm.several", lambda: desk.stop("one"))
+    assert done == []
+
+
+@pytest.mark.error("guest.not_heard")
+def test_a_guest_that_is_not_heard_has_an_error_of_its_own(tmp_path, monkeypatch):
+    monkeypatch.setattr(observed, "HEARD_S", 0.0)
+    silent = Observed("one", {"a": tmp_path / "lines"}, tmp_path / "disk", None, 10)  # type: ignore[arg-type]
+    assert "work of VM 'one'" in refused("guest.not_heard", silent.works)
+
+
+@pytest.mark.error("lab.gone")
+def test_recovery_of_a_move_whose_lab_is_gone_says_so(tmp_path, monkeypatch, capsys):
+    from refimpl.app.home import Home
+
+    monkeypatch.setenv("REFIMPL_HOME", str(tmp_path))
+    monkeypatch.setattr("refimpl.cli.context.is_root", lambda: True)
+    monkeypatch.setattr("refimpl.lab.list_labs", lambda: ())
+    Home(tmp_path).create("0a1b2c3d").spec.write_text('{"group": {"id": "abc123"}}', "utf-8")
+    assert main(["recover", "0a1b2c3d"]) == 8
+    assert "[lab.gone]" in capsys.readouterr().err
