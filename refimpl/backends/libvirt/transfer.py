@@ -6,7 +6,6 @@ a thread of its own, nothing waits behind it, and what it returns is a fact amon
 
 from __future__ import annotations
 
-import ipaddress
 import threading
 from typing import Any
 
@@ -94,7 +93,7 @@ def parameters(plan: Plan, domain: Any, source: HostEntry, destination: HostEntr
 
 def bracketed(address: str) -> str:
     """Return an address as it stands in a URI."""
-    return f"[{address}]" if ipaddress.ip_address(address).version == 6 else address
+    return f"[{address}]" if ":" in address else address
 
 
 def transfer(operation: Operation) -> None:
