@@ -28,7 +28,8 @@ def moving_lab() -> Iterator[Lab]:
 @pytest.fixture(scope="session")
 def moving_session(moving_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moving]:
     with placed(moving_lab) as group:
-        spec = make_vm(group, group.hosts[0], name="web")
+        observer = group.labels["observer_address"]
+        spec = make_vm(group, group.hosts[0], name="web", observer_address=observer)
         yield Moving(moving_lab, spec, tmp_path_factory.mktemp("moving"))
 
 

@@ -1,0 +1,183 @@
+"""Every observer is able to fail: a fault in a real move changes its reading by at least the fault, and no other's.
+
+Blackout and outside gap have no bad verdict, they are figures. What contains what by definition: the outside gap
+contains the blackout and every silence that touches the move; nothing else contains anything else.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from pathlib import Path
+
+import pytest
+
+from refimpl.app.observed import Observed
+from refimpl.guest import GuestParameters
+from refimpl.guest.tamper import flip_in_file, flip_in_process
+from refimpl.meter import blackout, disk, heartbeat, memory, outside_gap
+from refimpl.meter.lines import JoinedLog, Line
+from refimpl.meter.memory import memory_verdict
+from refimpl.meter.receiver import Receiver
+from refimpl.meter.verdict import State
+from refimpl.model.events import Kind
+from tests.lab.moving import Moving, until
+from tests.lab.watching import (
+    Dropper,
+    Freezer,
+    Watching,
+    lines_of,
+    lossless,
+    not_good,
+    page_in_qemu,
+    qemu_process,
+    tell,
+    wiped,
+)
+
+pytestmark = pytest.mark.lab
+
+FROZEN_MS = 500
+DROPPED = 50
+LINES = 5
+PAGE = 7
+
+
+@pytest.fixture
+def watching(moving: Moving, tmp_path: Path) -> Iterator[Watching]:
+    period_ms = GuestParameters().heartbeat_period_ms
+    with Receiver(tmp_path / "arrivals", address=moving.group.labels["observer_address"]) as receiver:
+        observed = Observed(moving.spec.name, lines_of(moving), Path(moving.spec.disk_path), receiver, period_ms)
+        observed.works()
+        yield Watching(moving, observed)
+
+
+def test_an_undisturbed_move_is_found_good(watching: Watching) -> None:
+    watching.move()
+    readings = watching.readings()
+    assert not_good(readings) == set()
+    lossless(readings)
+    assert readings[blackout.NAME].figures["blackout_ms"] > 0
+    assert readings[heartbeat.NAME].figures["lines_on_last_host"] > 0
+    assert readings[memory.NAME].figures["whole_checks"] > 0
+
+
+def test_a_destination_frozen_at_resume_is_in_the_outside_gap_and_not_in_the_blackout(watching: Watching) -> None:
+    """Frozen on QEMU's RESUME event, so after it: a freeze before it would be part of the blackout by definition.
+
+    The gap is the longest single silence, and a heartbeat may come between RESUME and the freeze. So the freeze is
+    500 ms longer than the blackout was: the gap then exceeds by 500 ms what it would be without.
+    """
+    freezers: list[Freezer] = []
+    dark_before = []
+
+    def freeze() -> None:
+        dark_before.append(watching.blackout_so_far())
+        freezers[0].freeze(FROZEN_MS + dark_before[0].figures["blackout_ms"] + watching.observed.period_ms)
+
+    def arrived() -> None:
+        freezers.append(Freezer(qemu_process(watching.moving, watching.destination)))
+
+    watching.move({Kind.DESTINATION_ARRIVED: arrived, Kind.DESTINATION_RAN: freeze})
+    readings = watching.readings()
+    gap, dark, (freezer,) = readings[outside_gap.NAME].figures, readings[blackout.NAME], freezers
+    print(f"frozen for {freezer.frozen_ms:.1f} ms, {(freezer.from_ns - dark.figures['ran_at_ns']) / 1e6:.1f} ms late")
+    assert dark == dark_before[0]
+    assert dark.figures["ran_at_ns"] <= freezer.from_ns
+    assert gap["outside_gap_ms"] >= freezer.frozen_ms
+    assert gap["outside_gap_ms"] - dark.figures["blackout_ms"] - gap["period_ms"] >= FROZEN_MS
+    assert not_good(readings) == set()
+
+
+def test_dropped_datagrams_are_lost_and_silence_and_nothing_else(watching: Watching) -> None:
+    dropper = Dropper()
+    try:
+        watching.move({Kind.MEMORY_SEEN: dropper.begin})
+        until(lambda: dropper.dropped() >= DROPPED, f"{DROPPED} dropped datagrams")
+        dropped = dropper.end()
+    finally:
+        dropper.remove()
+    readings = watching.readings()
+    gap = readings[outside_gap.NAME].figures
+    print(f"{dropped} datagrams dropped in {dropper.silent_ms:.1f} ms")
+    assert gap["lost_datagrams"] >= dropped >= DROPPED
+    assert gap["outside_gap_ms"] >= dropper.silent_ms
+    lossless(readings)
+    assert not_good(readings) == set()
+
+
+def test_lines_lost_at_the_switch_are_missed_by_their_numbers(watching: Watching) -> None:
+    with ExitStack() as fault:
+        lost = []
+
+        def lose_lines() -> None:
+            path = watching.observed.files[watching.source]
+            lost.extend(fault.enter_context(wiped(path, watching.before.boot, LINES)))
+
+        watching.move_held(lose_lines)
+        readings = watching.readings()
+        found = readings[heartbeat.NAME]
+        assert found.state is State.BAD
+        assert (found.figures["lines_missing"], found.figures["first_missing"]) == (LINES, lost[0].sequence)
+        assert f"{LINES} lines lost, the first is number {lost[0].sequence}" in found.text
+        assert not_good(readings) == {heartbeat.NAME}
+        lossless(readings)
+    assert not_good(watching.readings()) == set()
+
+
+def test_a_damaged_block_is_missed_by_its_number(watching: Watching) -> None:
+    """The guest's disk worker rests meanwhile: else it would overwrite the damage some time."""
+    with ExitStack() as fault:
+        assert tell("disk", 0) == "done"
+        fault.callback(tell, "disk", 1)
+        damaged = []
+
+        def damage() -> None:
+            line = watching.log().of_kind("disk")[-1]
+            offset = int(line.fields[1]) * disk.BLOCK_BYTES + disk.BLOCK_BYTES // 2
+            flip_in_file(watching.observed.disk, offset)
+            fault.callback(flip_in_file, watching.observed.disk, offset)
+            damaged.append((line.fields[0], line.fields[1]))
+
+        watching.move_held(damage)
+        readings = watching.readings()
+        found, (number, slot) = readings[disk.NAME], damaged[0]
+        assert (found.state, found.figures["corrupt"], found.figures["lost"]) == (State.BAD, 1, 0)
+        assert f"the first is write {number} in slot {slot}" in found.text
+        assert not_good(readings) == {disk.NAME}
+        lossless(readings)
+    assert not_good(watching.readings()) == set()
+
+
+def test_a_damaged_page_is_missed_by_its_number_and_address(watching: Watching) -> None:
+    """The guest's memory writer rests meanwhile; when it goes on, it writes the page anew, and memory is good again."""
+    watching.move()
+    with ExitStack() as fault:
+        assert tell("rate", 0) == "done"
+        fault.callback(tell, "rate", GuestParameters().writer_rate_pages_per_s)
+        address, in_qemu = page_in_qemu(watching.moving, watching.destination, PAGE)
+        flip_in_process(qemu_process(watching.moving, watching.destination).pid, in_qemu + disk.BLOCK_BYTES // 2)
+        assert tell("check") == "done"
+        watching.observed.wait("the damaged page", lambda log: told_bad(watching, log) > 0)
+        readings = watching.readings()
+        found = readings[memory.NAME]
+        assert (found.state, found.figures["bad_pages"]) == (State.BAD, 1)
+        assert f"page {PAGE} at guest-physical {address} " in found.text
+        assert not_good(readings) == {memory.NAME}
+        lossless(readings)
+    watching.observed.wait("a good check of the whole memory", lambda log: good_again(watching, log))
+
+
+def told_bad(watching: Watching, log: JoinedLog) -> int:
+    """The number of the last line that tells of a bad page, 0 when none has come since the move."""
+    told = [line for line in log.of_kind("bad-page", "check-end", boot=watching.before.boot) if tells_of_bad(line)]
+    moved_after = log.last_sequence(watching.before.boot, watching.source)
+    return max((line.sequence for line in told if line.sequence > moved_after), default=0)
+
+
+def tells_of_bad(line: Line) -> bool:
+    return line.kind == "bad-page" or line.fields[2] != "0"
+
+
+def good_again(watching: Watching, log: JoinedLog) -> bool:
+    return memory_verdict(log, watching.before.boot, told_bad(watching, log)).good
