@@ -29,13 +29,16 @@ from __future__ import annotations
 
 import re
 import zlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
 _LINE = re.compile(rb"~(([0-9a-f]{6}) (\d+) (\S+)((?: \S+)*)) \*([0-9a-f]{8})")
 _PIECES = re.compile(rb"~[^~\n]*|[^~\n]+")
-_MOST_FRAGMENTS = 32
+_FEW_FRAGMENTS, _MOST_FRAGMENTS = 8, 32
+
+Place = tuple[str, int]
+"""Boot id and number of a line."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +50,16 @@ class Line:
     kind: str
     fields: tuple[str, ...]
     host: str = ""
+
+
+@dataclass(slots=True)
+class _Fragment:
+    """A piece of a file that is no whole line, and the whole lines next to it in that file."""
+
+    host: str
+    piece: bytes
+    before: Place | None
+    after: Place | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,30 +109,37 @@ def read_log(files: Mapping[str, Path]) -> JoinedLog:
 def join(contents: Mapping[str, bytes]) -> JoinedLog:
     """Join what the guest wrote on each host (host name -> content of its file)."""
     lines: list[Line] = []
-    fragments: list[tuple[str, bytes]] = []
+    fragments: list[_Fragment] = []
     reordered = 0
     for host, content in contents.items():
         own, broken = _read_file(host, content)
         reordered += _count_reordered(own)
         lines += own
         fragments += broken
-    mended, used = _mend(fragments)
+    mended, used = _mend(fragments, {(line.boot, line.sequence) for line in lines})
     lines += mended
     boots = _boots_in_order(lines)
     lines.sort(key=lambda line: (boots.index(line.boot), line.sequence))
-    left = tuple(piece for i, (_, piece) in enumerate(fragments) if i not in used)
+    left = tuple(fragment.piece for i, fragment in enumerate(fragments) if i not in used)
     return JoinedLog(tuple(lines), boots, reordered, len(mended), left)
 
 
-def _read_file(host: str, content: bytes) -> tuple[list[Line], list[tuple[str, bytes]]]:
+def _read_file(host: str, content: bytes) -> tuple[list[Line], list[_Fragment]]:
     lines: list[Line] = []
-    fragments: list[tuple[str, bytes]] = []
+    fragments: list[_Fragment] = []
+    place: Place | None = None
+    unplaced: list[_Fragment] = []
     for piece in _PIECES.findall(content):
         line = parse_line(piece, host)
         if line is not None:
             lines.append(line)
+            place = (line.boot, line.sequence)
+            for fragment in unplaced:
+                fragment.after = place
+            unplaced = []
         elif piece.strip(b"\r"):
-            fragments.append((host, piece.strip(b"\r")))
+            unplaced.append(_Fragment(host, piece.strip(b"\r"), place))
+            fragments.append(unplaced[-1])
     return lines, fragments
 
 
@@ -132,22 +152,53 @@ def _count_reordered(lines: Iterable[Line]) -> int:
     return count
 
 
-def _mend(fragments: list[tuple[str, bytes]]) -> tuple[list[Line], set[int]]:
+def _mend(fragments: list[_Fragment], whole: set[Place]) -> tuple[list[Line], set[int]]:
     """Put the parts of torn lines together; a fragment can hold the start of one line and the end of another.
 
     Which file a part is in does not matter: lines begin alike, so a file may show a whole line where one was torn.
+    The whole lines next to a part say which other it belongs to. If a number is missing after that, or the parts
+    are few, all are tried with each other; if they are too many for that, those that belong to nothing yet.
     """
-    mended: dict[tuple[str, int], Line] = {}
+    mended: dict[Place, Line] = {}
     used: set[int] = set()
-    if len(fragments) > _MOST_FRAGMENTS:
-        return [], used
-    for i, (host, head) in enumerate(fragments):
-        for j, (_, tail) in enumerate(fragments):
-            line = _whole(host, head, tail) if i != j else None
+
+    def attempt(pairs: Iterable[tuple[int, int]]) -> None:
+        for i, j in pairs:
+            line = _whole(fragments[i].host, fragments[i].piece, fragments[j].piece) if i != j else None
             if line is not None:
                 mended[line.boot, line.sequence] = line
-                used |= {i, j}
+                used.update((i, j))
+
+    attempt(_neighbours(fragments))
+    attempt(_at_the_end(fragments, whole | mended.keys()))
+    if len(fragments) <= _FEW_FRAGMENTS or _some_missing(whole | mended.keys()):
+        left = [i for i in range(len(fragments)) if i not in used or len(fragments) <= _MOST_FRAGMENTS]
+        left = left if len(left) <= _MOST_FRAGMENTS else []
+        attempt((i, j) for i in left for j in left)
     return list(mended.values()), used
+
+
+def _some_missing(present: Collection[Place]) -> bool:
+    highest: dict[str, int] = {}
+    for boot, number in present:
+        highest[boot] = max(number, highest.get(boot, 0))
+    return sum(highest.values()) > len(present)
+
+
+def _neighbours(fragments: list[_Fragment]) -> list[tuple[int, int]]:
+    """Return the pairs of which the first stands behind one line and the second before the next but one."""
+    following: dict[Place | None, list[int]] = {}
+    for j, fragment in enumerate(fragments):
+        following.setdefault(fragment.after, []).append(j)
+    heads = ((i, f.before) for i, f in enumerate(fragments) if f.before is not None)
+    return [(i, j) for i, (boot, number) in heads for j in following.get((boot, number + 2), ())]
+
+
+def _at_the_end(fragments: list[_Fragment], known: Collection[Place]) -> list[tuple[int, int]]:
+    """Return the pairs of which the first begins a line that is not known, and the second has no line behind it."""
+    heads = ((i, f.before) for i, f in enumerate(fragments) if f.before is not None)
+    unknown = [i for i, (boot, number) in heads if (boot, number + 1) not in known]
+    return [(i, j) for i in unknown for j, fragment in enumerate(fragments) if fragment.after is None]
 
 
 def _whole(host: str, head: bytes, tail: bytes) -> Line | None:

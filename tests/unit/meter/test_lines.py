@@ -56,3 +56,13 @@ def test_boots_are_ordered_by_the_guest_s_clock_and_not_by_host():
 def test_a_file_that_is_not_there_is_empty(tmp_path):
     (tmp_path / "a").write_bytes(line(1, "beat 1"))
     assert len(read_log({"a": tmp_path / "a", "b": tmp_path / "b"}).lines) == 1
+
+
+def test_many_moves_that_each_tear_a_line_lose_nothing():
+    lines = beats(1, 1000)
+    ends = [sum(map(len, lines[: 10 * i])) - 3 - i % (len(lines[-1]) - 6) for i in range(1, 100)]
+    content = b"".join(lines)
+    parts = [content[a:b] for a, b in zip([0, *ends], [*ends, len(content)], strict=True)]
+    log = join({"a": b"".join(parts[::2]), "b": b"".join(parts[1::2])})
+    assert [entry.sequence for entry in log.lines] == list(range(1, 1001))
+    assert (log.torn, log.unreadable) == (99, ())
