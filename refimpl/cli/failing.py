@@ -15,16 +15,8 @@ import click
 from refimpl.model.errors import Problem, RefimplError, error
 from refimpl.model.phase import ExitCode
 
-_USAGE_IDS = frozenset({"lab.unknown", "lab.host_unknown"})
-
-
-def expected() -> tuple[type[Exception], ...]:
-    """Return the exceptions that mean something to a user; those of parts that were not loaded are not among them."""
-    found: list[type[Exception]] = [RefimplError, OSError]
-    for module, name in (("refimpl.lab.errors", "LabError"), ("refimpl.guest.kernel", "GuestBuildError")):
-        if module in sys.modules:
-            found.append(getattr(sys.modules[module], name))
-    return tuple(found)
+EXPECTED: tuple[type[Exception], ...] = (RefimplError, OSError)
+"""The exceptions that mean something to a user; everything else is an internal error."""
 
 
 def tell(failure: Exception) -> int:
@@ -38,27 +30,12 @@ def rows(failure: Exception) -> list[dict[str, Any]]:
     """Return the findings of an expected error as plain values: those of `Problem.to_json`."""
     if isinstance(failure, RefimplError):
         return [p.to_json() for p in failure.problems]
-    if hasattr(failure, "id") and hasattr(failure, "values"):
-        return [_lab_row(failure)]
-    if hasattr(failure, "mend"):
-        detail = str(getattr(failure, "text", failure)).rstrip(".")
-        return rows(error("guest.not_built", detail=detail, mend=str(failure.mend)))
     return rows(error("machine.failed", detail=str(failure) or type(failure).__name__))
 
 
 def exit_code(failure: Exception) -> int:
     """Return the exit code of an expected error."""
-    if isinstance(failure, RefimplError):
-        return failure.exit_code
-    return ExitCode.USAGE if getattr(failure, "id", "") in _USAGE_IDS else ExitCode.ENVIRONMENT
-
-
-def _lab_row(failure: Any) -> dict[str, Any]:
-    from refimpl.lab.errors import ERRORS
-
-    entry = ERRORS[failure.id]
-    texts = {name: getattr(entry, name).format_map(failure.values) for name in ("text", "why", "mend")}
-    return {"id": failure.id, **texts, "values": dict(failure.values)}
+    return failure.exit_code if isinstance(failure, RefimplError) else ExitCode.ENVIRONMENT
 
 
 def problem_text(problem: Problem | dict[str, Any], indent: str = "") -> str:
@@ -91,7 +68,7 @@ def errors_as_json(wanted: bool) -> Iterator[None]:
     """With `wanted`, print an expected error as one JSON line on standard output too, before it goes its way."""
     try:
         yield
-    except expected() as failure:
+    except EXPECTED as failure:
         if wanted:
             click.echo(json.dumps({"problems": rows(failure), "exit_code": int(exit_code(failure))}))
         raise

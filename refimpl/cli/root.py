@@ -50,7 +50,7 @@ def root() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. What nobody expected stays an exception, told by `excepthook`."""
-    from refimpl.cli.failing import expected, tell
+    from refimpl.cli.failing import EXPECTED, tell
 
     if not os.environ.get(DEBUG_VARIABLE):
         sys.excepthook = say_internal_error
@@ -66,7 +66,7 @@ def run(arguments: Sequence[str] | None = None) -> int:
         # Whoever read our output has gone; Python would complain once more when it flushes at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return NOT_READ
-    except expected() as failure:
+    except EXPECTED as failure:
         return tell(failure)
     return int(result) if isinstance(result, int) else 0
 

@@ -16,6 +16,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from refimpl.model.errors import Problem, RefimplError
+
 WANTED_MODULES = ("virtio_pci", "virtio_blk", "virtio_net")
 
 _META_PACKAGES = {
@@ -26,13 +28,12 @@ _CONCRETE = re.compile(r"linux-(?:image|modules|binary)-\d\S*")
 _PACKED = {".xz": lzma.decompress, ".gz": gzip.decompress}
 
 
-class GuestBuildError(Exception):
+class GuestBuildError(RefimplError):
     """The guest's image cannot be built; `mend` is what to do about it."""
 
     def __init__(self, text: str, mend: str) -> None:
-        super().__init__(f"{text}\n{mend}")
-        self.text = text
         self.mend = mend
+        super().__init__(Problem(id="guest.not_built", values={"detail": text.rstrip("."), "mend": mend}))
 
 
 @dataclass(frozen=True, slots=True)

@@ -16,13 +16,13 @@ from pathlib import Path
 
 import psutil
 
+from refimpl.engine.stops import stop_point
 from refimpl.hosts import process
 from refimpl.hosts.namespace import enter_host, enter_network
 from refimpl.lab import layout
 from refimpl.lab.errors import LabError
 from refimpl.lab.layout import HostPlan, LabPaths
 from refimpl.lab.registry import Identity, Item, Kind, Registry
-from refimpl.lab.stop_point import stop_point
 from refimpl.lab.tools import lab_environment, run_tool
 from refimpl.model.group import ProcessRef
 
@@ -38,6 +38,8 @@ TLS_PORT = 16514
 _LISTEN = "0A"  # the kernel's number of that state in /proc/net/tcp
 _POLL_S = 0.02
 _TERMINATE_S = 5.0
+
+_LAST_LINES = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -182,7 +184,8 @@ class HostRunner:
 
     def _no_start(self, name: str) -> LabError:
         log = self.log_file(name)
-        said = log.read_text(errors="replace")[-1000:].strip() if log.exists() else ""
+        lines = log.read_text(errors="replace").splitlines() if log.exists() else []
+        said = "\n".join(line for line in lines[-_LAST_LINES:] if line) or "nothing"
         return LabError("lab.process_failed", process=name, host=self.host.name, said=said)
 
 

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from refimpl.engine.stops import stop_point
 from refimpl.hosts.namespace import NETNS_DIRECTORY
 from refimpl.lab import layout
 from refimpl.lab.layout import HostPlan
 from refimpl.lab.registry import Identity, Item, Kind, Registry
-from refimpl.lab.stop_point import stop_point
 from refimpl.lab.tools import run_tool
 
 NETWORKS = ("mgmt", "mig", "vm")

@@ -17,13 +17,13 @@ from pathlib import Path
 
 import psutil
 
+from refimpl.engine.stops import stop_point
 from refimpl.hosts import process
 from refimpl.hosts.namespace import NETNS_DIRECTORY, enter_network
 from refimpl.lab.errors import LabError
 from refimpl.lab.layout import LAB_VARIABLE, LabPaths
 from refimpl.lab.network import netns_identity
 from refimpl.lab.registry import Content, Entry, Kind, Registry
-from refimpl.lab.stop_point import stop_point
 from refimpl.lab.tools import run_tool
 from refimpl.model.group import ProcessRef
 

@@ -16,6 +16,7 @@ from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
+from refimpl.engine.stops import stop_point
 from refimpl.hosts import process
 from refimpl.lab import layout
 from refimpl.lab.builder import Wish
@@ -24,7 +25,6 @@ from refimpl.lab.layout import LabPaths
 from refimpl.lab.reaper import Removal, Remover, directory_identity, recorded_processes
 from refimpl.lab.registry import Content, Item, Kind, Registry
 from refimpl.lab.steps import OnStep, Steps, no_report
-from refimpl.lab.stop_point import stop_point
 from refimpl.lab.tools import missing_requirements
 
 _TRIES = 100

@@ -101,7 +101,7 @@ class RefimplError(Exception):
 
     def __init__(self, *problems: Problem) -> None:
         self.problems = problems
-        super().__init__("\n".join(f"{p.text} [{p.id}]" for p in problems))
+        super().__init__("\n".join(f"{p.text} [{p.id}] Mend: {p.mend}" for p in problems))
 
     @property
     def exit_code(self) -> ExitCode:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from refimpl.model.errors import Problem
-from refimpl.model.events import plain
+from refimpl.model.events import Kind, plain
 from refimpl.model.ledger import Ledger
 from refimpl.model.phase import EXIT_CODES, ExitCode, Phase
 
@@ -90,15 +90,13 @@ def outcome(ledger: Ledger, end: Phase) -> Outcome:
     """Make the outcome of a migration that has ended."""
     plan, request = ledger.plan, ledger.request
     source = plan.source if plan else request.source
-    # Without a plan nobody has seen the VM: the source is only what was asked for.
-    seen_at = plan.source if plan else None
     return Outcome(
         operation=ledger.operation,
         end=end,
         vm=request.vm,
         source=source,
         destination=request.destination,
-        runs_on=seen_at if end in _AT_SOURCE else request.destination if end in _AT_DESTINATION else None,
+        runs_on=_runs_on(ledger, end),
         problems=ledger.problems,
         warnings=ledger.warnings,
         total_ms=_span_ms(ledger.started_ns, ledger.ended_ns),
@@ -112,6 +110,15 @@ def outcome(ledger: Ledger, end: Phase) -> Outcome:
         hand_over=ledger.hand_over,
         recovered=ledger.interrupted,
     )
+
+
+def _runs_on(ledger: Ledger, end: Phase) -> str | None:
+    """Return where the VM runs. Without a plan nobody has seen it: the source is only what was asked for."""
+    if end in _AT_DESTINATION:
+        return ledger.request.destination
+    if end not in _AT_SOURCE or ledger.plan is None or ledger.owner is Kind.GUEST_ENDED:
+        return None
+    return ledger.plan.source
 
 
 def _span_ms(start_ns: int | None, end_ns: int | None) -> float | None:

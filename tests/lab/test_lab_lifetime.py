@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -13,6 +14,7 @@ import pytest
 from refimpl.hosts import process
 from refimpl.hosts.factory import channel_for
 from refimpl.lab import Lab, LabError, LabState, create, leftovers, list_labs
+from refimpl.lab.host import HostRunner
 from refimpl.model.group import Group, HostEntry, ProcessRef
 from tests.lab.lab_support import link_names, run_on, runner, start_vm, state_directory
 
@@ -81,6 +83,7 @@ def test_each_host_is_a_machine_of_its_own(lab: Lab) -> None:
         assert Path(lab.group.shared_directory).name in run_on(lab, host.name, "ls", str(lab.paths.directory))
 
 
+@pytest.mark.error("lab.host_unknown", "lab.exists")
 def test_every_name_that_a_user_can_get_wrong_is_answered(lab: Lab, root: Path) -> None:
     for use in (lab.logs, lab.shell_command, lab.host_power_off):
         with pytest.raises(LabError, match="known: h1, h2") as caught:
@@ -89,6 +92,29 @@ def test_every_name_that_a_user_can_get_wrong_is_answered(lab: Lab, root: Path) 
     with pytest.raises(LabError) as caught:
         create("shared", root=root)
     assert caught.value.id == "lab.exists"
+
+
+@pytest.mark.error("lab.process_failed")
+def test_a_daemon_that_does_not_start_is_told_with_what_it_said(lab: Lab) -> None:
+    config = lab.paths.host("h1").libvirt_config / "libvirtd.conf"
+    good = config.read_text()
+    lab.stop_daemon("h1", "libvirtd", signal.SIGKILL)
+    config.write_text("no such setting = {\n")
+    try:
+        with pytest.raises(LabError, match=r"(?s)libvirtd of host 'h1' did not start: .*libvirtd\.conf"):
+            lab.start_daemons("h1")
+    finally:
+        config.write_text(good)
+        lab.start_daemons("h1")
+    assert all(status.healthy for status in lab.status())
+
+
+@pytest.mark.error("lab.wrong_answer")
+def test_a_control_connection_that_leads_elsewhere_is_not_a_lab(root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(HostRunner, "ask", lambda *_: "elsewhere")
+    with pytest.raises(LabError, match=r"answers as 'elsewhere'"):
+        create("astray", root=root)
+    assert [s.name for s in list_labs(root)] == ["shared"]
 
 
 def test_the_channel_runs_reads_writes_and_maps_pids(lab: Lab) -> None:

@@ -212,6 +212,7 @@ def test_truthful_ends() -> None:
         result = run.conductor.start()
         assert result.end is end
         assert id in [p.id for p in result.problems]
+        assert result.runs_on == ("b" if end is P.DUAL_RUN else None)
         assert (run.store.claims() == ()) is (end is not P.INDETERMINATE)
 
 

@@ -30,6 +30,7 @@ def test_no_state_directory_means_no_labs(tmp_path: Path) -> None:
     assert reap(root=tmp_path / "none") == ()
 
 
+@pytest.mark.error("lab.busy")
 def test_a_lab_under_construction_is_seen_and_left_alone(tmp_path: Path) -> None:
     with shelf.reserve(Wish("mine"), tmp_path, lambda: "abc123"):
         (summary,) = list_labs(tmp_path)
@@ -101,6 +102,7 @@ def test_a_link_below_the_lab_is_removed_and_not_followed(tmp_path: Path) -> Non
     assert not paths.directory.exists()
 
 
+@pytest.mark.error("lab.exists")
 def test_a_name_is_taken_until_the_lab_is_gone(tmp_path: Path) -> None:
     reserve(tmp_path, "abc123")
     with pytest.raises(LabError) as caught:
@@ -120,6 +122,7 @@ def test_an_id_that_is_taken_is_not_used_twice(tmp_path: Path) -> None:
         shelf.reserve(Wish("third"), tmp_path, lambda: "abc123")
 
 
+@pytest.mark.error("lab.unknown")
 def test_an_unknown_lab_is_named_with_those_that_are_known(tmp_path: Path) -> None:
     reserve(tmp_path, "abc123", "mine")
     with pytest.raises(LabError, match="known: mine") as caught:
@@ -128,6 +131,7 @@ def test_an_unknown_lab_is_named_with_those_that_are_known(tmp_path: Path) -> No
     assert shelf.find("mine", tmp_path) == shelf.find("abc123", tmp_path)
 
 
+@pytest.mark.error("lab.unfinished")
 def test_a_half_made_lab_is_not_opened(tmp_path: Path) -> None:
     from refimpl.lab import Lab
 

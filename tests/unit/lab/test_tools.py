@@ -2,17 +2,15 @@
 
 from __future__ import annotations
 
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from refimpl.lab import LabError, create, tools
-from refimpl.lab.errors import ERRORS
 from refimpl.lab.steps import Steps
 
 
+@pytest.mark.error("lab.requirements")
 def test_all_that_is_missing_is_named_at_once_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(tools.os, "geteuid", lambda: 1000)
     monkeypatch.setattr(tools, "SEARCH_PATH", str(tmp_path))
@@ -43,6 +41,7 @@ def test_an_init_program_that_was_made_before_needs_no_compiler(
     assert tools.build_init("abc123") == tools.init_path()
 
 
+@pytest.mark.error("lab.command_failed")
 def test_a_command_that_fails_says_what_it_was_and_what_it_said() -> None:
     with pytest.raises(LabError, match="no luck") as caught:
         tools.run_tool("sh", "-c", "echo no luck >&2; exit 7")
@@ -59,12 +58,6 @@ def test_a_tool_carries_the_labs_id_and_nothing_of_the_caller(monkeypatch: pytes
     assert "SECRET_OF_CALLER" not in shown
 
 
-def test_every_error_has_all_its_words() -> None:
-    for id, entry in ERRORS.items():
-        assert id.startswith("lab.")
-        assert all((entry.text, entry.why, entry.mend))
-
-
 def test_steps_are_told_in_order_and_a_failed_one_is_not() -> None:
     told: list[str] = []
     steps = Steps(lambda name, seconds: told.append(name) if seconds >= 0 else None)
@@ -73,19 +66,3 @@ def test_steps_are_told_in_order_and_a_failed_one_is_not() -> None:
     with pytest.raises(KeyError), steps.step("two"):
         raise KeyError
     assert told == ["one"]
-
-
-def test_a_stop_point_holds_the_process_there_and_nowhere_else(tmp_path: Path) -> None:
-    program = (
-        "from refimpl.lab.stop_point import stop_point\n"
-        "stop_point('before'); print('passed before', flush=True); stop_point('here'); print('never', flush=True)\n"
-    )
-    marker = tmp_path / "marker"
-    environment = {"REFIMPL_TEST_STOP": "here", "REFIMPL_TEST_STOP_FILE": str(marker), "PYTHONPATH": "."}
-    held = subprocess.Popen([sys.executable, "-c", program], env=environment, stdout=subprocess.PIPE, text=True)
-    while not marker.exists():
-        with pytest.raises(subprocess.TimeoutExpired):
-            held.wait(0.05)
-    held.kill()
-    assert held.communicate()[0] == "passed before\n"
-    assert marker.read_text() == "here"
