@@ -52,6 +52,7 @@ class RemoteBackend:
             command = [sys.executable, "-m", __spec__.name, str(theirs.fileno())]
             self._process = subprocess.Popen(command, pass_fds=[theirs.fileno()], cwd=ROOT)
         self._events: deque[Event] = deque()
+        self._deadline_s = 0.0
         self._ask("open", group)
 
     def capabilities(self) -> Capabilities:
@@ -63,15 +64,16 @@ class RemoteBackend:
         return found
 
     def submit(self, command: Command) -> None:
+        self._deadline_s = time.monotonic() + EVENT_TIMEOUT_S
         self._ask("submit", command)
 
     def close(self) -> None:
         self._ask("close")
 
     def next_event(self) -> Event:
-        """Wait for the next event, bounded."""
+        """Wait for the next event. The wait is bounded from the last command on: progress is not an answer."""
         if not self._events:
-            self._events.append(self._receive()[1])
+            self._events.append(self._receive(self._deadline_s - time.monotonic())[1])
         return self._events.popleft()
 
     def kill(self) -> None:
@@ -86,8 +88,9 @@ class RemoteBackend:
             self._events.append(told[1])
         return told[1]
 
-    def _receive(self) -> tuple[str, Any]:
-        assert self._pipe.poll(EVENT_TIMEOUT_S), f"nothing from the backend in {EVENT_TIMEOUT_S} s"
+    def _receive(self, timeout_s: float = EVENT_TIMEOUT_S) -> tuple[str, Any]:
+        assert timeout_s > 0, "the answer did not come"
+        assert self._pipe.poll(timeout_s), "nothing comes from the backend any more"
         received: tuple[str, Any] = self._pipe.recv()
         return received
 
