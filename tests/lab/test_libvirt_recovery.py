@@ -7,6 +7,7 @@ import os
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,7 +16,10 @@ import pytest
 from refimpl.backends.libvirt import connection, stamp, vms
 from refimpl.backends.libvirt.domain import VmSpec, domain_xml
 from refimpl.backends.libvirt.status import read_status
+from refimpl.backends.libvirt.tap import Taps
+from refimpl.backends.libvirt.watch import NativeEvent
 from refimpl.guest.commands import send_command
+from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.factory import channel_for
 from refimpl.lab import Lab
 from refimpl.model.events import Kind
@@ -263,6 +267,47 @@ def test_a_frozen_daemon_is_a_silent_host_and_no_exception(lab: Lab, driver: Dri
     assert (facts.reachable, bool(facts.native)) == (False, True)
     assert left.kind is Kind.LEFT_BEHIND
     assert driver.evidence().source.operation is None
+
+
+@pytest.mark.rule("R2")
+def test_when_neither_copy_goes_on_by_itself_the_source_is_resumed(lab: Lab, driver: Driver) -> None:
+    """The source's daemon dies while the destination's, frozen, has not answered: both copies stand still for ever."""
+    frozen = lab.daemon("h2", "libvirtd")
+    assert frozen is not None
+
+    def freeze(native: NativeEvent) -> None:
+        if native.name == "MIGRATION" and native.details["status"] == "completed":
+            os.kill(frozen.pid, signal.SIGSTOP)
+
+    taps = Taps(time.time_ns)
+    taps.listen("h2", driver.plan.vm_id, freeze)
+    with connection.fresh(driver.destination) as listening:
+        taps.attach(driver.destination, listening)
+        driver.prepare()
+        driver.give(CommandKind.START_TRANSFER)
+        channel = channel_for(driver.source)
+        until(lambda: phase(channel, driver.plan.vm) == "perform3_done", "the source waiting for the answer")
+        try:
+            lab.stop_daemon("h1", "libvirtd", signal.SIGKILL)
+            lab.start_daemons("h1")
+        finally:
+            os.kill(frozen.pid, signal.SIGCONT)
+    driver.wait_for(Kind.CALL_RETURNED)
+    until(lambda: not driver.evidence().destination.job_open, "the destination's job closed")
+    evidence = driver.evidence()
+    assert (evidence.source.state, evidence.source.bound) == (VmState.PAUSED, False)
+    assert evidence.destination.state is VmState.PAUSED
+    driver.roll_back()
+    evidence = driver.evidence()
+    assert (evidence.source.state, evidence.source.lease_held) == (VmState.RUNNING, True)
+    assert evidence.destination.state is VmState.ABSENT
+    wait_for_lines(driver.source, driver.plan.vm, 20)
+
+
+def phase(channel: HostChannel, vm: str) -> str | None:
+    """Return the phase of the migration job that a host shows."""
+    seen = read_status(channel, vm)
+    return seen.phase if seen is not None else None
 
 
 def test_a_host_that_is_off_is_a_fact(lab: Lab, driver: Driver) -> None:
