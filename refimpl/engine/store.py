@@ -1,7 +1,7 @@
 """The group store: claims that all controllers of a group share, so that no two of them move one VM (design 5).
 
-Embedded as one SQLite file beside the lab. A claim's controller holds a file lock as long as it lives: a free lock on
-the same boot is a dead controller; of another machine's controller nothing can be said.
+Embedded as one SQLite file beside the lab. Whoever conducts an operation holds its lock file while it lives, so that two
+recoveries of one operation exclude each other; whether a claim's controller lives is told by its process.
 """
 
 from __future__ import annotations
@@ -108,14 +108,6 @@ class GroupStore:
         """Return all claims."""
         with self._open() as db:
             return tuple(_claim(row[0]) for row in db.execute("SELECT body FROM claims ORDER BY operation"))
-
-    def alive(self, operation: str) -> bool:
-        """Whether a controller of this machine holds the operation's lock now."""
-        path = self._lock_path(operation)
-        if not path.exists():
-            return False
-        with path.open("r+") as file:
-            return not _locks(file)
 
     def _lock_path(self, operation: str) -> Path:
         return self._path.with_name(f"{self._path.name}.{operation}.lock")

@@ -12,7 +12,6 @@ from typing import Any
 from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.backends.libvirt.status import Status, judge_binding, process_gone, read_status
-from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.phase import Side
 
@@ -50,10 +49,7 @@ def allow_run(operation: Operation) -> None:
     try:
         connection.bounded(lambda: _resume(operation), RESUME_TIMEOUT_S, "resume at the destination")
     except connection.failures() as error:
-        plan = operation.plan
-        values = {"vm": plan.vm, "operation": operation.id, "detail": str(error)}
-        native = connection.native(error)
-        problem = Problem(id="run.refused", values=values, side=Side.DESTINATION, host=plan.destination, native=native)
+        problem = operation.problem("run.refused", Side.DESTINATION, error)
         operation.post(Kind.RUN_REFUSED, Side.DESTINATION, problem=problem)
         return
     ran_ns = operation.now_ns()

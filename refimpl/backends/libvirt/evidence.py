@@ -61,8 +61,7 @@ def _look(operation: Operation, side: Side, host: HostEntry, channel: HostChanne
         return replace(copy, reachable=False, reason=str(error))
     if side is Side.SOURCE and found.state in (VmState.ABSENT, VmState.OFF):
         found = replace(found, bound=True)
-    lease_path = f"{operation.reach.group.lease_directory}/{plan.vm_id}"
-    return replace(found, lease_held=lease.held(channel, lease_path))
+    return replace(found, lease_held=lease.held(channel, operation.lease))
 
 
 def _from_file(copy: CopySeen, side: Side, channel: HostChannel, seen: status.Status, text: bytes) -> CopySeen:

@@ -116,7 +116,7 @@ def _listen(operation: Operation) -> Problem | None:
     try:
         operation.listen()
     except connection.failures() as error:
-        return _lost(operation, error)
+        return operation.problem("transfer.failed", Side.SOURCE, error)
     return None
 
 
@@ -125,13 +125,8 @@ def _daemon_problem(operation: Operation) -> Problem | None:
     try:
         operation.reach.connections.to(operation.reach.source)
     except connection.failures() as error:
-        return _lost(operation, error)
+        return operation.problem("transfer.failed", Side.SOURCE, error)
     return None
-
-
-def _lost(operation: Operation, error: Exception) -> Problem:
-    values = {"source": operation.plan.source, "detail": str(error)}
-    return Problem(id="transfer.failed", values=values, side=Side.SOURCE, native=connection.native(error))
 
 
 def _statuses(operation: Operation) -> tuple[Status | None, Status | None]:

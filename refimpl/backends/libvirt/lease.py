@@ -1,23 +1,36 @@
-"""The lease of a VM as a host shows it: whether its lock daemon lives, and whether it holds the lease (handover 3)."""
+"""The lease of a VM as a host shows it: its file, whether the lock daemon lives and holds it (handover 3)."""
 
 from __future__ import annotations
 
 import os
 
 from refimpl.hosts.channel import HostChannel
+from refimpl.model.group import Group
 
 LOCK_DAEMON = "virtlockd"
 _PID_FILES = ("/run/virtlockd.pid", "/run/libvirt/virtlockd.pid")
 
 
-def held(channel: HostChannel, path: str) -> bool | None:
+def path(group: Group, vm_id: str) -> str:
+    """Return the lease file of a VM, the same path on every host."""
+    return f"{group.lease_directory}/{vm_id}"
+
+
+def make(channel: HostChannel, file: str) -> None:
+    """Make sure that a lease file is there; OSError when it cannot be made."""
+    done = channel.run(["touch", "--", file])
+    if done.status != 0:
+        raise OSError(f"the lease file cannot be made: {done.stderr.strip()}")
+
+
+def held(channel: HostChannel, file: str) -> bool | None:
     """Return whether the lock daemon of the host holds the lease file; None when that cannot be seen.
 
     A host with a pid namespace of its own lists the locks of its own processes only, and so does a host that is a
     machine; whose lock it is, is asked all the same.
     """
     try:
-        done = channel.run(["stat", "-L", "-c", "%d %i", "--", path])
+        done = channel.run(["stat", "-L", "-c", "%d %i", "--", file])
         if done.status != 0:
             return None
         device, inode = (int(word) for word in done.stdout.split())

@@ -12,12 +12,13 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
-from refimpl.backends.libvirt import connection, status
+from refimpl.backends.libvirt import connection, lease, status
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.watch import NativeEvent, Watch
 from refimpl.engine.backend import Post
 from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.factory import channel_for
+from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import Group, HostEntry
 from refimpl.model.phase import Side
@@ -76,6 +77,18 @@ class Operation:
         self._post = post
         self._pidfd: int | None = None
         self._listening: tuple[Callable[[NativeEvent], None], Callable[[NativeEvent], None]] | None = None
+
+    def problem(self, id: str, side: Side, error: Exception) -> Problem:
+        """Return a problem of this operation: what the system below or a host said, and on which side."""
+        plan = self.plan
+        values = {"vm": plan.vm, "operation": self.id, "source": plan.source, "detail": str(error)}
+        host = plan.source if side is Side.SOURCE else plan.destination
+        return Problem(id=id, values=values, side=side, host=host, native=connection.native(error))
+
+    @property
+    def lease(self) -> str:
+        """The VM's lease file, as every host sees it."""
+        return lease.path(self.reach.group, self.plan.vm_id)
 
     def post(self, kind: Kind, side: Side | None = None, **values: Any) -> None:
         """Post an event that happens now."""

@@ -138,8 +138,7 @@ def _source_bound(operation: Operation) -> bool:
 
 
 def _leased_there(operation: Operation) -> bool:
-    path = f"{operation.reach.group.lease_directory}/{operation.plan.vm_id}"
-    return lease.held(operation.reach.destination_channel, path) is True
+    return lease.held(operation.reach.destination_channel, operation.lease) is True
 
 
 def _remove(operation: Operation, domain: Any, host: HostEntry, channel: HostChannel) -> None:

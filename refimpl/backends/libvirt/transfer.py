@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import Any
 
-from refimpl.backends.libvirt import connection, stamp
+from refimpl.backends.libvirt import connection, lease, stamp
 from refimpl.backends.libvirt.domain import moved_to
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.model.errors import Native, Problem
@@ -43,13 +43,14 @@ def prepare(operation: Operation) -> None:
             operation.post(Kind.NETWORK_FAILED, Side.DESTINATION, address=plan.address, problem=failed)
             return
         operation.hold_source_process()
-        _make_lease(operation)
+        lease.make(reach.source_channel, operation.lease)
         domain = connection.find(reach.connections.to(reach.source), plan.vm_id)
         if domain is None:
             raise OSError(f"there is no VM with the id {plan.vm_id} on host {plan.source}")
         stamp.put(domain, stamp.Stamp(operation.id, plan))
     except connection.failures() as error:
-        operation.post(Kind.PREPARE_FAILED, Side.SOURCE, problem=_problem("prepare.failed", operation, error))
+        failed = operation.problem("prepare.failed", Side.SOURCE, error)
+        operation.post(Kind.PREPARE_FAILED, Side.SOURCE, problem=failed)
         return
     if not _cancelled(operation, Kind.PREPARE_FAILED):
         operation.post(Kind.PREPARED, address=plan.address)
@@ -148,7 +149,7 @@ def _failed(operation: Operation, error: Exception) -> None:
     code = connection.code(error)
     begun = operation.watch.seen(Kind.TRANSFER_STARTED)
     if code in REFUSALS and not begun and not operation.cancel_accepted:
-        problem = _problem("transfer.refused", operation, error)
+        problem = operation.problem("transfer.refused", Side.SOURCE, error)
         with operation.lock:
             operation.call = Call.IDLE
             operation.post(Kind.NATIVE_REFUSAL, Side.SOURCE, problem=problem)
@@ -156,7 +157,7 @@ def _failed(operation: Operation, error: Exception) -> None:
     if operation.cancel_accepted and (code == ABORTED or not begun):
         problem = _cancel_problem(operation, connection.native(error))
     else:
-        problem = _problem("transfer.failed", operation, error)
+        problem = operation.problem("transfer.failed", Side.SOURCE, error)
     operation.returned(_returned(operation, problem))
 
 
@@ -223,13 +224,6 @@ def _network_problem(operation: Operation) -> Problem | None:
     )
 
 
-def _make_lease(operation: Operation) -> None:
-    path = f"{operation.reach.group.lease_directory}/{operation.plan.vm_id}"
-    done = operation.reach.source_channel.run(["touch", "--", path])
-    if done.status != 0:
-        raise OSError(f"the lease file cannot be made: {done.stderr.strip()}")
-
-
 def _cancelled(operation: Operation, kind: Kind) -> bool:
     with operation.lock:
         if operation.cancel_accepted:
@@ -240,9 +234,3 @@ def _cancelled(operation: Operation, kind: Kind) -> bool:
 def _cancel_problem(operation: Operation, native: Native | None = None) -> Problem:
     values = {"vm": operation.plan.vm, "source": operation.plan.source}
     return Problem(id="transfer.cancelled", values=values, native=native)
-
-
-def _problem(id: str, operation: Operation, error: Exception) -> Problem:
-    plan = operation.plan
-    values = {"vm": plan.vm, "source": plan.source, "detail": str(error), "operation": operation.id}
-    return Problem(id=id, values=values, side=Side.SOURCE, host=plan.source, native=connection.native(error))

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import threading
 
-from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt import connection, lease
 from refimpl.backends.libvirt.domain import VmSpec, domain_xml
 from refimpl.backends.libvirt.status import process_gone, read_status
 from refimpl.hosts.factory import channel_for
@@ -19,9 +19,7 @@ _PERIOD_S = 0.05
 
 def create(group: Group, host: HostEntry, spec: VmSpec) -> None:
     """Define a VM on a host, with its lease file; it is off, and never starts by itself."""
-    done = channel_for(host).run(["touch", "--", f"{group.lease_directory}/{spec.id}"])
-    if done.status != 0:
-        raise OSError(f"the lease file cannot be made: {done.stderr.strip()}")
+    lease.make(channel_for(host), lease.path(group, spec.id))
     with connection.fresh(host) as fresh:
         fresh.defineXML(domain_xml(spec, group, host)).setAutostart(0)
 
@@ -56,7 +54,7 @@ def remove(group: Group, host: HostEntry, vm: str) -> None:
             raise OSError(f"VM {vm!r} is on; it is not removed")
         id = domain.UUIDString()
         domain.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_NVRAM)
-    channel_for(host).run(["rm", "-f", "--", f"{group.lease_directory}/{id}"])
+    channel_for(host).run(["rm", "-f", "--", lease.path(group, id)])
 
 
 def _ended(host: HostEntry, vm: str, pid: int, timeout_s: float) -> bool:
