@@ -1,6 +1,6 @@
 """The socket between a conductor process and those who attach to it: events out, a wish to cancel in.
 
-One JSON object a line. A client sends `{"do": "events", "after": N}` and is sent every event after number N as
+One JSON object a line. A client sends `{"do": "events"}` and is sent every event, from the first on, as
 `{"seq": n, "event": {...}}` until `{"outcome": {...}}`, or `{"do": "cancel"}` and is answered `{"ok": true}`.
 """
 
@@ -43,9 +43,9 @@ class EventLog:
             self._closed = True
             self._changed.notify_all()
 
-    def follow(self, after: int = 0) -> Iterator[str]:
+    def follow(self) -> Iterator[str]:
         """Yield lines as they are sent to a client, until the outcome, or the end without one."""
-        at = after
+        at = 0
         while True:
             with self._changed:
                 while len(self._lines) <= at and not self._closed:
@@ -73,7 +73,7 @@ class _Handler(socketserver.StreamRequestHandler):
                 self.server.cancel()
                 self.wfile.write(b'{"ok": true}\n')
             elif request.get("do") == "events":
-                for line in self.server.log.follow(int(request.get("after", 0))):
+                for line in self.server.log.follow():
                     self.wfile.write(line.encode())
         except OSError:
             return
@@ -100,10 +100,10 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         self.server_close()
 
 
-def follow(path: Path, after: int = 0) -> Iterator[dict[str, Any]]:
+def follow(path: Path) -> Iterator[dict[str, Any]]:
     """Yield what a conductor sends, until its outcome or its death. OSError when nobody listens."""
     with _connect(path) as connection, connection.makefile("rw", encoding="utf-8") as stream:
-        stream.write(json.dumps({"do": "events", "after": after}) + "\n")
+        stream.write('{"do": "events"}\n')
         stream.flush()
         for line in stream:
             yield json.loads(line)

@@ -20,7 +20,7 @@ from refimpl.hosts.process import alive, here
 from refimpl.model.errors import error
 from refimpl.model.group import Group, ProcessRef
 from refimpl.model.outcome import Outcome
-from refimpl.model.phase import ENDS, Phase
+from refimpl.model.phase import Phase
 from refimpl.model.request import MigrationRequest, Plan
 
 START_TIMEOUT_S = 60.0
@@ -33,7 +33,7 @@ def new_operation_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One operation for a list. `alive`: its conductor runs now; `end` is None while it has not ended."""
+    """One operation for a list. `alive`: its conductor runs now; `outcome` is None while it has not ended."""
 
     id: str
     vm: str
@@ -78,7 +78,7 @@ class Operation:
             yield json.loads(line)
 
     def wait(self) -> Outcome:
-        """Wait for the end. `operation.interrupted_now` when the conductor died without one."""
+        """Wait for the end; `operation.no_end` when the conductor died without one."""
         for _ in self.events():
             pass
         return self.outcome()
@@ -100,10 +100,6 @@ class Operation:
             if summary.outcome is not None:
                 raise error("operation.ended", operation=self.id, end=summary.outcome.end) from None
             raise error("operation.dead", operation=self.id) from None
-
-    def summary(self) -> Summary:
-        """Return the operation as a list shows it."""
-        return summarise(self._files)
 
 
 def start(home: Home, group: Group, request: MigrationRequest, operation: str | None = None) -> Operation:
@@ -221,8 +217,3 @@ def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
             return False
         time.sleep(0.01)
     return True
-
-
-def is_end(phase: Phase) -> bool:
-    """Whether a phase is an end."""
-    return phase in ENDS

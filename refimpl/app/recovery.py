@@ -9,14 +9,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from refimpl.app.home import Home
-from refimpl.app.operations import Operation, conductor_alive, recover, summarise
+from refimpl.app.operations import Operation, recover, summarise
 from refimpl.engine.backend import Backend
 from refimpl.engine.store import Claim, GroupStore
 from refimpl.hosts.process import alive, boot_id
 from refimpl.model.errors import RefimplError, error
 from refimpl.model.facts import Scope
 from refimpl.model.group import Group
-from refimpl.model.outcome import Outcome
 from refimpl.model.request import Plan
 
 
@@ -48,11 +47,6 @@ def recover_one(home: Home, group: Group, item: Interrupted, *, from_elsewhere: 
     if item.elsewhere and not from_elsewhere:
         raise error("operation.elsewhere", operation=item.operation, controller=item.controller)
     return recover(home, group, item.operation, item.plan)
-
-
-def worst(outcomes: list[Outcome]) -> int:
-    """Return the exit code of a recovery of several: the worst of theirs, 0 when there was nothing to recover."""
-    return max((int(o.exit_code) for o in outcomes), default=0)
 
 
 def _journals(home: Home, group: Group) -> list[Interrupted]:
@@ -92,7 +86,7 @@ def needs_attention(home: Home) -> list[str]:
     found = []
     for files in home.all():
         try:
-            if summarise(files).needs_recovery and not conductor_alive(files):
+            if summarise(files).needs_recovery:
                 found.append(files.id)
         except RefimplError:
             continue

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from refimpl.backends.libvirt import connection, vms
-from refimpl.backends.libvirt.domain import VmSpec, console_file, line_file
+from refimpl.backends.libvirt.domain import VmSpec, line_file
 from refimpl.engine.backend import Backend
 from refimpl.guest import GuestParameters, build
 from refimpl.guest.commands import send_command
@@ -46,7 +46,6 @@ class VmRecord:
     memory_mib: int
     vcpus: int
     accelerator: str
-    guest_version: str
     parameters: GuestParameters
 
     def to_json(self) -> dict[str, Any]:
@@ -100,7 +99,7 @@ class VmDesk:
         with self._reserved() as address:
             observer = self._group.labels["observer_address"]
             told = replace(parameters or GuestParameters(), address=address, observer_address=observer)
-            record = VmRecord(name, str(uuid.uuid4()), address, memory_mib, vcpus, accelerator, image.version, told)
+            record = VmRecord(name, str(uuid.uuid4()), address, memory_mib, vcpus, accelerator, told)
             self._make_disk(record)
         spec = VmSpec(
             name=name,
@@ -180,10 +179,6 @@ class VmDesk:
     def line_files(self, name: str) -> dict[str, Path]:
         """Return, host by host, the file to which the VM's guest writes its lines there."""
         return {host.name: Path(host.log_directory) / line_file(name) for host in self._group.hosts}
-
-    def console_files(self, name: str) -> dict[str, Path]:
-        """Return, host by host, the file to which the VM's console is written there."""
-        return {host.name: Path(host.log_directory) / console_file(name) for host in self._group.hosts}
 
     @property
     def _directory(self) -> Path:

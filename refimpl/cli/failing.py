@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import shlex
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -38,7 +38,7 @@ def exit_code(failure: Exception) -> int:
     return failure.exit_code if isinstance(failure, RefimplError) else ExitCode.ENVIRONMENT
 
 
-def problem_text(problem: Problem | dict[str, Any], indent: str = "") -> str:
+def problem_text(problem: Problem | dict[str, Any]) -> str:
     """Return a problem for a person: text and id, then where it was seen, what the system below said, why, mend."""
     row = problem.to_json() if isinstance(problem, Problem) else problem
     lines = [f"{row['text']} [{row['id']}]"]
@@ -49,14 +49,14 @@ def problem_text(problem: Problem | dict[str, Any], indent: str = "") -> str:
         domain, code, text = row["native"]
         lines.append(f"  native: {domain} {code}: {text}")
     lines += [f"  {name + ':':<8}{row[name]}" for name in ("why", "mend") if row.get(name)]
-    return "\n".join(indent + line for line in lines)
+    return "\n".join(lines)
 
 
 def _seen(row: dict[str, Any]) -> str:
     parts = [f"in phase {row['phase']}"] if row.get("phase") else []
     if "(seen at the" in row["text"]:
         return ", ".join(parts)
-    if row.get("side") in ("source", "destination"):
+    if row.get("side"):
         parts.append(f"at the {row['side']}")
     if row.get("host"):
         parts.append(f"on host {row['host']}")
@@ -74,9 +74,8 @@ def errors_as_json(wanted: bool) -> Iterator[None]:
         raise
 
 
-def own_command(arguments: Sequence[str] | None = None) -> str:
+def own_command() -> str:
     """Return the command line by which this command was started, as root's shell would be given it."""
-    given = list(sys.argv[1:] if arguments is None else arguments)
     program = Path(sys.argv[0])
     start = [sys.executable, "-m", "refimpl"] if program.suffix == ".py" else [str(program.absolute())]
-    return shlex.join(["sudo", *start, *given])
+    return shlex.join(["sudo", *start, *sys.argv[1:]])

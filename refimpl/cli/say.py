@@ -22,11 +22,6 @@ def milliseconds(value: float | None) -> str:
     return NOT_MEASURED if value is None else f"{value:.1f} ms"
 
 
-def seconds(value_ms: float) -> str:
-    """Return milliseconds as seconds."""
-    return f"{value_ms / 1000:.2f} s"
-
-
 def columns(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
     """Return a table in plain text; the last column is not padded."""
     table = [head, *rows] if head else list(rows)

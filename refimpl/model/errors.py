@@ -56,7 +56,7 @@ class Problem:
     def text(self) -> str:
         """The sentence for a user, the side and the host named where they are known (R19)."""
         said = _fill(entry(self.id).text, self.values)
-        place = f" at the {self.side}" if self.side in (Side.SOURCE, Side.DESTINATION) else ""
+        place = f" at the {self.side}" if self.side else ""
         return f"{said} (seen{place} on host {self.host!r})" if place and self.host else said
 
     @property

@@ -90,7 +90,6 @@ _ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.COMMIT_RECORDED)
 DECISIONS = frozenset(list(Kind)[list(Kind).index(Kind.CHECKS_PASSED) : list(Kind).index(Kind.PHASE_ENTERED)])
 NOTES = frozenset(_ENGINE)
 WISHES = frozenset(_PERSON)
-REPORTED = frozenset(Kind) - DECISIONS - NOTES - WISHES
 
 FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.STARTED: ("request",),

@@ -44,7 +44,6 @@ class Ledger:
     networks_tried: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     started_ns: int | None = None
-    transfer_ns: int | None = None
     stop_ns: int | None = None
     resume_ns: int | None = None
     ended_ns: int | None = None
@@ -198,7 +197,6 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.NEXT_NETWORK: _planned,
     Kind.NO_NETWORK_LEFT: _refused,
     Kind.NATIVE_REFUSAL: _refused,
-    Kind.TRANSFER_STARTED: lambda ledger, event: replace(ledger, transfer_ns=event.at_ns),
     Kind.PASS_ENDED: lambda ledger, event: replace(ledger, passes=max(ledger.passes, event["number"])),
     Kind.STEERED: lambda ledger, _: replace(ledger, steered=True),
     Kind.SOURCE_STOPPED: _stopped,

@@ -33,7 +33,6 @@ class Side(StrEnum):
 
     SOURCE = "source"
     DESTINATION = "destination"
-    CONTROLLER = "controller"
 
 
 class ExitCode(IntEnum):

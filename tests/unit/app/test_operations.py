@@ -14,7 +14,7 @@ from refimpl.app.backends import backend_for
 from refimpl.app.conduct import conduct
 from refimpl.app.home import Home, OperationFiles
 from refimpl.app.operations import Operation, recover, summarise
-from refimpl.app.recovery import Interrupted, interrupted, recover_one, worst
+from refimpl.app.recovery import Interrupted, interrupted, recover_one
 from refimpl.engine.conductor import no_stop
 from refimpl.engine.journal import FileJournal
 from refimpl.engine.store import Claim, GroupStore
@@ -133,11 +133,6 @@ def test_what_was_interrupted_is_found_by_journal_or_claim_and_once(home: Home, 
         "cccccccc": ("journal", False),
         "eeeeeeee": ("claim", True),
     }
-
-
-def test_the_worst_code_of_several() -> None:
-    assert worst([]) == 0
-    assert worst([outcome(ledger(), end) for end in (Phase.COMPLETED, Phase.INDETERMINATE, Phase.FAILED)]) == 6
 
 
 @pytest.mark.error("backend.unknown")
