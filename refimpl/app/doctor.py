@@ -5,47 +5,20 @@ Each finding says what was seen, and what mends it when it is not in order.
 
 from __future__ import annotations
 
-import importlib.util
 import os
-import shutil
-import subprocess
 import sys
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
-from pathlib import Path
-from typing import Any
+from itertools import chain
 
 from refimpl.app.home import Home
+from refimpl.hosts.command import run_local
+from refimpl.lab import layout
+from refimpl.lab.requirements import COMPILER, PROGRAMS, SETUP, Finding, package, program, requirements
 
-SETUP = "ci/setup"
-SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-PROGRAMS: dict[str, tuple[str, ...]] = {
-    "qemu-system-x86_64": ("--version",),
-    "libvirtd": ("--version",),
-    "virtlockd": ("--version",),
-    "virsh": ("--version",),
-    "ip": ("-Version",),
-    "nsenter": ("--version",),
-    "unshare": ("--version",),
-    "nft": ("--version",),
-    "gcc": ("--version",),
-    "dpkg-deb": ("--version",),
-}
-"""Programs of the lab and of the guest's builder, and what asks each for its version."""
-
-
-@dataclass(frozen=True, slots=True)
-class Finding:
-    """One thing that was looked at. `ok` False needs its mend; `mend` of one that is in order is only a remark."""
-
-    name: str
-    ok: bool
-    text: str
-    mend: str = ""
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values."""
-        return asdict(self)
+OTHER_PROGRAMS = ("nft", "apt-get", "apt-cache", "dpkg-deb", COMPILER)
+"""What a lab can be built without: its search for what was left, and the guest's builder, run these."""
+_LOOK_S = 20.0
+_VERSION_OPTION = {"ip": "-Version"}
 
 
 def examine(home: Home) -> Iterator[Finding]:
@@ -53,10 +26,8 @@ def examine(home: Home) -> Iterator[Finding]:
     yield _system()
     if sys.platform != "linux":
         return
-    yield _root()
-    yield from (_program(name, asked) for name, asked in PROGRAMS.items())
-    yield from (_package(*row) for row in _PACKAGES)
-    yield _lock_driver()
+    yield from _needed()
+    yield package("libvirt", "libvirt-python", "libvirt")
     yield _namespaces()
     yield _kvm()
     yield _operations(home)
@@ -70,57 +41,36 @@ def _system() -> Finding:
     return Finding("system", False, f"{sys.platform}: a lab is made of Linux namespaces", mend)
 
 
-def _root() -> Finding:
-    if os.geteuid() == 0:
-        return Finding("root", True, "running as root")
-    return Finding("root", False, f"running as user {os.geteuid()}; a lab belongs to root", "sudo refimpl doctor")
+def _needed() -> Iterator[Finding]:
+    seen = set()
+    for found in chain(requirements(layout.state_root()), map(program, OTHER_PROGRAMS)):
+        if found.name not in seen:
+            yield _with_version(found)
+        seen.add(found.name)
 
 
-def _program(name: str, asked: tuple[str, ...]) -> Finding:
-    path = shutil.which(name, path=SEARCH_PATH)
-    if path is None:
-        return Finding(name, False, "not installed", SETUP)
+def _with_version(found: Finding) -> Finding:
+    """Let a program that is there say its version: one that is there may still not run."""
+    if not found.ok or found.name not in (*PROGRAMS, *OTHER_PROGRAMS):
+        return found
     try:
-        done = subprocess.run([path, *asked], capture_output=True, text=True, errors="replace", timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as failure:
-        return Finding(name, False, f"{path} does not run: {failure}", SETUP)
+        done = run_local([found.text, _VERSION_OPTION.get(found.name, "--version")], timeout_s=_LOOK_S)
+    except OSError as failure:
+        return Finding(found.name, False, f"{found.text} does not run: {failure}", SETUP)
     said = (done.stdout or done.stderr).strip().splitlines()
-    return Finding(name, done.returncode == 0, said[0] if said else path, "" if done.returncode == 0 else SETUP)
-
-
-_PACKAGES = (("libvirt", "libvirt"), ("cryptography", "lab"))
-
-
-def _package(module: str, extra: str) -> Finding:
-    from importlib.metadata import PackageNotFoundError, version
-
-    name = f"python {module}"
-    if importlib.util.find_spec(module) is None:
-        return Finding(name, False, "not installed", f"pip install 'refimpl[{extra}]', or {SETUP}")
-    try:
-        return Finding(name, True, version({"libvirt": "libvirt-python"}.get(module, module)))
-    except PackageNotFoundError:
-        return Finding(name, True, "there, version not known")
-
-
-def _lock_driver() -> Finding:
-    found = next(iter(Path("/usr").glob("lib*/**/libvirt/lock-driver/lockd.so")), None)
-    if found is None:
-        return Finding("lock driver", False, "libvirt's lock driver lockd is not installed: no leases", SETUP)
-    return Finding("lock driver", True, str(found))
+    return Finding(found.name, done.status == 0, said[0] if said else found.text, "" if done.status == 0 else SETUP)
 
 
 def _namespaces() -> Finding:
     """Make every kind of namespace that a host is made of, for one program that ends at once."""
-    command = ["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "true"]
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
-    except (OSError, subprocess.TimeoutExpired) as failure:
+        done = run_local(["unshare", "--net", "--mount", "--uts", "--pid", "--fork", "true"], timeout_s=_LOOK_S)
+    except OSError as failure:
         return Finding("namespaces", False, str(failure), SETUP)
-    if done.returncode == 0:
+    if done.status == 0:
         return Finding("namespaces", True, "network, mount, UTS and PID namespaces can be made")
     mend = "Run as root, and in a container with the rights to make namespaces (--privileged)"
-    return Finding("namespaces", False, done.stderr.strip() or f"unshare ended with {done.returncode}", mend)
+    return Finding("namespaces", False, done.stderr.strip() or f"unshare ended with {done.status}", mend)
 
 
 _SLOWER = "VMs run without KVM, slower"
@@ -134,9 +84,7 @@ def _kvm() -> Finding:
     try:
         found = probe()
     except (GuestBuildError, OSError) as failure:
-        return Finding(
-            "KVM", True, f"not probed, as the guest cannot be built: {failure}", "VMs run without KVM, slower"
-        )
+        return Finding("KVM", True, f"not probed, as the guest cannot be built: {failure}", _SLOWER)
     return Finding("KVM", True, found.why, "" if found.usable else _SLOWER)
 
 

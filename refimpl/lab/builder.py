@@ -11,10 +11,10 @@ from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from refimpl.hosts.command import replace_file
-from refimpl.lab import capabilities, certificates, layout
+from refimpl.lab import capabilities, layout
 from refimpl.lab.config import CONDUCTOR_NAME, HostConfig, KeepAlive, hosts_table, start_script
 from refimpl.lab.errors import LabError
 from refimpl.lab.host import LIBVIRTD, VIRTLOCKD, HostRunner
@@ -24,6 +24,9 @@ from refimpl.lab.registry import Registry
 from refimpl.lab.steps import Steps
 from refimpl.lab.tools import build_init, run_tool
 from refimpl.model.group import ChannelSpec, Group, HostEntry, MigrationNetwork, ProcessRef
+
+if TYPE_CHECKING:
+    from refimpl.lab.certificates import Authority, KeyPair
 
 T = TypeVar("T")
 R = TypeVar("R")
@@ -79,6 +82,9 @@ class Builder:
         return group
 
     def _make_certificates(self) -> None:
+        # Here and not above: without this package `lab up` and the doctor can still say that it is what is missing.
+        from refimpl.lab import certificates
+
         validity = certificates.Validity.around(certificates.now())
         authority = certificates.Authority.create(self.lab.id, validity)
         authority.save(self.lab.authority)
@@ -183,10 +189,10 @@ def write_config(config: HostConfig) -> None:
         replace_file(str(directory / name), text.encode(), 0o644)
 
 
-def install_certificate(
-    lab: LabPaths, plan: HostPlan, authority: certificates.Authority, pair: certificates.KeyPair
-) -> None:
+def install_certificate(lab: LabPaths, plan: HostPlan, authority: Authority, pair: KeyPair) -> None:
     """Write a host's /etc/pki; daemons that run go on with what they have read."""
+    from refimpl.lab import certificates
+
     files = certificates.host_files(authority.pair.certificate, pair)
     certificates.write_files(lab.host(plan.name).pki, files)
 

@@ -102,12 +102,6 @@ def now() -> datetime:
     return datetime.now(UTC)
 
 
-def distinguished_names(lab_id: str, name: str) -> list[str]:
-    """Return the subject of a lab's certificate as libvirt compares it, in the order of old and of new GnuTLS."""
-    organization, common_name = f"O=refimpl lab {lab_id}", f"CN={name}"
-    return [f"{organization},{common_name}", f"{common_name},{organization}"]
-
-
 def host_files(authority: bytes, pair: KeyPair) -> Mapping[str, bytes]:
     """Return the files of a host's /etc/pki, for libvirt and for QEMU, by path below it."""
     return {

@@ -11,7 +11,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from refimpl.lab.certificates import distinguished_names
 from refimpl.lab.layout import HostPlan, LabPaths
 
 CONDUCTOR_NAME = "conductor"
@@ -87,6 +86,12 @@ class HostConfig:
 def render(settings: Mapping[str, Setting]) -> str:
     """Return settings in libvirt's configuration syntax, one on each line."""
     return "".join(f"{name} = {_value(value)}\n" for name, value in settings.items())
+
+
+def distinguished_names(lab_id: str, name: str) -> list[str]:
+    """Return the subject of a lab's certificate as libvirt compares it, in the order of old and of new GnuTLS."""
+    organization, common_name = f"O=refimpl lab {lab_id}", f"CN={name}"
+    return [f"{organization},{common_name}", f"{common_name},{organization}"]
 
 
 def hosts_table(hosts: Sequence[HostPlan]) -> str:

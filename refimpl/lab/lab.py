@@ -24,7 +24,6 @@ from refimpl.lab.builder import (
     write_config,
     write_group,
 )
-from refimpl.lab.certificates import Authority, Validity, now
 from refimpl.lab.config import HostConfig, KeepAlive
 from refimpl.lab.errors import LabError
 from refimpl.lab.host import LIBVIRTD, VIRTLOCKD, HostRunner
@@ -184,6 +183,8 @@ class Lab:
 
         With a certificate that it would refuse itself, libvirtd is told not to look at its own.
         """
+        from refimpl.lab.certificates import Authority, Validity, now
+
         plan, authority = self._plan(host), Authority.load(self.paths.authority)
         name, addresses = plan.name, [plan.management_address, plan.migration_address]
         if kind is CertificateKind.OTHER_NAME:

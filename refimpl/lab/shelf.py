@@ -24,8 +24,8 @@ from refimpl.lab.errors import LabError
 from refimpl.lab.layout import LabPaths
 from refimpl.lab.reaper import Removal, Remover, directory_identity, recorded_processes
 from refimpl.lab.registry import Content, Item, Kind, Registry
+from refimpl.lab.requirements import requirements
 from refimpl.lab.steps import OnStep, Steps, no_report
-from refimpl.lab.tools import missing_requirements
 
 _TRIES = 100
 _PROCESSES_PER_HOST = 3  # init, virtlockd, libvirtd
@@ -75,7 +75,7 @@ def random_id() -> str:
 
 def require(root: Path) -> None:
     """Check everything that a lab needs. LabError `lab.requirements` names all that is missing at once."""
-    missing = missing_requirements(root)
+    missing = [f"{found.name} ({found.text})" for found in requirements(root) if not found.ok]
     if missing:
         raise LabError("lab.requirements", missing=", ".join(missing))
 

@@ -1,12 +1,10 @@
-"""The programs that the lab uses: what must be there, how one is run, and the init program, which is compiled here."""
+"""How the lab runs a program of the machine, and its init program, which is compiled here."""
 
 from __future__ import annotations
 
 import hashlib
-import importlib.util
 import os
 import secrets
-import shutil
 from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
@@ -15,34 +13,7 @@ from refimpl.hosts.command import run_local
 from refimpl.lab.errors import LabError
 from refimpl.lab.layout import LAB_VARIABLE, cache_root
 
-PROGRAMS = (
-    "ip",
-    "nsenter",
-    "unshare",
-    "mount",
-    "setsid",
-    "timeout",
-    "hostname",
-    "libvirtd",
-    "virtlockd",
-    "virsh",
-    "qemu-system-x86_64",
-)
 SEARCH_PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
-_LONGEST_ROOT = 60
-
-
-def missing_requirements(root: Path) -> list[str]:
-    """Return everything that a lab below `root` would need and that is not there, each as a few words."""
-    missing = [] if os.geteuid() == 0 else ["root rights"]
-    missing += [f"program {p}" for p in PROGRAMS if shutil.which(p, path=SEARCH_PATH) is None]
-    if not init_path().exists() and shutil.which("gcc", path=SEARCH_PATH) is None:
-        missing.append("program gcc")
-    missing += [] if Path("/dev/net/tun").exists() else ["device /dev/net/tun"]
-    missing += [] if _has_overlay() else ["file system overlay in the kernel"]
-    missing += [] if any(Path("/usr").glob("lib*/**/libvirt/lock-driver/lockd.so")) else ["libvirt's lock driver lockd"]
-    missing += [] if importlib.util.find_spec("cryptography") else ["Python package cryptography (extra `lab`)"]
-    return missing + _root_faults(root)
 
 
 def run_tool(*command: str, lab_id: str = "", stdin: str | None = None, timeout_s: float = 30.0) -> str:
@@ -95,20 +66,3 @@ def _failed(command: tuple[str, ...], status: str, said: str) -> LabError:
 
 def _init_source() -> bytes:
     return files("refimpl.lab").joinpath("init.c").read_bytes()
-
-
-def _has_overlay() -> bool:
-    if "\toverlay\n" in Path("/proc/filesystems").read_text(encoding="ascii"):
-        return True
-    # Not loaded is not missing: the kernel loads a module of that name at the first mount.
-    release = os.uname().release
-    return any(Path(f"/lib/modules/{release}").glob("kernel/fs/overlayfs/overlay.ko*"))
-
-
-def _root_faults(root: Path) -> list[str]:
-    text = str(root)
-    plain = root.is_absolute() and all(c.isalnum() or c in "/._-" for c in text)
-    faults = [] if plain else [f"a state directory whose path is absolute and plain (not {text!r})"]
-    if len(text) > _LONGEST_ROOT:
-        faults.append(f"a state directory whose path has at most {_LONGEST_ROOT} characters (not {len(text)})")
-    return faults

@@ -10,11 +10,11 @@ import pytest
 
 from refimpl.app import doctor
 from refimpl.app.accelerator import choose
-from refimpl.app.doctor import Finding
 from refimpl.app.home import Home
 from refimpl.cli import main
 from refimpl.guest import GuestImage, accelerator
 from refimpl.guest.accelerator import KvmProbe, boot_with_kvm
+from refimpl.lab.requirements import Finding, program
 from refimpl.model.errors import RefimplError
 
 GOOD, LACKING = Finding("ip", True, "there"), Finding("gcc", False, "not installed", "ci/setup")
@@ -42,9 +42,17 @@ def test_elsewhere_than_on_linux_it_stops_at_the_system(monkeypatch, tmp_path):
 
 
 def test_a_program_that_is_not_there_and_one_that_fails(monkeypatch):
-    assert doctor._program("no-such-program", ()) == Finding("no-such-program", False, "not installed", "ci/setup")
-    assert not doctor._program("false", ()).ok
-    assert doctor._program("true", ()).ok
+    assert program("no-such-program") == Finding("no-such-program", False, "not installed", "ci/setup")
+    monkeypatch.setattr(doctor, "PROGRAMS", ("false", "true"))
+    assert not doctor._with_version(program("false")).ok
+    assert doctor._with_version(program("true")).ok
+
+
+def test_whatever_lab_up_would_refuse_the_doctor_finds_too(monkeypatch, tmp_path):
+    lacking = Finding("overlay", False, "the kernel has no file system overlay", "another kernel")
+    monkeypatch.setattr(doctor, "requirements", lambda root: iter([GOOD, lacking]))
+    monkeypatch.setattr(doctor, "_kvm", lambda: GOOD)
+    assert lacking in list(doctor.examine(Home(tmp_path)))
 
 
 IMAGE = GuestImage(Path("kernel"), Path("initramfs"), "1")

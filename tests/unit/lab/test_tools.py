@@ -1,44 +1,67 @@
-"""What a lab needs is checked all at once; stop points stop only where a test asked; steps are timed and told."""
+"""What a lab needs is checked all at once, from one list; tools are run in their own environment; steps are timed."""
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
-from refimpl.lab import LabError, create, tools
+from refimpl.lab import LabError, create, requirements, tools
+from refimpl.lab.requirements import Finding
 from refimpl.lab.steps import Steps
+
+
+def found_on(root: Path) -> dict[str, Finding]:
+    return {found.name: found for found in requirements.requirements(root)}
 
 
 @pytest.mark.error("lab.requirements")
 def test_all_that_is_missing_is_named_at_once_with_the_mend(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tools.os, "geteuid", lambda: 1000)
-    monkeypatch.setattr(tools, "SEARCH_PATH", str(tmp_path))
+    monkeypatch.setattr(requirements.os, "geteuid", lambda: 1000)
+    monkeypatch.setattr(requirements, "SEARCH_PATH", str(tmp_path))
     monkeypatch.setenv("REFIMPL_CACHE", str(tmp_path))
     root = tmp_path / "with space"
     with pytest.raises(LabError) as caught:
         create(root=root)
     said = str(caught.value)
     assert caught.value.id == "lab.requirements"
-    for word in ("root rights", "program ip", "program libvirtd", "program gcc", "qemu-system-x86_64", "plain"):
+    for word in ("root (", "ip (not installed)", "libvirtd (", "gcc (", "qemu-system-x86_64 (", "plain"):
         assert word in said
     assert "ci/setup" in said
     assert not root.exists()
 
 
 def test_a_state_directory_with_too_long_a_path_is_refused() -> None:
-    assert any("at most 60" in m for m in tools.missing_requirements(Path("/" + "x" * 70)))
-    assert not any("at most 60" in m for m in tools.missing_requirements(Path("/" + "x" * 20)))
+    assert not found_on(Path("/" + "x" * 70))["state directory"].ok
+    assert found_on(Path("/" + "x" * 20))["state directory"].ok
 
 
 def test_an_init_program_that_was_made_before_needs_no_compiler(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("REFIMPL_CACHE", str(tmp_path))
-    monkeypatch.setattr(tools, "SEARCH_PATH", str(tmp_path))
+    monkeypatch.setattr(requirements, "SEARCH_PATH", str(tmp_path))
+    assert not found_on(tmp_path)["gcc"].ok
     tools.init_path().write_text("compiled")
-    assert "program gcc" not in tools.missing_requirements(tmp_path)
+    assert "gcc" not in found_on(tmp_path)
     assert tools.build_init("abc123") == tools.init_path()
+
+
+def test_without_the_certificate_package_the_lab_can_still_say_what_is_missing() -> None:
+    """In an interpreter in which nothing can import it."""
+    program = (
+        "import importlib.util, pathlib, sys\n"
+        "find = importlib.util.find_spec\n"
+        "importlib.util.find_spec = lambda name: None if name == 'cryptography' else find(name)\n"
+        "sys.modules['cryptography'] = None\n"
+        "from refimpl.app import doctor\n"
+        "from refimpl.lab.requirements import requirements\n"
+        "print([f.name for f in requirements(pathlib.Path('/x')) if not f.ok])\n"
+    )
+    shown = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+    assert "'python cryptography'" in shown.stdout
 
 
 @pytest.mark.error("lab.command_failed")
