@@ -1,4 +1,5 @@
-"""Whether KVM runs the guest here: found out by booting the guest's own kernel, not by the device being there.
+"""Whether KVM runs the guest here: found out by booting the guest's own kernel on the machine type that VMs get,
+not by the device being there.
 
 The answer is kept for this boot of the machine, beside the guest's image.
 """
@@ -13,8 +14,10 @@ import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
+from refimpl.backends.libvirt.domain import MACHINE
 from refimpl.guest.image import GuestImage, build, cache_directory
 from refimpl.guest.parameters import GuestParameters
+from refimpl.hosts.process import boot_id
 
 DEVICE = Path("/dev/kvm")
 DEADLINE_S = 20.0
@@ -24,11 +27,10 @@ _PAUSE_S = 0.05
 
 @dataclass(frozen=True, slots=True)
 class KvmProbe:
-    """Whether KVM boots the guest, why that is believed, and how long it took to the first line (None: it did not)."""
+    """Whether KVM boots the guest, and why that is believed."""
 
     usable: bool
     why: str
-    first_line_ms: float | None = None
 
 
 def probe(cache: Path | None = None) -> KvmProbe:
@@ -37,7 +39,7 @@ def probe(cache: Path | None = None) -> KvmProbe:
     if device is not None:
         return KvmProbe(False, device)
     image = build(cache)
-    kept = (cache or cache_directory()) / f"kvm-{_boot_id()}-{image.version}.json"
+    kept = (cache or cache_directory()) / f"kvm-{boot_id()}-{MACHINE}-{image.version}.json"
     try:
         return KvmProbe(**json.loads(kept.read_text("utf-8")))
     except (OSError, ValueError, TypeError):
@@ -68,7 +70,7 @@ def boot_with_kvm(image: GuestImage, deadline_s: float = DEADLINE_S, program: st
             _, said = process.communicate()
     took_ms = (time.monotonic() - begin) * 1000
     if heard:
-        return KvmProbe(True, f"the guest's own kernel booted with KVM in {took_ms:.0f} ms", took_ms)
+        return KvmProbe(True, f"the guest's own kernel booted with KVM in {took_ms:.0f} ms")
     reason = said.decode(errors="replace").strip().splitlines()[-1:] or [f"nothing was heard within {deadline_s:g} s"]
     return KvmProbe(False, f"{DEVICE} is there, but the guest's own kernel does not boot with it: {reason[0]}")
 
@@ -86,18 +88,8 @@ def _heard(process: subprocess.Popen[bytes], lines: Path, until: float) -> bool:
 def _arguments(image: GuestImage, lines: Path) -> list[str]:
     command_line = GuestParameters(writer_working_set_mib=1, disk_period_ms=0).command_line()
     return [
-        *(
-            "-machine",
-            "q35,accel=kvm",
-            "-cpu",
-            "host",
-            "-m",
-            "128",
-            "-nodefaults",
-            "-no-user-config",
-            "-display",
-            "none",
-        ),
+        # The CPU is what libvirt's host-model is made from; what it makes of it, only libvirt itself can say.
+        *f"-machine {MACHINE},accel=kvm -cpu host -m 128 -nodefaults -no-user-config -display none".split(),
         *("-kernel", str(image.kernel), "-initrd", str(image.initramfs), "-append", command_line),
         *("-serial", "null", "-serial", f"file:{lines}"),
     ]
@@ -109,7 +101,3 @@ def _device_fault() -> str | None:
     except OSError as failure:
         return f"{DEVICE} cannot be opened ({failure.strerror})"
     return None
-
-
-def _boot_id() -> str:
-    return Path("/proc/sys/kernel/random/boot_id").read_text("ascii").strip()

@@ -12,6 +12,8 @@ from xml.etree import ElementTree as ET
 
 from refimpl.model.group import Group, HostEntry
 
+MACHINE = "pc"
+"""The machine type of a VM that is made here."""
 LOG_DIRECTORY = "/var/log/libvirt"
 """Where a host sees the directory that its `HostEntry.log_directory` names as the controller sees it."""
 
@@ -117,7 +119,7 @@ def parse(xml: str) -> ET.Element:
 
 def _boot(root: ET.Element, spec: VmSpec) -> None:
     os = ET.SubElement(root, "os")
-    _text(os, "type", "hvm", {"arch": "x86_64", "machine": "pc"})
+    _text(os, "type", "hvm", {"arch": "x86_64", "machine": MACHINE})
     _text(os, "kernel", spec.kernel)
     _text(os, "initrd", spec.initramfs)
     _text(os, "cmdline", spec.command_line)
