@@ -1,26 +1,14 @@
 """What ci/test prints beside its results: what this machine can do, and the totals of all JUnit files.
 
-The calibration is never asserted. Beside the times it tells a slow machine from a slow change.
+The machine's figures are those that the demo prints too. The calibration is never asserted. Beside the times it tells a slow machine from a slow change.
 """
 
 import os
 import sys
-import time
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
-LOOPS = 2_000_000
-
-
-def loop_ms() -> int:
-    """Time of a fixed loop in this interpreter, best of three, in milliseconds."""
-    best = float("inf")
-    for _ in range(3):
-        started, total = time.perf_counter(), 0
-        for number in range(LOOPS):
-            total += number & 7
-        best = min(best, time.perf_counter() - started)
-    return round(best * 1000)
+from refimpl.app.machine import machine
 
 
 def kvm() -> str:
@@ -30,14 +18,6 @@ def kvm() -> str:
     except OSError as error:
         return f"no KVM ({error.strerror})"
     return "KVM device opens (whether guests run on it, the lab finds out)"
-
-
-def machine() -> str:
-    """One line: cores, memory, speed of a fixed loop, KVM."""
-    memory_mib = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") // 2**20
-    version = ".".join(map(str, sys.version_info[:3]))
-    cores = len(os.sched_getaffinity(0))
-    return f"{cores} cores, {memory_mib} MiB, Python {version} loop {loop_ms()} ms, {kvm()}"
 
 
 def totals(folder: Path) -> tuple[int, int, int]:
@@ -56,7 +36,7 @@ def totals(folder: Path) -> tuple[int, int, int]:
 def main(arguments: list[str]) -> int:
     """Print one of the two; no test at all, or a failed one, is a failure."""
     if arguments == ["machine"]:
-        print(machine())
+        print(f"{machine().text}, {kvm()}")
         return 0
     passed, failed, skipped = totals(Path(arguments[1]))
     print(f"{passed} passed, {failed} failed, {skipped} skipped")

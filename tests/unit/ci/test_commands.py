@@ -54,6 +54,7 @@ class Checkout:
         environment = {
             "PATH": f"{self.folder}/fakes:{os.environ['PATH']}",
             "HOME": str(self.folder),
+            "PYTHONPATH": str(ROOT),
             "UNIT_STATUS": str(unit),
             "LAB_STATUS": str(lab),
         }
