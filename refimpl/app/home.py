@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+import sqlite3
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -53,6 +55,11 @@ class OperationFiles:
         """What the conductor process printed."""
         return self.directory / "conductor.log"
 
+    @property
+    def process(self) -> Path:
+        """Which process the conductor is."""
+        return self.directory / "process.json"
+
     def read_spec(self) -> dict[str, Any]:
         """Return the spec; an unreadable one is an error with the file's name."""
         try:
@@ -63,23 +70,49 @@ class OperationFiles:
 
     def standing(self) -> Standing | None:
         """Return where the operation stands by its journal, None when it has none or an empty one."""
-        if not self.journal.exists():
-            return None
-        journal = FileJournal(self.journal)
-        try:
-            return journal.standing()
-        finally:
-            journal.close()
+        with self.reading() as journal:
+            return journal.standing() if journal else None
 
     def lines(self, after: int = 0) -> list[tuple[int, str]]:
         """Return the event lines in the journal after a number."""
+        with self.reading() as journal:
+            return journal.lines(after) if journal else []
+
+    @contextmanager
+    def reading(self) -> Iterator[FileJournal | None]:
+        """Give the journal to read from, None when it is not there or not made yet; it is neither made nor written."""
         if not self.journal.exists():
-            return []
-        journal = FileJournal(self.journal)
+            yield None
+            return
         try:
-            return journal.lines(after)
-        finally:
-            journal.close()
+            with closing(_ReadJournal(self.journal)) as journal:
+                yield journal if journal.made() else None
+        except sqlite3.Error as failure:
+            raise error("journal.failed", path=str(self.journal), detail=str(failure)) from failure
+
+
+class _ReadJournal(FileJournal):
+    """A journal, perhaps of a conductor that runs now, on a connection that makes no file and takes no writing.
+
+    Not SQLite's `mode=ro`: reading needs files beside the journal, and that mode may not take them away again.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self._path = path
+        self._noted = []
+        self._db = sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True, isolation_level=None, timeout=10.0)
+        self._db.execute("PRAGMA query_only=ON")
+
+    def made(self) -> bool:
+        """Whether its last table is there: a conductor that has just been started makes them one by one."""
+        return bool(self._db.execute("SELECT 1 FROM sqlite_master WHERE name = 'events'").fetchall())
+
+
+def write_json(path: Path, data: Mapping[str, Any]) -> None:
+    """Write a file so that a reader sees all of it or what was there before."""
+    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
+    fresh.write_text(json.dumps(data, indent=1, ensure_ascii=False), "utf-8")
+    fresh.replace(path)
 
 
 @dataclass(frozen=True, slots=True)

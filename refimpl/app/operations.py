@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.app import control
-from refimpl.app.home import Home, OperationFiles
+from refimpl.app.home import Home, OperationFiles, write_json
 from refimpl.engine.store import GroupStore
 from refimpl.hosts.process import alive, here
 from refimpl.model.errors import error
@@ -163,7 +163,7 @@ def conductor_alive(files: OperationFiles) -> bool:
 
 def _process(files: OperationFiles) -> ProcessRef | None:
     try:
-        return ProcessRef(**json.loads((files.directory / "process.json").read_text("ascii")))
+        return ProcessRef.from_json(json.loads(files.process.read_text("utf-8")))
     except (OSError, ValueError):
         return None
 
@@ -188,7 +188,7 @@ def _spec(home: Home, group: Group, request: MigrationRequest, operation: str) -
 
 
 def _launch(files: OperationFiles, spec: Mapping[str, Any]) -> Operation:
-    files.spec.write_text(json.dumps(spec, indent=1, ensure_ascii=False), "utf-8")
+    write_json(files.spec, spec)
     files.socket.unlink(missing_ok=True)
     environment = os.environ | {"REFIMPL_LAB": spec["group"]["id"], "REFIMPL_OPERATION": files.id}
     with files.log.open("ab") as log:
@@ -200,14 +200,9 @@ def _launch(files: OperationFiles, spec: Mapping[str, Any]) -> Operation:
             start_new_session=True,
             env=environment,
         )
-    reference = here(process.pid)
-    (files.directory / "process.json").write_text(json.dumps(_plain(reference)), "ascii")
+    write_json(files.process, here(process.pid).to_json())
     _until(lambda: files.socket.exists() or process.poll() is not None, START_TIMEOUT_S)
     return Operation(files)
-
-
-def _plain(reference: ProcessRef) -> dict[str, Any]:
-    return {"pid": reference.pid, "start_ticks": reference.start_ticks, "boot_id": reference.boot_id}
 
 
 def _until(condition: Callable[[], bool], timeout_s: float) -> bool:

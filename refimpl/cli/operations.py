@@ -147,7 +147,7 @@ def show(operation_id: str, as_json: bool) -> int:
         files = home().find(operation_id)
         summary = summarise(files)
         events = [json_module.loads(line) for _, line in files.lines()]
-        intentions = _intentions(files.journal)
+        intentions = _intentions(files)
     if as_json:
         outcome = summary.outcome.to_json() if summary.outcome else None
         rows = {"events": events, "phases": phases(events), "intentions": intentions, "outcome": outcome}
@@ -161,16 +161,10 @@ def show(operation_id: str, as_json: bool) -> int:
     return ExitCode.OK
 
 
-def _intentions(journal: Path) -> list[dict[str, Any]]:
-    from refimpl.engine.journal import FileJournal
-
-    if not journal.exists():
-        return []
-    opened = FileJournal(journal)
-    try:
-        return [{"step": step, "phase": phase, **command} for step, phase, command in opened.intentions()]
-    finally:
-        opened.close()
+def _intentions(files: OperationFiles) -> list[dict[str, Any]]:
+    with files.reading() as journal:
+        found = journal.intentions() if journal else []
+    return [{"step": step, "phase": phase, **command} for step, phase, command in found]
 
 
 def phases(events: Iterable[Mapping[str, Any]]) -> list[dict[str, Any]]:

@@ -21,6 +21,15 @@ class ProcessRef:
     start_ticks: int
     boot_id: str
 
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values that `from_json` reads back."""
+        return asdict(self)
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> ProcessRef:
+        """Build a reference from what `to_json` gave; other keys are an error (TypeError)."""
+        return cls(**data)
+
 
 @dataclass(frozen=True, slots=True)
 class ChannelSpec:
@@ -99,7 +108,7 @@ def _host(data: Mapping[str, Any]) -> HostEntry:
     values = dict(data)
     channel = dict(values["channel"])
     if channel.get("init"):
-        channel["init"] = ProcessRef(**channel["init"])
+        channel["init"] = ProcessRef.from_json(channel["init"])
     values["channel"] = ChannelSpec(**channel)
     values["migration_networks"] = tuple(MigrationNetwork(**n) for n in values["migration_networks"])
     return HostEntry(**values)

@@ -5,14 +5,14 @@ from __future__ import annotations
 import json
 import os
 import sys
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from refimpl.app.backends import backend_for
 from refimpl.app.conduct import conduct
-from refimpl.app.home import Home, OperationFiles
+from refimpl.app.home import Home, OperationFiles, write_json
 from refimpl.app.operations import Operation, recover, summarise
 from refimpl.app.recovery import Interrupted, interrupted, recover_one
 from refimpl.engine.conductor import no_stop
@@ -94,7 +94,7 @@ def test_cancelling_what_does_not_run(home: Home, group: Group) -> None:
 @pytest.mark.error("operation.alive")
 def test_a_living_conductor_is_not_recovered(home: Home, group: Group) -> None:
     files = begun(home, group)
-    (files.directory / "process.json").write_text(json.dumps(asdict(here(os.getpid()))))
+    write_json(files.process, here(os.getpid()).to_json())
     with pytest.raises(RefimplError, match=r"operation\.alive"):
         recover(home, group, files.id)
 
@@ -155,3 +155,52 @@ def test_a_conductor_whose_lab_went_away_says_so(home: Home, group: Group) -> No
     files = begun(home, replace(group, management_netns="refimpl-no-such-lab"))
     with pytest.raises(RefimplError, match=r"lab\.gone"):
         conduct(files, no_stop)
+
+
+def test_an_operation_that_is_just_being_started_can_be_listed(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    assert summarise(files).phase is Phase.NEW
+    files.journal.touch()
+    assert (summarise(files).phase, files.lines()) == (Phase.NEW, [])
+    assert files.journal.stat().st_size == 0
+
+
+def test_reading_a_journal_does_not_write_it(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    journal(files, Phase.MEMORY)
+    before = (files.journal.read_bytes(), sorted(files.directory.iterdir()))
+    with files.reading() as reader:
+        assert reader is not None
+        with pytest.raises(RefimplError, match=r"readonly"):
+            reader.end(Phase.FAILED, ledger(), {})
+    assert (files.journal.read_bytes(), sorted(files.directory.iterdir())) == before
+
+
+def test_a_journal_is_read_while_it_is_written_and_after_its_writer_was_killed(home: Home, group: Group) -> None:
+    files, killed = begun(home, group), begun(home, group, "11111111")
+    writer = FileJournal(files.journal)
+    writer.intend(Phase.MEMORY, ledger(), [])
+    assert summarise(files).phase is Phase.MEMORY
+    # What stands on the disk when its writer was killed and the machine's memory is gone: no index beside the log.
+    for path in (files.journal, files.journal.with_name("journal.db-wal")):
+        (killed.directory / path.name).write_bytes(path.read_bytes())
+    writer.close()
+    assert summarise(killed).phase is Phase.MEMORY
+
+
+@pytest.mark.error("journal.failed")
+def test_a_journal_that_is_none_is_said_with_its_path(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    files.journal.write_text("no database at all, but long enough to be looked at" * 20)
+    with pytest.raises(RefimplError, match=r"journal\.failed"):
+        files.standing()
+
+
+def test_a_reader_sees_the_whole_file_or_the_one_before(tmp_path: Path) -> None:
+    path = tmp_path / "file.json"
+    write_json(path, {"number": 1})
+    with path.open() as reader:
+        write_json(path, {"number": 2})
+        assert json.load(reader) == {"number": 1}
+    assert json.loads(path.read_text()) == {"number": 2}
+    assert list(tmp_path.iterdir()) == [path]
