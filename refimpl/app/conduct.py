@@ -107,8 +107,7 @@ def main(arguments: list[str]) -> int:
     try:
         return int(conduct(OperationFiles(Path(arguments[0])), stop_point).exit_code)
     except RefimplError as failure:
-        for problem in failure.problems:
-            print(f"{problem.text} [{problem.id}]\n  why: {problem.why}\n  mend: {problem.mend}", file=sys.stderr)
+        print(failure, file=sys.stderr)
         return int(failure.exit_code or ExitCode.INTERNAL)
 
 

@@ -104,7 +104,7 @@ def status(progress: Progress) -> str:
     """Return one line that tells where a move stands now."""
     parts = [progress.phase]
     if progress.phase == Phase.MEMORY:
-        limit = f" of {progress.pass_limit}" if progress.pass_limit else ""
+        limit = f" (limit {progress.pass_limit})" if progress.pass_limit else ""
         parts += [f"pass {progress.passes + 1}{limit}", progress.convergence]
         if progress.remaining_bytes is not None and progress.total_bytes:
             parts.append(f"{_mib(progress.remaining_bytes)} of {_mib(progress.total_bytes)} MiB left")
@@ -146,7 +146,7 @@ def _checks_passed(values: Mapping[str, Any], _: Progress) -> str:
 
 
 def _pass_ended(values: Mapping[str, Any], progress: Progress) -> str:
-    parts = [f"pass {values['number']}" + (f" of {progress.pass_limit}" if progress.pass_limit else "") + " ended"]
+    parts = [f"pass {values['number']} ended" + (f" (limit {progress.pass_limit})" if progress.pass_limit else "")]
     if progress.remaining_bytes is not None and progress.fresh:
         parts.append(f"{_mib(progress.remaining_bytes)} MiB left")
     if progress.bytes_s:

@@ -46,8 +46,7 @@ def problem_text(problem: Problem | dict[str, Any]) -> str:
     if seen:
         lines.append(f"  seen:   {seen}")
     if row.get("native"):
-        domain, code, text = row["native"]
-        lines.append(f"  native: {domain} {code}: {text}")
+        lines.append("  native: {domain} {code}: {text}".format_map(row["native"]))
     lines += [f"  {name + ':':<8}{row[name]}" for name in ("why", "mend") if row.get(name)]
     return "\n".join(lines)
 

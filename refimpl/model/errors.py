@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import tomllib
 from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from functools import cache
 from importlib.resources import files
 from typing import Any
@@ -80,7 +80,7 @@ class Problem:
             "side": self.side,
             "host": self.host,
             "values": dict(self.values),
-            "native": None if self.native is None else [self.native.domain, self.native.code, self.native.text],
+            "native": asdict(self.native) if self.native else None,
         }
 
     @classmethod
@@ -92,7 +92,7 @@ class Problem:
             phase=Phase(data["phase"]) if data["phase"] else None,
             side=Side(data["side"]) if data["side"] else None,
             host=data["host"],
-            native=Native(*data["native"]) if data["native"] else None,
+            native=Native(**data["native"]) if data["native"] else None,
         )
 
 

@@ -11,7 +11,7 @@ from dataclasses import asdict, dataclass, field, is_dataclass
 from enum import StrEnum
 from typing import Any
 
-from refimpl.model.errors import Native, Problem
+from refimpl.model.errors import Native
 from refimpl.model.phase import Side
 
 SCHEMA_VERSION = 1
@@ -181,7 +181,7 @@ class Event:
 
 def plain(value: Any) -> Any:
     """Turn model values into plain JSON values."""
-    if isinstance(value, Problem) or (hasattr(value, "to_json") and not isinstance(value, type)):
+    if hasattr(value, "to_json") and not isinstance(value, type):
         return plain(value.to_json())
     if is_dataclass(value) and not isinstance(value, type):
         return plain(asdict(value))

@@ -62,7 +62,7 @@ def test_json_has_the_outcome_alone(capsys):
     out = capsys.readouterr().out
     told = json.loads(out)["outcome"]
     assert out.count("\n") == 1
-    assert (told["end"], told["exit_code"], told["problems"][0]["native"][1]) == ("failed", 4, 38)
+    assert (told["end"], told["exit_code"], told["problems"][0]["native"]["code"]) == ("failed", 4, 38)
 
 
 def test_detached_says_how_to_attach(capsys):

@@ -32,7 +32,7 @@ IN_MEMORY = (
 
 def test_the_status_tells_phase_pass_rest_rates_and_convergence():
     assert status(after(*IN_MEMORY)) == (
-        "memory  pass 1 of 5  converging  128 of 512 MiB left  100 MiB/s  guest writes 20 MiB/s"
+        "memory  pass 1 (limit 5)  converging  128 of 512 MiB left  100 MiB/s  guest writes 20 MiB/s"
     )
 
 
@@ -97,3 +97,8 @@ def test_what_is_left_is_told_at_the_end_of_a_pass_only_when_it_was_just_measure
     just, long = event(Kind.PASS_ENDED, 510, number=1), event(Kind.PASS_ENDED, 900, number=1)
     assert "128 MiB left" in (line(just, after(*IN_MEMORY, just)) or "")
     assert "left" not in (line(long, after(*IN_MEMORY, long)) or "")
+
+
+def test_a_pass_beyond_the_limit_is_not_one_of_so_many():
+    beyond = event(Kind.PASS_ENDED, 900, number=6)
+    assert (line(beyond, after(*IN_MEMORY, beyond)) or "").startswith("pass 6 ended (limit 5)")

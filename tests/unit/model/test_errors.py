@@ -58,6 +58,7 @@ def test_a_problem_reads_back_from_json() -> None:
         native=Native("rpc", 38, "refused"),
     )
     assert Problem.from_json(problem.to_json()) == problem
+    assert problem.to_json()["native"] == {"domain": "rpc", "code": 38, "text": "refused"}
 
 
 def test_an_error_ends_with_the_exit_code_of_its_first_problem() -> None:
