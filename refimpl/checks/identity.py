@@ -17,8 +17,7 @@ def check(s: Subject) -> Iterator[Problem]:
     if s.vm is not None and s.source is not None and s.destination is not None:
         if s.source.name == s.destination.name:
             others = ", ".join(sorted(set(s.facts.hosts) - {s.source.name}))
-            values = {"vm": s.vm.name, "host": s.source.name, "others": others}
-            yield Problem(id="host.same", values=values, side=Side.DESTINATION, host=s.source.name)
+            yield s.problem("host.same", s.source.name, vm=s.vm.name, others=others)
         else:
             yield from _place(s, s.destination)
 
@@ -32,50 +31,39 @@ def _hosts(s: Subject) -> Iterator[Problem]:
     if s.vm is None and s.request.source is None:
         silent = [h for h in s.facts.hosts.values() if not h.reachable]
     for host in silent:
-        yield _down(s, host)
-
-
-def _down(s: Subject, host: HostFacts) -> Problem:
-    side = Side.DESTINATION if host.name == s.request.destination else Side.SOURCE
-    detail = host.native.text if host.native else "no answer"
-    return Problem(
-        id="host.down", values={"host": host.name, "detail": detail}, side=side, host=host.name, native=host.native
-    )
+        detail = host.native.text if host.native else "no answer"
+        yield s.problem("host.down", host.name, host.native, detail=detail)
 
 
 def _not_there(s: Subject) -> Problem:
     name, asked = s.request.vm, s.request.source
     if s.places and asked is not None:
-        values = {"vm": name, "host": asked, "hosts": ", ".join(s.places)}
-        return Problem(id="vm.elsewhere", values=values, side=Side.SOURCE, host=asked)
+        return s.problem("vm.elsewhere", asked, vm=name, hosts=", ".join(s.places))
     known = ", ".join(sorted({v.name for h in s.facts.hosts.values() for v in h.vms})) or "none"
     return Problem(id="vm.unknown", values={"group": s.group, "vm": name, "known": known})
 
 
 def _vm(s: Subject) -> Iterator[Problem]:
     name = s.request.vm
-    if s.vm is None:
+    if s.vm is None or s.source is None:
         seen = s.source is None or s.source.reachable
         if seen and (s.request.source is None or s.request.source in s.facts.hosts):
             yield _not_there(s)
         return
-    host = s.source.name if s.source else None
+    host = s.source.name
     if s.vm.state is not VmState.RUNNING:
-        values = {"vm": name, "host": host, "state": s.vm.state}
-        yield Problem(id="vm.not_running", values=values, side=Side.SOURCE, host=host)
+        yield s.problem("vm.not_running", host, vm=name, state=s.vm.state)
     elsewhere = [p for p in s.places if p not in (host, s.request.destination)]
     if elsewhere:
         yield Problem(id="vm.several", values={"vm": name, "hosts": ", ".join(s.places)})
     if s.vm.operation is not None and s.vm.operation != s.operation:
-        values = {"vm": name, "operation": s.vm.operation}
-        yield Problem(id="vm.stamped", values=values, side=Side.SOURCE, host=host)
+        yield s.problem("vm.stamped", host, vm=name, operation=s.vm.operation)
 
 
 def _place(s: Subject, destination: HostFacts) -> Iterator[Problem]:
     assert s.vm is not None
     for other in destination.vms:
-        values = {"host": destination.name, "vm": other.name, "id": other.id, "state": other.state}
-        if other.name == s.vm.name:
-            yield Problem(id="vm.name_taken", values=values, side=Side.DESTINATION, host=destination.name)
-        elif other.id == s.vm.id:
-            yield Problem(id="vm.id_taken", values=values, side=Side.DESTINATION, host=destination.name)
+        taken = "name" if other.name == s.vm.name else "id" if other.id == s.vm.id else None
+        if taken:
+            values = {"vm": other.name, "id": other.id, "state": other.state}
+            yield s.problem(f"vm.{taken}_taken", destination.name, **values)

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from refimpl.checks.subject import Subject
-from refimpl.model.errors import Problem, Value
-from refimpl.model.phase import Side
+from refimpl.model.errors import Problem
 
 
 def check(s: Subject) -> Iterator[Problem]:
@@ -16,11 +15,5 @@ def check(s: Subject) -> Iterator[Problem]:
         return
     free_mib = host.memory_mib - host.memory_used_mib
     if s.vm.memory_mib > free_mib:
-        values: dict[str, Value] = {
-            "host": host.name,
-            "vm": s.vm.name,
-            "free_mib": free_mib,
-            "total_mib": host.memory_mib,
-            "needed_mib": s.vm.memory_mib,
-        }
-        yield Problem(id="memory.short", values=values, side=Side.DESTINATION, host=host.name)
+        values = {"free_mib": free_mib, "total_mib": host.memory_mib, "needed_mib": s.vm.memory_mib}
+        yield s.problem("memory.short", host.name, vm=s.vm.name, **values)

@@ -6,11 +6,10 @@ from collections.abc import Iterator
 
 from refimpl.checks.subject import Subject
 from refimpl.model.errors import Problem
-from refimpl.model.phase import Side
 
 
 def check(s: Subject) -> Iterator[Problem]:
     """Yield a destination without a migration network."""
     host = s.destination
     if host is not None and host.reachable and not host.migration_addresses:
-        yield Problem(id="network.none", values={"host": host.name}, side=Side.DESTINATION, host=host.name)
+        yield s.problem("network.none", host.name)

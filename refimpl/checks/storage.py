@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from functools import partial
 
 from refimpl.checks.subject import Subject
 from refimpl.model.errors import Problem
 from refimpl.model.facts import HostFacts, VmFacts, VmState
-from refimpl.model.phase import Side
 
 
 def check(s: Subject) -> Iterator[Problem]:
@@ -15,30 +15,29 @@ def check(s: Subject) -> Iterator[Problem]:
     if s.vm is None or s.source is None or not s.source.reachable:
         return
     if s.destination is not None and s.destination.reachable and s.destination is not s.source:
-        yield from _disks(s.vm, s.destination)
+        yield from _disks(s, s.vm, s.destination)
     if s.vm.state is VmState.RUNNING:
-        yield from _lease(s.vm, s.source)
-    for host, side in ((s.source, Side.SOURCE), (s.destination, Side.DESTINATION)):
+        yield from _lease(s, s.vm, s.source)
+    for host in (s.source, s.destination):
         if host is not None and host.reachable and host.lock_daemon_alive is False:
-            yield Problem(id="lock_daemon.down", values={"host": host.name}, side=side, host=host.name)
+            yield s.problem("lock_daemon.down", host.name)
 
 
-def _disks(vm: VmFacts, destination: HostFacts) -> Iterator[Problem]:
+def _disks(s: Subject, vm: VmFacts, destination: HostFacts) -> Iterator[Problem]:
     for disk in vm.disks:
         there = destination.disks.get(disk.path)
-        values = {"vm": vm.name, "host": destination.name, "path": disk.path}
+        found = partial(s.problem, vm=vm.name, path=disk.path)
         if there is None or there.identity is None:
-            yield Problem(id="disk.missing", values=values, side=Side.DESTINATION, host=destination.name)
+            yield found("disk.missing", destination.name)
         elif there.identity != disk.identity:
-            values |= {"there": there.identity, "here": str(disk.identity)}
-            yield Problem(id="disk.different", values=values, side=Side.DESTINATION, host=destination.name)
+            yield found("disk.different", destination.name, there=there.identity, here=str(disk.identity))
 
 
-def _lease(vm: VmFacts, source: HostFacts) -> Iterator[Problem]:
-    values = {"vm": vm.name, "host": source.name, "path": vm.lease.path if vm.lease else None}
+def _lease(s: Subject, vm: VmFacts, source: HostFacts) -> Iterator[Problem]:
+    found = partial(s.problem, vm=vm.name, path=vm.lease.path if vm.lease else None)
     if vm.lease is None:
-        yield Problem(id="lease.absent", values=values, side=Side.SOURCE, host=source.name)
+        yield found("lease.absent", source.name)
     elif vm.lease.held is None:
-        yield Problem(id="lease.unseen", values=values, side=Side.SOURCE, host=source.name)
+        yield found("lease.unseen", source.name)
     elif not vm.lease.held:
-        yield Problem(id="lease.not_held", values=values, side=Side.SOURCE, host=source.name)
+        yield found("lease.not_held", source.name)

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
+from refimpl.model.errors import Native, Problem, Value
 from refimpl.model.facts import Facts, HostFacts, VmFacts, VmState
+from refimpl.model.phase import Side
 from refimpl.model.request import MigrationRequest
 
 
@@ -25,6 +27,11 @@ class Subject:
         """Hosts that have a VM of the requested name, the ones on which it is not off first."""
         found = [(h, v) for h in self.facts.hosts.values() if (v := h.vm(self.request.vm)) is not None]
         return tuple(h.name for h, v in sorted(found, key=lambda pair: pair[1].state is VmState.OFF))
+
+    def problem(self, id: str, host: str, native: Native | None = None, /, **values: Value) -> Problem:
+        """Return a finding at a host, which is also its value `host`; the side follows from the host."""
+        side = Side.DESTINATION if host == self.request.destination else Side.SOURCE
+        return Problem(id, {"host": host, **values}, side=side, host=host, native=native)
 
 
 def subject(request: MigrationRequest, operation: str, group: str, facts: Facts) -> Subject:
