@@ -6,33 +6,17 @@ again, whatever happened in between. Simulated: the same two moves in a world in
 
 from __future__ import annotations
 
-import contextlib
-import time
-from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Protocol
 
+from refimpl.app.live import Followed, JsonEvent
 from refimpl.app.machine import Machine, machine
 from refimpl.meter.blackout import blackout
 from refimpl.meter.verdict import Verdict
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ExitCode
 from refimpl.model.request import MigrationRequest
-
-JsonEvent = Mapping[str, Any]
-
-
-class Followed(Protocol):
-    """What is needed of an operation to follow it."""
-
-    def events(self) -> Iterator[JsonEvent]:
-        """Yield all events, until its conductor ends."""
-        ...
-
-    def outcome(self) -> Outcome:
-        """Return how it ended; RefimplError when it did not."""
-        ...
 
 
 class Teller(Protocol):
@@ -140,23 +124,6 @@ def follow(operation: Followed, teller: Teller) -> tuple[Outcome, list[JsonEvent
 def blackout_of(events: list[JsonEvent], source: str, destination: str) -> Verdict:
     """Return the blackout observer's verdict on a move's events."""
     return blackout([HostEvent(e["kind"], e["host"], e["at_ns"]) for e in events], source, destination)
-
-
-class Stopwatch:
-    """Times the steps of a demo and tells of each."""
-
-    def __init__(self, report: DemoReport, teller: Teller) -> None:
-        self._report = report
-        self._teller = teller
-
-    @contextlib.contextmanager
-    def step(self, name: str) -> Iterator[None]:
-        """Time what is done inside; a step that fails is not reported."""
-        begin = time.perf_counter()
-        yield
-        took_s = time.perf_counter() - begin
-        self._report.steps[name] = self._report.steps.get(name, 0.0) + took_s
-        self._teller.step(name, took_s)
 
 
 def simulated_demo(world_file: Path | None, teller: Teller) -> DemoReport:

@@ -9,13 +9,14 @@ import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
 from typing import TypeVar
 
 from refimpl.app.accelerator import Accelerator, choose
 from refimpl.app.backends import backend_for
-from refimpl.app.demo import DemoReport, Stopwatch, Teller, WatchedMove, follow
+from refimpl.app.demo import DemoReport, Teller, WatchedMove, follow
 from refimpl.app.home import Home
 from refimpl.app.machine import machine
 from refimpl.app.observed import BEATS_BEFORE, Observed
@@ -27,6 +28,7 @@ from refimpl.hosts.namespace import enter_network
 from refimpl.lab import Lab, create, leftovers
 from refimpl.lab.layout import LAB_VARIABLE, state_root
 from refimpl.lab.shelf import require
+from refimpl.lab.steps import Steps
 from refimpl.meter.receiver import Receiver
 from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.group import Group
@@ -52,7 +54,7 @@ def lab_demo(teller: Teller, *, keep: bool = False) -> DemoReport:
     """Run the whole demo. RefimplError and LabError when it cannot come to its end; the lab is gone all the same."""
     teller.say("measuring this machine")
     report = DemoReport("libvirt", machine())
-    watch = Stopwatch(report, teller)
+    watch = Steps(partial(_step, report, teller))
     teller.say(report.machine.text)
     require(state_root())
     with watch.step("guest image"):
@@ -72,8 +74,13 @@ def lab_demo(teller: Teller, *, keep: bool = False) -> DemoReport:
     return report
 
 
+def _step(report: DemoReport, teller: Teller, name: str, took_s: float) -> None:
+    report.steps[name] = report.steps.get(name, 0.0) + took_s
+    teller.step(name, took_s)
+
+
 @contextlib.contextmanager
-def _lab(report: DemoReport, watch: Stopwatch, teller: Teller, keep: bool) -> Iterator[Lab]:
+def _lab(report: DemoReport, watch: Steps, teller: Teller, keep: bool) -> Iterator[Lab]:
     name = f"demo-{secrets.token_hex(2)}"
     teller.say(f"lab {name!r}: two hosts out of nothing, each with a libvirt of its own")
     with watch.step("lab up"):
@@ -93,7 +100,7 @@ def _lab(report: DemoReport, watch: Stopwatch, teller: Teller, keep: bool) -> It
 
 
 @contextlib.contextmanager
-def _scene(lab: Lab, scratch: Path, accelerator: Accelerator, watch: Stopwatch, teller: Teller) -> Iterator[_Scene]:
+def _scene(lab: Lab, scratch: Path, accelerator: Accelerator, watch: Steps, teller: Teller) -> Iterator[_Scene]:
     group = lab.group
     assert group.management_netns is not None
     observer = [*enter_network(group.management_netns), "env", f"{LAB_VARIABLE}={lab.id}"]
@@ -148,7 +155,7 @@ def _caught(work: Callable[[Group, str], T], group: Group, accelerator: str) -> 
         return _Failed(failure.problems)
 
 
-def _move(scene: _Scene, source: str, destination: str, watch: Stopwatch, teller: Teller) -> WatchedMove:
+def _move(scene: _Scene, source: str, destination: str, watch: Steps, teller: Teller) -> WatchedMove:
     with watch.step(f"{BEATS_BEFORE} heartbeats before the move"):
         before = scene.observed.ready()
     teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted, performance option TCPIP")

@@ -5,14 +5,37 @@ Events are the JSON values of the event stream, as a conductor sends them. Pure:
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Protocol
 
 from refimpl.model.events import Kind
+from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ENDS, Phase
 
 JsonEvent = Mapping[str, Any]
+
+
+class Followed(Protocol):
+    """What is needed of an operation to follow it."""
+
+    @property
+    def id(self) -> str:
+        """The operation's id."""
+        ...
+
+    def events(self) -> Iterator[JsonEvent]:
+        """Yield all events, until its conductor ends."""
+        ...
+
+    def outcome(self) -> Outcome:
+        """Return how it ended; RefimplError when it did not."""
+        ...
+
+    def cancel(self) -> None:
+        """Ask for a cancel; RefimplError when nobody can be asked."""
+        ...
+
 
 _MIB = 1024 * 1024
 _FRESH_NS = 20_000_000

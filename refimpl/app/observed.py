@@ -9,7 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from refimpl.app.demo import JsonEvent, blackout_of
+from refimpl.app.demo import blackout_of
+from refimpl.app.live import JsonEvent
 from refimpl.meter.disk import disk_verdict
 from refimpl.meter.heartbeat import heartbeat_verdict
 from refimpl.meter.lines import JoinedLog, read_log

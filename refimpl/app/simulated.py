@@ -6,10 +6,10 @@ No VM is moved and no number is measured; whoever shows results of this has to s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
+from refimpl.app.live import JsonEvent
 from refimpl.backends.simulated import SimulatedBackend, World, default_world, load_world
 from refimpl.engine.conductor import Conductor, Identity
 from refimpl.engine.journal import NoJournal
@@ -39,7 +39,7 @@ class SimulatedOperation:
         self._outcome: Outcome | None = None
         self.id = operation
 
-    def events(self) -> Iterator[Mapping[str, Any]]:
+    def events(self) -> Iterator[JsonEvent]:
         """Carry the move out and yield its events as JSON values."""
         seen: list[Event] = []
         self._outcome = self._run(seen)

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
+from refimpl.app.live import JsonEvent
 from refimpl.cli.context import require_root
 from refimpl.cli.display import Display, Silent, display_for
 from refimpl.cli.failing import errors_as_json, problem_text
@@ -43,7 +44,7 @@ class _Teller:
         elif not self._json:
             click.echo(click.style(f"{name}: {took_s:.1f} s", dim=True))
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: JsonEvent) -> None:
         """Show an event of a move."""
         if isinstance(self._display, Silent) and not self._json:
             self._display = display_for(jsonl=self._jsonl)

@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol
 
 import click
 
-from refimpl.app.live import Progress, fold, line, status
+from refimpl.app.live import JsonEvent, Progress, fold, line, status
 from refimpl.cli.say import as_json
 
 
 class Display(Protocol):
     """Is told every event as JSON values, and notes of the command itself."""
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: JsonEvent) -> None:
         """Show one more event."""
         ...
 
@@ -34,7 +33,7 @@ class Lines:
     def __init__(self) -> None:
         self.progress = Progress()
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: JsonEvent) -> None:
         """Print the event's line, if it is worth one."""
         self.progress = fold(self.progress, event)
         text = line(event, self.progress)
@@ -67,7 +66,7 @@ class Live(Lines):
         self._live = RichLive(self._spinner, console=self._console, refresh_per_second=8, transient=True)
         self._live.start()
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: JsonEvent) -> None:
         """Print the event's line and renew the status."""
         super().event(event)
         self._spinner.update(text=self._fitted(status(self.progress)))
@@ -88,7 +87,7 @@ class Live(Lines):
 class JsonLines:
     """Every event as one JSON line; notes go to standard error."""
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: JsonEvent) -> None:
         """Print the event."""
         as_json(event)
 
@@ -103,7 +102,7 @@ class JsonLines:
 class Silent:
     """Shows no event; notes go to standard error."""
 
-    def event(self, event: Mapping[str, Any]) -> None:
+    def event(self, event: JsonEvent) -> None:
         """Show nothing."""
 
     def note(self, text: str) -> None:

@@ -5,35 +5,14 @@ from __future__ import annotations
 import queue
 import signal
 import threading
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Protocol
 
+from refimpl.app.live import Followed, JsonEvent
 from refimpl.cli.display import Display
 from refimpl.model.errors import RefimplError
 from refimpl.model.outcome import Outcome
-
-
-class Followed(Protocol):
-    """What is needed of an operation to follow it."""
-
-    @property
-    def id(self) -> str:
-        """The operation's id."""
-        ...
-
-    def events(self) -> Iterator[Mapping[str, Any]]:
-        """Yield all events, until its conductor ends."""
-        ...
-
-    def outcome(self) -> Outcome:
-        """Return how it ended; RefimplError when it did not."""
-        ...
-
-    def cancel(self) -> None:
-        """Ask for a cancel; RefimplError when nobody can be asked."""
-        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +24,7 @@ class _CtrlC:
     pass
 
 
-Inbox = queue.SimpleQueue[Mapping[str, Any] | _Ended | _CtrlC]
+Inbox = queue.SimpleQueue[JsonEvent | _Ended | _CtrlC]
 
 
 @contextmanager

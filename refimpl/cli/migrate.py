@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING
 
 import click
 
+from refimpl.app.live import Followed
 from refimpl.cli.context import home, json_option, lab_option, open_lab, require_root
 from refimpl.cli.display import display_for
 from refimpl.cli.ending import tell_outcome
 from refimpl.cli.failing import errors_as_json
-from refimpl.cli.following import Followed, Inbox, ctrl_c_into_inbox, follow
+from refimpl.cli.following import Inbox, ctrl_c_into_inbox, follow
 from refimpl.model.request import MigrationRequest, PerformanceOption
 
 if TYPE_CHECKING:
