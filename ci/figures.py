@@ -1,6 +1,7 @@
 """What ci/test prints beside its results: what this machine can do, and the totals of all JUnit files.
 
-The machine's figures are those that the demo prints too. The calibration is never asserted. Beside the times it tells a slow machine from a slow change.
+The machine's figures are those that the demo prints too. They are never asserted: beside the times they tell a slow
+machine from a slow change.
 """
 
 import os

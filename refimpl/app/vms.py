@@ -7,11 +7,9 @@ its id, its address and what its guest was told. The observers read it from ther
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import ipaddress
 import json
 import os
-import threading
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -24,6 +22,8 @@ from refimpl.backends.libvirt.domain import VmSpec, line_file
 from refimpl.engine.backend import Backend
 from refimpl.guest import GuestParameters, build
 from refimpl.guest.commands import send_command
+from refimpl.hosts.lock import locked
+from refimpl.hosts.wait import until
 from refimpl.model.errors import Problem, RefimplError, Value, error
 from refimpl.model.facts import HostFacts, Scope, VmFacts, VmState
 from refimpl.model.group import Group, HostEntry
@@ -32,7 +32,7 @@ T = TypeVar("T")
 
 BLOCK_BYTES = 4096
 _FIRST_ADDRESS = 100
-_LOOKS = 20
+_OFF_S = 4.0
 _PAUSE_S = 0.1
 
 
@@ -209,12 +209,7 @@ class VmDesk:
             return False
         with contextlib.suppress(OSError):
             send_command(str(ipaddress.IPv4Interface(record.address).ip), "off", attempts=2)
-        pause = threading.Event()
-        for _ in range(_LOOKS):
-            if self.find(record.name).facts.state is VmState.OFF:
-                return True
-            pause.wait(_PAUSE_S)
-        return False
+        return until(lambda: self.find(record.name).facts.state is VmState.OFF, _OFF_S, _PAUSE_S)
 
     def _refuse_if_marked(self, place: VmPlace) -> None:
         if place.facts.operation is not None:
@@ -231,8 +226,7 @@ class VmDesk:
     @contextmanager
     def _reserved(self) -> Iterator[str]:
         """Give a free address of the VM network; it is taken once a record with it was written inside."""
-        with (self._directory / ".addresses.lock").open("a") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX)
+        with locked(self._directory / ".addresses.lock"):
             network = ipaddress.IPv4Network(self._group.labels["vm_network"])
             records = (self.record(path.stem) for path in self._directory.glob("*.json"))
             taken = {record.address for record in records if record is not None}

@@ -18,6 +18,7 @@ from refimpl.backends.libvirt.domain import MACHINE
 from refimpl.guest.image import GuestImage, build, cache_directory
 from refimpl.guest.parameters import GuestParameters
 from refimpl.hosts.process import boot_id
+from refimpl.hosts.wait import until
 
 DEVICE = Path("/dev/kvm")
 DEADLINE_S = 20.0
@@ -64,7 +65,8 @@ def boot_with_kvm(image: GuestImage, deadline_s: float = DEADLINE_S, program: st
         except OSError as failure:
             return KvmProbe(False, f"QEMU cannot be started: {failure}")
         try:
-            heard = _heard(process, lines, begin + deadline_s)
+            until(lambda: _said(lines) or process.poll() is not None, deadline_s, _PAUSE_S)
+            heard = _said(lines)
         finally:
             process.kill()
             _, said = process.communicate()
@@ -75,14 +77,8 @@ def boot_with_kvm(image: GuestImage, deadline_s: float = DEADLINE_S, program: st
     return KvmProbe(False, f"{DEVICE} is there, but the guest's own kernel does not boot with it: {reason[0]}")
 
 
-def _heard(process: subprocess.Popen[bytes], lines: Path, until: float) -> bool:
-    while time.monotonic() < until:
-        if lines.exists() and lines.stat().st_size > 0:
-            return True
-        if process.poll() is not None:
-            return False
-        time.sleep(_PAUSE_S)
-    return False
+def _said(lines: Path) -> bool:
+    return lines.exists() and lines.stat().st_size > 0
 
 
 def _arguments(image: GuestImage, lines: Path) -> list[str]:

@@ -6,18 +6,17 @@ rename when it is complete; whoever sees the name has a whole image.
 
 from __future__ import annotations
 
-import fcntl
 import hashlib
 import os
 import shutil
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 from refimpl.guest import kernel
 from refimpl.guest.initramfs import write_cpio
+from refimpl.hosts.lock import locked
 
 _HERE = Path(__file__).parent
 _SOURCES = ("init.c", "kernel.py", "initramfs.py", "image.py")
@@ -51,7 +50,7 @@ def build(cache: Path | None = None) -> GuestImage:
     directory.mkdir(parents=True, exist_ok=True)
     target = directory / f"guest-{_key(packages)}"
     if not target.is_dir():
-        with _lock(directory / "guest.lock"):
+        with locked(directory / "guest.lock"):
             if not target.is_dir():
                 _build_into(target, packages)
     return GuestImage(target / "vmlinuz", target / "initramfs", f"{packages[0].version}-{_key(packages)}")
@@ -62,13 +61,6 @@ def _key(packages: Sequence[kernel.KernelPackage]) -> str:
     for name in _SOURCES:
         digest.update((_HERE / name).read_bytes())
     return digest.hexdigest()[:12]
-
-
-@contextmanager
-def _lock(path: Path) -> Iterator[None]:
-    with path.open("w") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        yield
 
 
 def _build_into(target: Path, packages: Sequence[kernel.KernelPackage]) -> None:

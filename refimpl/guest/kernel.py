@@ -11,11 +11,11 @@ import gzip
 import lzma
 import platform
 import re
-import subprocess
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from refimpl.hosts.command import run_local
 from refimpl.model.errors import Problem, RefimplError
 
 WANTED_MODULES = ("virtio_pci", "virtio_blk", "virtio_net")
@@ -50,16 +50,14 @@ class KernelPackage:
 def run(command: Sequence[str], *, cwd: Path | None = None, timeout_s: float = 300.0) -> str:
     """Run a command to its end and return what it printed; GuestBuildError when it is missing or fails."""
     try:
-        done = subprocess.run(
-            command, cwd=cwd, timeout=timeout_s, capture_output=True, text=True, errors="replace", check=False
-        )
+        done = run_local(command, cwd=cwd, timeout_s=timeout_s)
     except FileNotFoundError:
         raise GuestBuildError(f"{command[0]} is not installed", "install what `ci/setup` lists") from None
-    except subprocess.TimeoutExpired:
+    except TimeoutError:
         raise GuestBuildError(f"{command[0]} did not end within {timeout_s:.0f} s", "try again") from None
-    if done.returncode:
+    if done.status:
         tail = (done.stderr or done.stdout).strip()[-500:]
-        raise GuestBuildError(f"`{' '.join(command)}` failed with status {done.returncode}: {tail}", "see the text")
+        raise GuestBuildError(f"`{' '.join(command)}` failed with status {done.status}: {tail}", "see the text")
     return done.stdout
 
 

@@ -12,10 +12,10 @@ from collections.abc import Sequence
 
 from refimpl.hosts.channel import Completed
 from refimpl.hosts.command import replace_file, run_local
+from refimpl.hosts.netns import NETNS_DIRECTORY
 from refimpl.hosts.process import alive, all_pids, inner_pid, namespace_inode
 from refimpl.model.group import ProcessRef
 
-NETNS_DIRECTORY = "/run/netns"
 _MAX_LINKS = 40
 
 

@@ -9,12 +9,13 @@ from contextlib import contextmanager
 from pathlib import Path
 
 _CLONE_NEWNET = 0x40000000
-_RUN = Path("/run/netns")
+NETNS_DIRECTORY = Path("/run/netns")
+"""Where named network namespaces are to be found."""
 
 
 def enter(name: str) -> None:
     """Enter a named network namespace for good. OSError when it is not there or the caller may not."""
-    with open(_RUN / name, "rb") as file:
+    with open(NETNS_DIRECTORY / name, "rb") as file:
         _setns(file.fileno())
 
 

@@ -186,7 +186,7 @@ def write_config(config: HostConfig) -> None:
     """Write the files of a host's /etc/libvirt."""
     directory = config.lab.host(config.host.name).libvirt_config
     for name, text in config.files().items():
-        replace_file(str(directory / name), text.encode(), 0o644)
+        replace_file(directory / name, text.encode(), 0o644)
 
 
 def install_certificate(lab: LabPaths, plan: HostPlan, authority: Authority, pair: KeyPair) -> None:
@@ -200,7 +200,7 @@ def install_certificate(lab: LabPaths, plan: HostPlan, authority: Authority, pai
 def write_group(lab: LabPaths, group: Group) -> None:
     """Write the group's description for everybody who uses the lab."""
     text = json.dumps(group.to_json(), indent=2, sort_keys=True) + "\n"
-    replace_file(str(lab.group), text.encode(), 0o644)
+    replace_file(lab.group, text.encode(), 0o644)
 
 
 def with_init(group: Group, host: str, init: ProcessRef) -> Group:

@@ -8,7 +8,6 @@ their owner only.
 from __future__ import annotations
 
 import ipaddress
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
@@ -18,6 +17,8 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
+
+from refimpl.hosts.command import replace_file
 
 VALID_DAYS = 30
 CLOCK_MARGIN = timedelta(hours=1)
@@ -128,13 +129,7 @@ def write_files(directory: Path, files: Mapping[str, bytes]) -> None:
     for name, data in files.items():
         path = directory / name
         path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        unfinished = path.with_name(path.name + ".new")
-        unfinished.unlink(missing_ok=True)
-        mode = _KEY_MODE if b"PRIVATE KEY" in data else _CERTIFICATE_MODE
-        descriptor = os.open(unfinished, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
-        with os.fdopen(descriptor, "wb") as target:
-            target.write(data)
-        unfinished.rename(path)
+        replace_file(path, data, _KEY_MODE if b"PRIVATE KEY" in data else _CERTIFICATE_MODE)
 
 
 def _name(lab_id: str, common_name: str) -> x509.Name:

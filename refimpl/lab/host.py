@@ -9,7 +9,6 @@ from __future__ import annotations
 import contextlib
 import os
 import signal
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,6 +18,7 @@ import psutil
 from refimpl.engine.stops import stop_point
 from refimpl.hosts import process
 from refimpl.hosts.namespace import enter_host, enter_network
+from refimpl.hosts.wait import until
 from refimpl.lab import layout
 from refimpl.lab.errors import LabError
 from refimpl.lab.layout import HostPlan, LabPaths
@@ -96,9 +96,11 @@ class HostRunner:
 
     def _wait_port_free(self, init: ProcessRef) -> None:
         # A child that the daemon had just forked may hold its listening socket for a moment longer.
-        end = time.monotonic() + self.deadline_s
-        while self.find_daemon(init, LIBVIRTD) is None and _listens(init, TLS_PORT) and time.monotonic() < end:
-            time.sleep(_POLL_S)
+        until(
+            lambda: self.find_daemon(init, LIBVIRTD) is not None or not _listens(init, TLS_PORT),
+            self.deadline_s,
+            _POLL_S,
+        )
 
     def find_daemon(self, init: ProcessRef, name: str) -> ProcessRef | None:
         """Return the running daemon of that name, or None."""
@@ -176,11 +178,9 @@ class HostRunner:
         self.registry.made({item: identity})
 
     def _wait_until(self, reached: Callable[[], bool], daemon: ProcessRef, name: str) -> None:
-        end = time.monotonic() + self.deadline_s
-        with process.pidfd(daemon):
-            while not reached():
-                if time.monotonic() > end or process.wait_gone(daemon, _POLL_S):
-                    raise self._no_start(name)
+        until(lambda: reached() or not process.alive(daemon), self.deadline_s, _POLL_S)
+        if not reached():
+            raise self._no_start(name)
 
     def _no_start(self, name: str) -> LabError:
         log = self.log_file(name)

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from refimpl.hosts import process
-from refimpl.hosts.namespace import NETNS_DIRECTORY
+from refimpl.hosts.netns import NETNS_DIRECTORY
 from refimpl.lab import layout
 from refimpl.lab.errors import LabError
 from refimpl.lab.layout import LabPaths, state_root

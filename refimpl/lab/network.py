@@ -12,10 +12,9 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from pathlib import Path
 
 from refimpl.engine.stops import stop_point
-from refimpl.hosts.namespace import NETNS_DIRECTORY
+from refimpl.hosts.netns import NETNS_DIRECTORY
 from refimpl.lab import layout
 from refimpl.lab.layout import HostPlan
 from refimpl.lab.registry import Identity, Item, Kind, Registry
@@ -124,5 +123,5 @@ class Network:
 
 def netns_identity(name: str) -> Identity:
     """Return what identifies a named network namespace as long as it lives. OSError when it does not exist."""
-    found = os.stat(Path(NETNS_DIRECTORY) / name)
+    found = os.stat(NETNS_DIRECTORY / name)
     return {"device": found.st_dev, "inode": found.st_ino}

@@ -19,7 +19,8 @@ import psutil
 
 from refimpl.engine.stops import stop_point
 from refimpl.hosts import process
-from refimpl.hosts.namespace import NETNS_DIRECTORY, enter_network
+from refimpl.hosts.namespace import enter_network
+from refimpl.hosts.netns import NETNS_DIRECTORY
 from refimpl.lab.errors import LabError
 from refimpl.lab.layout import LAB_VARIABLE, LabPaths
 from refimpl.lab.network import netns_identity
@@ -91,7 +92,7 @@ class Remover:
     def _remove_networks(self, content: Content) -> None:
         for entry in content.of(Kind.NETNS):
             name = entry.item.name
-            if not (Path(NETNS_DIRECTORY) / name).exists():
+            if not (NETNS_DIRECTORY / name).exists():
                 continue
             reason = self._foreign_reason(entry)
             if reason:
@@ -188,7 +189,7 @@ def mounts_below(directory: Path, mountinfo: Path) -> list[str]:
 
 
 def _is_virgin(netns: str) -> bool:
-    found = os.stat(Path(NETNS_DIRECTORY) / netns)
+    found = os.stat(NETNS_DIRECTORY / netns)
     if found.st_dev != os.stat("/proc/self/ns/net").st_dev:
         # A plain file: whoever made it was killed before a namespace was mounted on it.
         return stat.S_ISREG(found.st_mode) and found.st_size == 0

@@ -10,7 +10,7 @@ import contextlib
 import fcntl
 import os
 import secrets
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from pathlib import Path
@@ -18,6 +18,7 @@ from types import TracebackType
 
 from refimpl.engine.stops import stop_point
 from refimpl.hosts import process
+from refimpl.hosts.lock import locked
 from refimpl.lab import layout
 from refimpl.lab.builder import Wish
 from refimpl.lab.errors import LabError
@@ -84,7 +85,7 @@ def reserve(wish: Wish, root: Path, new_id: Callable[[], str]) -> Place:
     """Make and lock the directory of a new lab. LabError when a lab of that name exists."""
     layout.plan_hosts("", wish.hosts)
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
-    with _locked(root / ".lock"):
+    with locked(root / ".lock"):
         taken = next((s for s in list_labs(root) if s.name == wish.name), None)
         if taken is not None:
             raise LabError("lab.exists", lab=wish.name, lab_id=taken.id, state=taken.state)
@@ -130,7 +131,7 @@ def reap(names_or_ids: tuple[str, ...] = (), root: Path | None = None) -> tuple[
     if not top.is_dir():
         return ()
     # Under this lock nobody is between making a lab's directory and locking it.
-    with _locked(top / ".lock"):
+    with locked(top / ".lock"):
         labs = [find(n, top) for n in names_or_ids] or [s for s in list_labs(top) if s.state is LabState.BROKEN]
         return tuple(remove(LabPaths(top, s.id)) for s in labs)
 
@@ -197,16 +198,6 @@ def _is_locked(path: Path) -> bool:
     finally:
         os.close(descriptor)
     return False
-
-
-@contextlib.contextmanager
-def _locked(path: Path) -> Iterator[None]:
-    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
-        yield
-    finally:
-        os.close(descriptor)
 
 
 def _sync_directory(path: Path) -> None:

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from refimpl.hosts.wait import until
 from refimpl.meter.lines import JoinedLog, read_log
 
 _PAUSE_S = 0.1
@@ -15,14 +15,16 @@ def wait_for_log(
     files: Mapping[str, Path], condition: Callable[[JoinedLog], bool], *, what: str, timeout_s: float
 ) -> JoinedLog:
     """Return the first log that fulfils the condition; TimeoutError, which names `what`, when none does in time."""
-    deadline = time.monotonic() + timeout_s
-    while True:
+    log = read_log(files)
+
+    def seen() -> bool:
+        nonlocal log
         log = read_log(files)
-        if condition(log):
-            return log
-        if time.monotonic() > deadline:
-            raise TimeoutError(f"{what} was not seen within {timeout_s:g} s ({len(log.lines)} lines so far)")
-        time.sleep(_PAUSE_S)
+        return condition(log)
+
+    if not until(seen, timeout_s, _PAUSE_S):
+        raise TimeoutError(f"{what} was not seen within {timeout_s:g} s ({len(log.lines)} lines so far)")
+    return log
 
 
 def has(kind: str, *, count: int = 1) -> Callable[[JoinedLog], bool]:
