@@ -103,15 +103,6 @@ class DemoReport:
         }
 
 
-@dataclass(frozen=True, slots=True)
-class HostEvent:
-    """What the blackout observer needs of an event."""
-
-    kind: str
-    host: str | None
-    at_ns: int
-
-
 def follow(operation: Followed, teller: Teller) -> tuple[Outcome, list[JsonEvent]]:
     """Follow a move to its end; return how it ended and all its events."""
     events = []
@@ -119,11 +110,6 @@ def follow(operation: Followed, teller: Teller) -> tuple[Outcome, list[JsonEvent
         teller.event(event)
         events.append(event)
     return operation.outcome(), events
-
-
-def blackout_of(events: list[JsonEvent], source: str, destination: str) -> Verdict:
-    """Return the blackout observer's verdict on a move's events."""
-    return blackout([HostEvent(e["kind"], e["host"], e["at_ns"]) for e in events], source, destination)
 
 
 def simulated_demo(world_file: Path | None, teller: Teller) -> DemoReport:
@@ -138,7 +124,7 @@ def simulated_demo(world_file: Path | None, teller: Teller) -> DemoReport:
         teller.say(f"move of VM {vm.name!r} from host {source} to host {destination}")
         request = MigrationRequest(vm=vm.name, destination=destination, source=source)
         outcome, events = follow(SimulatedOperation(world, request, f"simulated-{number}"), teller)
-        verdicts = (blackout_of(events, source, destination),)
+        verdicts = (blackout(events, source, destination),)
         report.moves.append(WatchedMove(source, destination, outcome, verdicts))
         if not outcome.completed:
             break

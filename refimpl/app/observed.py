@@ -9,8 +9,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from refimpl.app.demo import blackout_of
 from refimpl.app.live import JsonEvent
+from refimpl.meter.blackout import blackout
 from refimpl.meter.disk import disk_verdict
 from refimpl.meter.heartbeat import heartbeat_verdict
 from refimpl.meter.lines import JoinedLog, read_log
@@ -71,7 +71,7 @@ class Observed:
         self._wait_for_arrivals(1, after_ns=span_ns[1])
         heard = [arrival for arrival in self.receiver.arrivals().heartbeats if arrival.at_ns > before.quiet_from_ns]
         return (
-            blackout_of(list(events), source, destination),
+            blackout(events, source, destination),
             outside_gap_verdict(heard, boot, span_ns, self.period_ms),
             heartbeat_verdict(log, boot, destination),
             disk_verdict(log, self.disk, boot=boot),

@@ -7,8 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
-import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from refimpl.app import control
 from refimpl.app.home import Home, OperationFiles, write_json
 from refimpl.engine.store import GroupStore
 from refimpl.hosts.process import alive, here
+from refimpl.hosts.wait import until
 from refimpl.model.errors import error
 from refimpl.model.group import Group, ProcessRef
 from refimpl.model.outcome import Outcome
@@ -24,6 +24,7 @@ from refimpl.model.phase import Phase
 from refimpl.model.request import MigrationRequest, Plan
 
 START_TIMEOUT_S = 60.0
+_PAUSE_S = 0.01
 
 
 def new_operation_id() -> str:
@@ -201,14 +202,5 @@ def _launch(files: OperationFiles, spec: Mapping[str, Any]) -> Operation:
             env=environment,
         )
     write_json(files.process, here(process.pid).to_json())
-    _until(lambda: files.socket.exists() or process.poll() is not None, START_TIMEOUT_S)
+    until(lambda: files.socket.exists() or process.poll() is not None, START_TIMEOUT_S, _PAUSE_S)
     return Operation(files)
-
-
-def _until(condition: Callable[[], bool], timeout_s: float) -> bool:
-    end = time.monotonic() + timeout_s
-    while not condition():
-        if time.monotonic() > end:
-            return False
-        time.sleep(0.01)
-    return True

@@ -10,15 +10,12 @@
 | `where` | page number | answers with the page's guest-physical address (hexadecimal) |
 | `off` | | the guest switches itself off |
 
-Every command also leaves a `command` line on the line channel. As a program (`python -m refimpl.guest.commands ADDRESS
-VERB [VALUE]`, for use inside a network namespace) it prints the answer.
+Every command also leaves a `command` line on the line channel.
 """
 
 from __future__ import annotations
 
 import socket
-import sys
-from collections.abc import Sequence
 
 COMMAND_PORT = 7001
 
@@ -41,21 +38,3 @@ def send_command(
             except (TimeoutError, ConnectionRefusedError):
                 continue
     raise TimeoutError(f"the guest at {address} did not answer {verb!r} ({attempts} attempts of {timeout_s:g} s)")
-
-
-def main(arguments: Sequence[str]) -> int:
-    """Send the command that the arguments name; 0 when it was obeyed, 1 when not answered, 2 when not understood."""
-    if len(arguments) not in (2, 3):
-        print(__doc__, file=sys.stderr)
-        return 2
-    try:
-        answer = send_command(arguments[0], arguments[1], int((*arguments, "0")[2]))
-    except TimeoutError as exc:
-        print(exc, file=sys.stderr)
-        return 1
-    print(answer)
-    return 2 if answer == "unknown" else 0
-
-
-if __name__ == "__main__":
-    sys.exit(main(sys.argv[1:]))

@@ -7,58 +7,32 @@ of the figure. What a listener outside noticed is `outside_gap`; it is never mix
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Protocol
+from collections.abc import Iterable, Mapping
+from typing import Any
 
 from refimpl.meter.verdict import State, Verdict, not_measured
+from refimpl.model.events import Kind
 
 NAME = "blackout"
 
 
-class TimedEvent(Protocol):
-    """What is needed of an event: its kind, the host that said it, nanoseconds since the epoch."""
-
-    @property
-    def kind(self) -> str:
-        """What happened."""
-        ...
-
-    @property
-    def host(self) -> str | None:
-        """Where it happened."""
-        ...
-
-    @property
-    def at_ns(self) -> int:
-        """When it happened, nanoseconds since the epoch."""
-        ...
-
-
-def blackout(
-    events: Iterable[TimedEvent],
-    source: str,
-    destination: str,
-    *,
-    stopped: str = "source-stopped",
-    resumed: str = "source-resumed",
-    ran: str = "destination-ran",
-) -> Verdict:
-    """Return `blackout_ms` of a move, or *not measured* when the events do not hold it.
+def blackout(events: Iterable[Mapping[str, Any]], source: str, destination: str) -> Verdict:
+    """Return `blackout_ms` of a move, or *not measured* when the events (as plain JSON values) do not hold it.
 
     The last run at the destination counts, and the last stop at the source before it. A source that ran again in
     between makes the figure meaningless.
     """
-    known = [(str(event.kind), event.host, event.at_ns) for event in events]
-    runs = [at for kind, host, at in known if (kind, host) == (ran, destination)]
+    known = [(event["kind"], event["host"], event["at_ns"]) for event in events]
+    runs = [at for kind, host, at in known if (kind, host) == (Kind.DESTINATION_RAN, destination)]
     if not runs:
         return not_measured(NAME, f"host {destination} never said that the guest runs there")
-    stops = [at for kind, host, at in known if (kind, host) == (stopped, source)]
+    stops = [at for kind, host, at in known if (kind, host) == (Kind.SOURCE_STOPPED, source)]
     before = [at for at in stops if at <= runs[-1]]
     if not before:
         late = "only after it ran at the destination" if stops else "never"
         return not_measured(NAME, f"host {source} said {late} that the guest stopped")
     begin, end = max(before), runs[-1]
-    if any(kind == resumed and host == source and begin < at < end for kind, host, at in known):
+    if any(kind == Kind.SOURCE_RESUMED and host == source and begin < at < end for kind, host, at in known):
         return not_measured(NAME, f"the guest ran again on host {source} before it ran on host {destination}")
     blackout_ms = (end - begin) / 1e6
     return Verdict(

@@ -77,11 +77,6 @@ class JoinedLog:
     torn: int
     unreadable: tuple[bytes, ...]
 
-    @property
-    def last_boot(self) -> str | None:
-        """The id of the newest boot, None when there is no line."""
-        return self.boots[-1] if self.boots else None
-
     def of_kind(self, *kinds: str, boot: str | None = None) -> list[Line]:
         """Return the lines of these kinds, of one boot or of all."""
         return [line for line in self.lines if line.kind in kinds and boot in (None, line.boot)]

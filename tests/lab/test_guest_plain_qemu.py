@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from collections.abc import Iterator
-from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
@@ -17,7 +16,7 @@ from refimpl.meter.disk import BLOCK_BYTES, disk_verdict
 from refimpl.meter.heartbeat import heartbeat_verdict
 from refimpl.meter.lines import JoinedLog, read_log
 from refimpl.meter.memory import memory_verdict
-from refimpl.meter.outside_gap import LEAST_BEFORE, OutsideGap, measure
+from refimpl.meter.outside_gap import LEAST_BEFORE, outside_gap_verdict
 from refimpl.meter.receiver import Receiver
 from refimpl.meter.verdict import State
 from refimpl.meter.watch import has, wait_for_log, whole_check_after
@@ -27,13 +26,6 @@ pytestmark = [
     pytest.mark.lab,
     pytest.mark.skipif(shutil.which("qemu-system-x86_64") is None, reason="needs qemu-system-x86"),
 ]
-
-
-@dataclass(frozen=True)
-class HostEvent:
-    kind: str
-    host: str
-    at_ns: int
 
 
 @pytest.fixture(scope="session")
@@ -81,7 +73,7 @@ def test_the_guest_boots_works_and_is_found_well(tmp_path, image, receiver, cont
         log = wait(files, lambda _: len(arrivals.arrivals().heartbeats) > 50, "heartbeats outside")
         assert send_command("127.0.0.1", "off", port=qemu.command_port) == "off"
         qemu.wait_for_event("SHUTDOWN")
-    boot = log.last_boot
+    boot = log.boots[-1]
     assert heartbeat_verdict(log, boot, "a").state is State.OK
     assert memory_verdict(log, boot, 0).state is State.OK
     assert disk_verdict(log, disk, boot=boot).state is State.OK
@@ -101,7 +93,7 @@ def test_a_move_loses_nothing(tmp_path, image, receiver):
         files = {"a": source.lines, "b": destination.lines}
         wait(files, has("check-end", count=1), "work before the move")
         wait(files, lambda _: len(arrivals.arrivals().heartbeats) > 2 * LEAST_BEFORE, "heartbeats outside")
-        boot = read_log(files).last_boot
+        boot = read_log(files).boots[-1]
         source.qmp("migrate", uri=f"unix:{channel}")
         stopped_ns, ran_ns = source.wait_for_event("STOP"), destination.wait_for_event("RESUME")
         moved_after = read_log(files).last_sequence(boot, "a")
@@ -111,11 +103,12 @@ def test_a_move_loses_nothing(tmp_path, image, receiver):
     assert heartbeat.state is State.OK, heartbeat
     assert memory_verdict(log, boot, moved_after).state is State.OK
     assert disk_verdict(log, disk, boot=boot).state is State.OK
-    events = [HostEvent("source-stopped", "a", stopped_ns), HostEvent("destination-ran", "b", ran_ns)]
-    dark = blackout(events, "a", "b")
-    gap = measure(arrivals.arrivals().heartbeats, boot, (stopped_ns, ran_ns), parameters.heartbeat_period_ms)
-    assert isinstance(gap, OutsideGap)
-    assert gap.outside_gap_ms >= dark.figures["blackout_ms"]
+    seen = (("source-stopped", "a", stopped_ns), ("destination-ran", "b", ran_ns))
+    dark = blackout([{"kind": kind, "host": host, "at_ns": at_ns} for kind, host, at_ns in seen], "a", "b")
+    span_ns, heard = (stopped_ns, ran_ns), arrivals.arrivals().heartbeats
+    gap = outside_gap_verdict(heard, boot, span_ns, parameters.heartbeat_period_ms)
+    assert gap.state is State.OK, gap
+    assert gap.figures["outside_gap_ms"] >= dark.figures["blackout_ms"]
 
 
 def test_the_observers_see_damage_done_from_outside(tmp_path, image, receiver):
@@ -124,7 +117,7 @@ def test_the_observers_see_damage_done_from_outside(tmp_path, image, receiver):
     with PlainQemu(tmp_path, "a", image, guest_parameters(port, writer_rate_pages_per_s=0)) as qemu:
         files = {"a": qemu.lines}
         log = wait(files, lambda log: has("check-end")(log) and has("disk", count=17)(log), "work before the damage")
-        boot, port = log.last_boot, qemu.command_port
+        boot, port = log.boots[-1], qemu.command_port
         assert memory_verdict(log, boot, 0).state is State.OK
         assert send_command("127.0.0.1", "disk", 0, port=port) == "done"
         damaged_after = read_log(files).last_sequence(boot)
@@ -157,4 +150,4 @@ def test_a_page_that_the_guest_damages_itself_is_found(tmp_path, image, receiver
         log = wait(files, has("page-at"), "boot")
         send_command("127.0.0.1", "corrupt", port=qemu.command_port)
         log = wait(files, has("bad-page"), "the damaged page, found by the writer before it wrote it again")
-        assert memory_verdict(log, log.last_boot, 0).state is State.BAD
+        assert memory_verdict(log, log.boots[-1], 0).state is State.BAD

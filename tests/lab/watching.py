@@ -13,7 +13,6 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from refimpl.app.demo import blackout_of
 from refimpl.app.observed import Observed
 from refimpl.app.operations import Operation
 from refimpl.backends.libvirt import connection
@@ -76,7 +75,7 @@ class Watching:
 
     def blackout_so_far(self) -> Verdict:
         """Ask the blackout observer about the events that have come so far."""
-        return blackout_of(self.events, self.source, self.destination)
+        return blackout.blackout(self.events, self.source, self.destination)
 
     def _follow(self, operation: Operation, on: Actions) -> None:
         try:

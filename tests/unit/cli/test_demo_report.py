@@ -5,9 +5,10 @@ from __future__ import annotations
 import click
 import pytest
 
-from refimpl.app.demo import DemoReport, WatchedMove, blackout_of
+from refimpl.app.demo import DemoReport, WatchedMove
 from refimpl.app.machine import Machine
 from refimpl.cli.demo import problems, report_text
+from refimpl.meter.blackout import blackout
 from refimpl.meter.verdict import State, Verdict, not_measured
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
@@ -96,5 +97,5 @@ def test_the_blackout_is_the_observers_own_reading_of_the_events():
         {"kind": Kind.SOURCE_STOPPED, "host": "h1", "at_ns": NOW_NS},
         {"kind": Kind.DESTINATION_RAN, "host": "h2", "at_ns": NOW_NS + 25_000_000},
     ]
-    assert blackout_of(events, "h1", "h2").figures["blackout_ms"] == 25.0
-    assert blackout_of(events[:1], "h1", "h2").state is State.NOT_MEASURED
+    assert blackout(events, "h1", "h2").figures["blackout_ms"] == 25.0
+    assert blackout(events[:1], "h1", "h2").state is State.NOT_MEASURED

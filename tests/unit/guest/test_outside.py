@@ -45,11 +45,6 @@ def test_a_guest_that_does_not_answer_is_a_timeout():
             commands.send_command("127.0.0.1", "check", timeout_s=0.01, attempts=2, port=silent.getsockname()[1])
 
 
-def test_the_program_says_how_it_is_used(capsys):
-    assert commands.main([]) == 2
-    assert "ADDRESS" in capsys.readouterr().err
-
-
 def test_the_monitor_s_answer_is_read():
     answer = "Host virtual address for 0x79d6000 (mem) is 0x7f31b59d6000\r\n"
     assert host_address(answer) == 0x7F31B59D6000

@@ -1,6 +1,6 @@
 from __future__ import annotations
 
-from dataclasses import dataclass
+from typing import Any
 
 import pytest
 
@@ -9,23 +9,20 @@ from refimpl.meter.verdict import State
 from refimpl.model.events import Event, Kind
 
 
-@dataclass(frozen=True)
-class Seen:
-    kind: str
-    host: str | None
-    at_ns: int
+def seen(kind: str, host: str, at_ms: int) -> dict[str, Any]:
+    return {"kind": kind, "host": host, "at_ns": at_ms * 1_000_000}
 
 
-def stop(at_ms: int, host: str = "a") -> Seen:
-    return Seen("source-stopped", host, at_ms * 1_000_000)
+def stop(at_ms: int, host: str = "a") -> dict[str, Any]:
+    return seen("source-stopped", host, at_ms)
 
 
-def ran(at_ms: int, host: str = "b") -> Seen:
-    return Seen("destination-ran", host, at_ms * 1_000_000)
+def ran(at_ms: int, host: str = "b") -> dict[str, Any]:
+    return seen("destination-ran", host, at_ms)
 
 
-def resumed(at_ms: int) -> Seen:
-    return Seen("source-resumed", "a", at_ms * 1_000_000)
+def resumed(at_ms: int) -> dict[str, Any]:
+    return seen("source-resumed", "a", at_ms)
 
 
 def test_it_is_the_time_from_stop_to_run():
@@ -59,4 +56,4 @@ def test_it_refuses_when_an_event_is_missing_or_the_order_is_impossible(events):
 
 def test_it_reads_the_engine_s_events():
     events = [Event(Kind.SOURCE_STOPPED, 1_000_000, host="a"), Event(Kind.DESTINATION_RAN, 3_500_000, host="b")]
-    assert blackout(events, "a", "b").figures["blackout_ms"] == 2.5
+    assert blackout([event.to_json() for event in events], "a", "b").figures["blackout_ms"] == 2.5

@@ -1,8 +1,9 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
-from refimpl.meter.outside_gap import LEAST_BEFORE, OutsideGap, measure, outside_gap_verdict
+from refimpl.meter.outside_gap import LEAST_BEFORE, outside_gap_verdict
 from refimpl.meter.receiver import Arrival
 from refimpl.meter.verdict import State
 from tests.unit.meter.guest_lines import BOOT
@@ -16,10 +17,10 @@ def steady(first: int = 1, last: int = 200) -> list[Arrival]:
     return [Arrival(n * 10 * MS, BOOT, n) for n in range(first, last + 1)]
 
 
-def measured(arrivals: list[Arrival], move: tuple[int, int] = MOVE) -> OutsideGap:
-    found = measure(arrivals, BOOT, move, 10)
-    assert isinstance(found, OutsideGap), found
-    return found
+def measured(arrivals: list[Arrival], move: tuple[int, int] = MOVE) -> SimpleNamespace:
+    found = outside_gap_verdict(arrivals, BOOT, move, 10)
+    assert found.state is State.OK, found
+    return SimpleNamespace(**found.figures)
 
 
 def test_a_steady_heartbeat_has_a_gap_of_its_period():
