@@ -73,7 +73,8 @@ def plan(**changes: Any) -> Plan:
 
 
 def ledger(**changes: Any) -> Ledger:
-    return replace(Ledger(OPERATION, "lab", changes.pop("request", request()), plan=plan()), **changes)
+    bare = Ledger(OPERATION, "lab", changes.pop("request", request()), plan=plan())
+    return replace(bare, **{"claimed": changes.get("plan", bare.plan) is not None, **changes})
 
 
 def event(kind: Kind, **values: Any) -> Event:
@@ -85,7 +86,7 @@ def source(state: VmState = VmState.RUNNING, **changes: Any) -> CopySeen:
 
 
 def destination(state: VmState = VmState.ABSENT, **changes: Any) -> CopySeen:
-    return replace(CopySeen("b", True, state), **changes)
+    return replace(CopySeen("b", True, state, arrived=state is VmState.PAUSED), **changes)
 
 
 def evidence(here: CopySeen, there: CopySeen) -> Event:

@@ -103,7 +103,7 @@ class Rig:
             ledger = Ledger.from_json(json.loads(self.journal.ledger))
         elif claim := next(iter(self.store.claims()), None):
             phase = Phase.SETUP
-            ledger = Ledger(OPERATION, "group", self.request, ledger.hand_over, plan=claim.plan)
+            ledger = Ledger(OPERATION, "group", self.request, ledger.hand_over, plan=claim.plan, claimed=True)
         return self._conductor(ledger, backend, timeline, None, None, phase, last).recover()
 
     def claim_for_another(self, plan: Any) -> None:

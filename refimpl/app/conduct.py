@@ -89,7 +89,7 @@ def _standing(spec: dict[str, Any], journal: FileJournal, hand_over: Any) -> tup
     ledger = Ledger(operation=spec["operation"], group=spec["group"]["id"], request=request, hand_over=hand_over)
     if not spec.get("plan"):
         return Phase.NEW, ledger, 0
-    return Phase.SETUP, replace(ledger, plan=Plan.from_json(spec["plan"])), 0
+    return Phase.SETUP, replace(ledger, plan=Plan.from_json(spec["plan"]), claimed=True), 0
 
 
 def _take_over(store: GroupStore, ledger: Ledger, identity: Identity) -> None:

@@ -33,8 +33,9 @@ SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy o
 CLEAN_UP, remove what carries the operation's id on both hosts: CLEANED, or LEFT_BEHIND with what could not be removed;
     a host that does not answer is always named.
 
-CLAIM, RELEASE, RECORD_COMMIT and ANSWER_TOO_LATE are carried out by the conductor with the group store and the journal;
-a backend never sees them. Every command is idempotent: given twice, the second finds things done.
+CLAIM, RELEASE, RECORD_COMMIT, ANSWER_TOO_LATE and WAIT_TO_LOOK are carried out by the conductor with the group store,
+the journal and the clock; a backend never sees them. Every command is idempotent: given twice, the second finds things
+done.
 `DESTINATION_RAN` is reported once per operation by a backend object, with the destination's own time of RESUME (of
 looking, where a copy is found running and that time is not known any more); ditto SOURCE_STOPPED.
 """
@@ -52,12 +53,21 @@ from refimpl.model.request import Command, CommandKind, HandOver
 Post = Callable[[Event], None]
 
 OWN_COMMANDS = frozenset(
-    {CommandKind.CLAIM, CommandKind.RELEASE, CommandKind.RECORD_COMMIT, CommandKind.ANSWER_TOO_LATE}
+    {
+        CommandKind.CLAIM,
+        CommandKind.RELEASE,
+        CommandKind.RECORD_COMMIT,
+        CommandKind.ANSWER_TOO_LATE,
+        CommandKind.WAIT_TO_LOOK,
+    }
 )
 """Commands that the conductor carries out itself."""
 
 LOOKING = frozenset({CommandKind.OBSERVE, CommandKind.INSPECT, CommandKind.LOOK_FOR_BINDING, CommandKind.ADOPT})
-"""Commands that change nothing on a host: they need no journal entry before they are given."""
+"""Commands to a backend that change nothing on a host."""
+
+UNJOURNALED = LOOKING | {CommandKind.ANSWER_TOO_LATE, CommandKind.WAIT_TO_LOOK}
+"""Commands that need no journal entry before they are given: they change nothing anywhere."""
 
 
 @dataclass(frozen=True, slots=True)

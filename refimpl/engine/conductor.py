@@ -9,15 +9,15 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from refimpl.engine.backend import LOOKING, OWN_COMMANDS, Backend
+from refimpl.engine.backend import OWN_COMMANDS, UNJOURNALED, Backend
 from refimpl.engine.decisions import decide
 from refimpl.engine.journal import Journal
-from refimpl.engine.phases import DEADLINES, QUIET, Row
+from refimpl.engine.phases import DEADLINES, LOOK_AGAIN_MS, QUIET, Row
 from refimpl.engine.step import step
 from refimpl.engine.store import Claim, Store
 from refimpl.engine.timeline import Timeline
-from refimpl.model.errors import Problem
-from refimpl.model.events import Event, Kind
+from refimpl.model.errors import Problem, RefimplError
+from refimpl.model.events import DECISIONS, Event, Kind
 from refimpl.model.group import ProcessRef
 from refimpl.model.ledger import Ledger, record
 from refimpl.model.outcome import Outcome, outcome
@@ -83,19 +83,24 @@ class Conductor:
         return self.run(self._event(Kind.STARTED, request=self.ledger.request))
 
     def recover(self) -> Outcome:
-        """Find out by evidence where an interrupted migration stands, and end it. Twice is the same as once."""
-        if self.phase in ENDS and self._step(self.phase, Kind.RECOVER_WISHED).phase is self.phase:
-            self._release()
-            return self._end()
+        """End an interrupted migration, or tidy up after an ended one. Twice is the same as once."""
         self._arm()
-        return self.run(self._event(Kind.RECOVER_WISHED))
+        before = self.phase
+        self._take(self._event(Kind.RECOVER_WISHED))
+        if self.phase is before and before in ENDS:
+            # It had ended, and only giving the claim back may have been missed.
+            self._release()
+        return self._until_end()
 
     def run(self, first: Event) -> Outcome:
-        """Take events until an end is reached."""
+        """Take events from a first one on until an end is reached."""
         self._take(first)
+        return self._until_end()
+
+    def _until_end(self) -> Outcome:
         while self.phase not in ENDS:
             if self._timeline.idle() and self.phase not in QUIET:
-                self._journal.flush(self.phase, self.ledger)
+                self._write(lambda: self._journal.flush(self.phase, self.ledger))
             event = self._timeline.next()
             if event is None:
                 raise Stalled(f"nothing can happen any more in phase {self.phase}")
@@ -110,9 +115,11 @@ class Conductor:
     def _take_one(self, event: Event) -> None:
         if event.kind is Kind.DEADLINE:
             event = self._explained(event)
-        self.ledger = record(self.ledger, event, self.phase)
-        self._publish(event)
         row = self._step(self.phase, event.kind)
+        if event.kind not in DECISIONS or row != Row(self.phase):
+            # A decision that has no row here comes too late to count.
+            self.ledger = record(self.ledger, event, self.phase)
+        self._publish(event)
         entered = row.phase is not self.phase
         if entered:
             self._leave(row.phase)
@@ -146,7 +153,7 @@ class Conductor:
 
     def _give(self, kinds: Sequence[CommandKind]) -> None:
         commands = [self._command(kind) for kind in kinds]
-        if any(kind not in LOOKING for kind in kinds):
+        if any(kind not in UNJOURNALED for kind in kinds):
             self._intend(commands)
         for command in commands:
             self._stop_point(f"intended:{command.kind}")
@@ -159,10 +166,19 @@ class Conductor:
 
     def _intend(self, commands: Sequence[Command]) -> None:
         before_ns = self._timeline.now_ns()
-        self._journal.intend(self.phase, self.ledger, commands)
+        self._write(lambda: self._journal.intend(self.phase, self.ledger, commands))
         if any(command.kind is CommandKind.RECORD_COMMIT for command in commands):
             cost_ms = (self._timeline.now_ns() - before_ns) / 1e6
             self._waiting.append(self._event(Kind.COMMIT_RECORDED, cost_ms=cost_ms))
+
+    def _write(self, write: Callable[[], None]) -> None:
+        """Write to the journal. Once the VM is claimed, claim and mark carry a recovery too: a failure is a warning."""
+        try:
+            write()
+        except RefimplError as failure:
+            if not self.ledger.claimed:
+                raise
+            self._waiting.append(self._event(Kind.JOURNAL_LOST, problem=failure.problems[0]))
 
     def _command(self, kind: CommandKind) -> Command:
         self._count += 1
@@ -174,6 +190,9 @@ class Conductor:
             self._claim()
         elif command.kind is CommandKind.RELEASE:
             self._release()
+        elif command.kind is CommandKind.WAIT_TO_LOOK:
+            due_ns = self._timeline.now_ns() + LOOK_AGAIN_MS * 1_000_000
+            self._timeline.post_after(Event(Kind.LOOK_DUE, due_ns), LOOK_AGAIN_MS)
         elif command.kind is CommandKind.ANSWER_TOO_LATE:
             self._waiting.append(self._event(Kind.CANCEL_TOO_LATE, reason="the switch has begun"))
 
@@ -196,7 +215,7 @@ class Conductor:
         self._timeline.disarm(self.phase)
         self.ledger = replace(self.ledger, ended_ns=self.ledger.ended_ns or self._timeline.now_ns())
         result = outcome(self.ledger, self.phase)
-        self._journal.end(self.phase, self.ledger, result.to_json())
+        self._write(lambda: self._journal.end(self.phase, self.ledger, result.to_json()))
         return result
 
     def _event(self, kind: Kind, **values: object) -> Event:

@@ -12,8 +12,10 @@ from refimpl.policy.closing import closing
 from refimpl.policy.convergence import pass_limit
 from refimpl.policy.networks import next_network
 from refimpl.policy.reconciliation import bound, reconcile
+from refimpl.policy.recovery import recovery
 
 POLICIES: Mapping[Kind, Callable[[Ledger, Event], Decision | None]] = {
+    Kind.RECOVER_WISHED: recovery,
     Kind.FACTS_SEEN: judge,
     Kind.PASS_ENDED: pass_limit,
     Kind.NETWORK_FAILED: next_network,

@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import sqlite3
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
@@ -126,7 +127,7 @@ class FileJournal:
         self._db.close()
 
     def _write(self, phase: Phase, ledger: Ledger, outcome: dict[str, Any] | None, commands: Sequence[Command]) -> None:
-        noted, self._noted = self._noted, []
+        noted = list(self._noted)
         try:
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
@@ -138,4 +139,10 @@ class FileJournal:
             self._db.executemany("INSERT INTO events (line) VALUES (?)", [(line,) for line in noted])
             self._db.execute("COMMIT")
         except sqlite3.Error as failure:
+            self._roll_back()
             raise error("journal.failed", path=str(self._path), detail=str(failure)) from failure
+        del self._noted[: len(noted)]
+
+    def _roll_back(self) -> None:
+        with suppress(sqlite3.Error):
+            self._db.execute("ROLLBACK")

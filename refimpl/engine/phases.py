@@ -35,7 +35,9 @@ _BEFORE_SWITCH: dict[tuple[P, K], Row] = {
     (P.CHECK, K.CHECKS_REFUSED): Row(P.REFUSED),
     (P.CHECK, K.CANCEL_WISHED): Row(P.CANCELLED),
     (P.CHECK, K.DEADLINE): Row(P.REFUSED),
-    (P.SETUP, K.CLAIMED): Row(P.SETUP, (C.PREPARE,)),
+    (P.SETUP, K.CLAIMED): Row(P.SETUP, (C.OBSERVE,)),
+    (P.SETUP, K.CHECKS_PASSED): Row(P.SETUP, (C.PREPARE,)),
+    (P.SETUP, K.CHECKS_REFUSED): Row(P.REFUSED, (C.RELEASE,)),
     (P.SETUP, K.CLAIM_REFUSED): Row(P.REFUSED),
     (P.SETUP, K.NEXT_NETWORK): Row(P.SETUP, (C.PREPARE,)),
     (P.SETUP, K.PREPARED): Row(P.SETUP, (C.START_TRANSFER,)),
@@ -77,6 +79,8 @@ _FROM_SWITCH: dict[tuple[P, K], Row] = {
     (P.RECONCILE, K.DESTINATION_OWNS): Row(P.CLEANUP, (C.SETTLE_DESTINATION,)),
     (P.RECONCILE, K.BOTH_RAN): Row(P.SETTLING, (C.SETTLE_DESTINATION,)),
     (P.RECONCILE, K.MEMORY_GONE): Row(P.SETTLING, (C.SETTLE_SOURCE,)),
+    (P.RECONCILE, K.HOST_SILENT): Row(P.RECONCILE, (C.WAIT_TO_LOOK,)),
+    (P.RECONCILE, K.LOOK_DUE): Row(P.RECONCILE, (C.INSPECT,)),
     (P.RECONCILE, K.UNKNOWN): Row(P.INDETERMINATE),
     (P.RECONCILE, K.DEADLINE): Row(P.INDETERMINATE),
     (P.UNDOING, K.SETTLED): Row(P.UNDOING, (C.CLEAN_UP,)),
@@ -101,8 +105,11 @@ TABLE: Mapping[tuple[P, K], Row] = {
     **{(phase, K.CANCEL_WISHED): Row(phase, (C.ANSWER_TOO_LATE,)) for phase in _AFTER_SWITCH},
     **{(phase, K.CANNOT_SETTLE): Row(P.INDETERMINATE) for phase in (P.UNDOING, P.SETTLING, P.CLEANUP)},
     **{(phase, K.DEADLINE): Row(P.INDETERMINATE) for phase in (P.UNDOING, P.SETTLING, P.CLEANUP)},
-    **{(phase, K.RECOVER_WISHED): Row(P.RECONCILE, (C.INSPECT,)) for phase in _RECOVERABLE},
-    **{(phase, K.RECOVER_WISHED): Row(P.FAILED) for phase in (P.NEW, P.CHECK)},
+    **{(phase, K.LOOK_AGAIN): Row(P.RECONCILE, (C.INSPECT,)) for phase in _RECOVERABLE},
+    **{(phase, K.NOTHING_TOUCHED): Row(P.FAILED) for phase in (P.NEW, P.CHECK)},
+    (P.SETUP, K.NOTHING_TOUCHED): Row(P.FAILED, (C.RELEASE,)),
+    **{(phase, K.TIDY_AGAIN): Row(P.UNDOING, (C.SETTLE_SOURCE,)) for phase in (P.REFUSED, P.FAILED, P.CANCELLED)},
+    (P.COMPLETED_WITH_WARNINGS, K.TIDY_AGAIN): Row(P.CLEANUP, (C.SETTLE_DESTINATION,)),
 }
 
 DEADLINES: Mapping[P, Deadline] = {
@@ -116,6 +123,9 @@ DEADLINES: Mapping[P, Deadline] = {
     P.CLEANUP: Deadline(120_000, "settle.failed"),
 }
 """How long a phase may last before the clock says so; MEMORY is bounded by passes, not by time."""
+
+LOOK_AGAIN_MS = 1000
+"""How long to wait before both hosts are looked at again when one did not answer."""
 
 QUIET = frozenset({P.SWITCH})
 """Phases in which nothing is flushed to disk but the commit record: the VM stands still (rule 6)."""

@@ -1,7 +1,7 @@
 """The group store: claims that all controllers of a group share, so that no two of them move one VM (design 5).
 
-Embedded as one SQLite file beside the lab. Whoever conducts an operation holds its lock file while it lives, so that two
-recoveries of one operation exclude each other; whether a claim's controller lives is told by its process.
+Embedded as one SQLite file beside the lab. Whoever conducts an operation holds its lock file while it lives, so that
+two recoveries of one operation exclude each other; whether a claim's controller lives is told by its process.
 """
 
 from __future__ import annotations
@@ -115,13 +115,17 @@ class GroupStore:
     def _lock(self, operation: str) -> bool:
         if operation in self._held:
             return True
-        file = self._lock_path(operation).open("a+")
-        os.set_inheritable(file.fileno(), False)
-        if not _locks(file):
+        path = self._lock_path(operation)
+        while True:
+            file = path.open("a+")
+            if not _locks(file):
+                file.close()
+                return False
+            if _is_still(file, path):
+                self._held[operation] = file
+                return True
+            # Whoever held it has taken the name away meanwhile: a lock on what is left of it excludes nobody.
             file.close()
-            return False
-        self._held[operation] = file
-        return True
 
     def _unlock(self, operation: str) -> None:
         file = self._held.pop(operation, None)
@@ -148,6 +152,13 @@ def _locks(file: IO[str]) -> bool:
     except BlockingIOError:
         return False
     return True
+
+
+def _is_still(file: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(file.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
 
 
 def _body(claim: Claim) -> dict[str, object]:

@@ -29,6 +29,10 @@ class Timeline(Protocol):
         """Have `DEADLINE(name)` come after so many milliseconds, instead of one armed before under that name."""
         ...
 
+    def post_after(self, event: Event, after_ms: int) -> None:
+        """Put an event into the inbox after so many milliseconds."""
+        ...
+
     def disarm(self, name: str) -> None:
         """Take a deadline back; harmless when there is none."""
         ...
@@ -48,6 +52,8 @@ class RealTimeline:
     def __init__(self) -> None:
         self._queue: queue.SimpleQueue[Event] = queue.SimpleQueue()
         self._deadlines: dict[str, float] = {}
+        self._delayed: list[tuple[float, int, Event]] = []
+        self._count = 0
 
     def now_ns(self) -> int:
         """Return the wall clock."""
@@ -61,6 +67,11 @@ class RealTimeline:
         """Arm a deadline."""
         self._deadlines[name] = time.monotonic() + after_ms / 1000
 
+    def post_after(self, event: Event, after_ms: int) -> None:
+        """Put an event into the inbox after a while."""
+        self._count += 1
+        heapq.heappush(self._delayed, (time.monotonic() + after_ms / 1000, self._count, event))
+
     def disarm(self, name: str) -> None:
         """Take a deadline back."""
         self._deadlines.pop(name, None)
@@ -70,15 +81,22 @@ class RealTimeline:
         return self._queue.empty()
 
     def next(self) -> Event | None:
-        """Wait for the next event or the first deadline."""
-        if not self._deadlines:
+        """Wait for the next event, the first delayed one, or the first deadline."""
+        due = min([*self._deadlines.values(), *(at for at, _, _ in self._delayed[:1])], default=None)
+        if due is None:
             return self._queue.get()
-        name, due = min(self._deadlines.items(), key=lambda item: item[1])
         try:
             return self._queue.get(timeout=max(0.0, due - time.monotonic()))
         except queue.Empty:
-            self.disarm(name)
-            return Event(Kind.DEADLINE, self.now_ns(), {"name": name})
+            return self._due()
+
+    def _due(self) -> Event:
+        name = min(self._deadlines, key=lambda name: self._deadlines[name], default=None)
+        if self._delayed and (name is None or self._delayed[0][0] <= self._deadlines[name]):
+            return heapq.heappop(self._delayed)[2]
+        assert name is not None
+        self.disarm(name)
+        return Event(Kind.DEADLINE, self.now_ns(), {"name": name})
 
 
 class VirtualTimeline:
@@ -101,6 +119,10 @@ class VirtualTimeline:
     def after(self, delay_ns: int, action: Callable[[], Event | None]) -> None:
         """Have an action carried out after a delay; the event that it returns, if any, is delivered then."""
         self._push(self._now_ns + delay_ns, action)
+
+    def post_after(self, event: Event, after_ms: int) -> None:
+        """Put an event into the inbox after a while."""
+        self.after(after_ms * 1_000_000, lambda: event)
 
     def arm(self, name: str, after_ms: int) -> None:
         """Arm a deadline."""

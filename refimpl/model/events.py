@@ -25,6 +25,7 @@ class Kind(StrEnum):
     CANCEL_WISHED = "cancel-wished"
     RECOVER_WISHED = "recover-wished"
     DEADLINE = "deadline"
+    LOOK_DUE = "look-due"
     # facts from a backend (claims: from the group store)
     FACTS_SEEN = "facts-seen"
     CLAIMED = "claimed"
@@ -59,6 +60,9 @@ class Kind(StrEnum):
     CLEANED = "cleaned"
     LEFT_BEHIND = "left-behind"
     # decisions of policies
+    NOTHING_TOUCHED = "nothing-touched"
+    LOOK_AGAIN = "look-again"
+    TIDY_AGAIN = "tidy-again"
     CHECKS_PASSED = "checks-passed"
     CHECKS_REFUSED = "checks-refused"
     NEXT_NETWORK = "next-network"
@@ -71,6 +75,7 @@ class Kind(StrEnum):
     BOTH_RAN = "both-ran"
     MEMORY_GONE = "memory-gone"
     GUEST_ENDED = "guest-ended"
+    HOST_SILENT = "host-silent"
     UNKNOWN = "unknown"
     UNDONE_REFUSED = "undone-refused"
     UNDONE_FAILED = "undone-failed"
@@ -83,11 +88,12 @@ class Kind(StrEnum):
     PHASE_ENTERED = "phase-entered"
     COMMANDED = "commanded"
     COMMIT_RECORDED = "commit-recorded"
+    JOURNAL_LOST = "journal-lost"
 
 
-_PERSON = (Kind.STARTED, Kind.CANCEL_WISHED, Kind.RECOVER_WISHED, Kind.DEADLINE)
-_ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.COMMIT_RECORDED)
-DECISIONS = frozenset(list(Kind)[list(Kind).index(Kind.CHECKS_PASSED) : list(Kind).index(Kind.PHASE_ENTERED)])
+_PERSON = (Kind.STARTED, Kind.CANCEL_WISHED, Kind.RECOVER_WISHED, Kind.DEADLINE, Kind.LOOK_DUE)
+_ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.COMMIT_RECORDED, Kind.JOURNAL_LOST)
+DECISIONS = frozenset(list(Kind)[list(Kind).index(Kind.NOTHING_TOUCHED) : list(Kind).index(Kind.PHASE_ENTERED)])
 NOTES = frozenset(_ENGINE)
 WISHES = frozenset(_PERSON)
 
@@ -120,15 +126,17 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.PASS_LIMIT_REACHED: ("passes",),
     Kind.SOURCE_BOUND: ("why",),
     Kind.SOURCE_OWNS: ("why",),
-    Kind.DESTINATION_OWNS: ("why",),
+    Kind.DESTINATION_OWNS: ("why", "state"),
     Kind.JOB_STILL_RUNS: ("why",),
     Kind.BOTH_RAN: ("why",),
     Kind.MEMORY_GONE: ("why",),
     Kind.GUEST_ENDED: ("why",),
+    Kind.HOST_SILENT: ("why",),
     Kind.UNKNOWN: ("why",),
     Kind.PHASE_ENTERED: ("phase",),
     Kind.COMMANDED: ("command",),
     Kind.COMMIT_RECORDED: ("cost_ms",),
+    Kind.JOURNAL_LOST: ("problem",),
 }
 
 

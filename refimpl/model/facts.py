@@ -120,7 +120,8 @@ class CopySeen:
 
     `job_open`: a migration job of the system below exists here, so nothing is decided yet. `bound` (source only):
     this copy cannot run again by itself, because its process is gone or its system has taken the order to end it
-    (handover 1.2). `ended_by_guest`: the guest switched itself off. `operation`: id of the migration that stamped it.
+    (handover 1.2). `arrived` (destination only): the whole VM is in it, and it was not let run yet.
+    `ended_by_guest`: the guest switched itself off. `operation`: id of the migration that stamped it.
     """
 
     host: str
@@ -130,6 +131,7 @@ class CopySeen:
     job_open: bool = False
     job_phase: str = ""
     bound: bool = False
+    arrived: bool = False
     ended_by_guest: bool = False
     operation: str | None = None
     lease_held: bool | None = None

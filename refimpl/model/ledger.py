@@ -12,6 +12,7 @@ from typing import Any
 
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind, plain
+from refimpl.model.facts import VmState
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver, MigrationRequest, Plan
 
@@ -21,7 +22,8 @@ class Ledger:
     """Knowledge of one migration. Times are nanoseconds since the epoch, each by the clock of the host that told it.
 
     `problems` say why it will not end as completed, `warnings` what a user has to know although it does.
-    `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered.
+    `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered. `claimed`: the
+    VM was claimed, and only then anything on a host may have been touched.
     """
 
     operation: str
@@ -34,6 +36,8 @@ class Ledger:
     warnings: tuple[Problem, ...] = ()
     refused: bool = False
     interrupted: bool = False
+    claimed: bool = False
+    both_ran: bool = False
     cancel_wished: bool = False
     cancel_accepted: bool = False
     cancel_too_late: bool = False
@@ -41,6 +45,7 @@ class Ledger:
     steered: bool = False
     run_refusals: int = 0
     looks: int = 0
+    silent_looks: int = 0
     networks_tried: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
     started_ns: int | None = None
@@ -82,8 +87,8 @@ def record(ledger: Ledger, event: Event, phase: Phase) -> Ledger:
     return replace(ledger, problems=unplaced) if unplaced != ledger.problems else ledger
 
 
-_HARMLESS = frozenset({Kind.NETWORK_FAILED})
-"""Kinds whose problem is not yet a reason to end: a policy decides."""
+_HARMLESS = frozenset({Kind.NETWORK_FAILED, Kind.JOURNAL_LOST})
+"""Kinds whose problem is no reason to end: a policy decides, or it is a warning."""
 
 
 def _blame(ledger: Ledger, problem: Problem) -> Ledger:
@@ -112,10 +117,18 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, started_ns=event.at_ns)
 
 
-def _recover(ledger: Ledger, _: Event) -> Ledger:
-    """Start anew without the problems of before. Without a plan nothing was touched, and nothing will be."""
-    ledger = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, steered=False)
-    return ledger if ledger.plan else _interrupted(ledger)
+def _look_again(ledger: Ledger, _: Event) -> Ledger:
+    """Start anew without the problems of before."""
+    return replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0, steered=False)
+
+
+def _nothing_touched(ledger: Ledger, _: Event) -> Ledger:
+    return _interrupted(replace(ledger, interrupted=True, problems=()))
+
+
+def _tidy_again(ledger: Ledger, _: Event) -> Ledger:
+    kept = tuple(w for w in ledger.warnings if w.id != "cleanup.left_behind")
+    return replace(ledger, left_behind=(), warnings=kept)
 
 
 def _interrupted(ledger: Ledger) -> Ledger:
@@ -163,8 +176,15 @@ def _left_behind(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, left_behind=items, warnings=(*ledger.warnings, warning))
 
 
+_STATE_WARNINGS = {VmState.OFF: "vm.off_there", VmState.PAUSED: "vm.paused_there"}
+
+
 def _destination_owns(ledger: Ledger, event: Event) -> Ledger:
     ledger = replace(ledger, owner=event.kind, problems=())
+    id = _STATE_WARNINGS.get(event["state"])
+    if id is not None:
+        values = {"vm": ledger.request.vm, "host": ledger.request.destination, "detail": event["why"]}
+        ledger = replace(ledger, warnings=(*ledger.warnings, Problem(id=id, values=values)))
     if not ledger.cancel_wished or ledger.cancel_too_late:
         return ledger
     return _warn_too_late(ledger, "the move went through all the same")
@@ -173,6 +193,17 @@ def _destination_owns(ledger: Ledger, event: Event) -> Ledger:
 def _source_owns(ledger: Ledger, event: Event) -> Ledger:
     ledger = replace(ledger, owner=event.kind)
     return _interrupted(ledger) if ledger.interrupted and not ledger.problems else ledger
+
+
+def _both_ran(ledger: Ledger, event: Event) -> Ledger:
+    """Once two copies ran this stays the verdict, whatever a later look finds."""
+    return replace(_blame_id("owner.dual_run")(ledger, event), both_ran=True)
+
+
+def _journal_lost(ledger: Ledger, event: Event) -> Ledger:
+    problem: Problem = event["problem"]
+    known = problem.id in {w.id for w in ledger.warnings}
+    return ledger if known else replace(ledger, warnings=(*ledger.warnings, problem))
 
 
 def _stopped(ledger: Ledger, event: Event) -> Ledger:
@@ -185,7 +216,10 @@ def _ran(ledger: Ledger, event: Event) -> Ledger:
 
 _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.STARTED: _started,
-    Kind.RECOVER_WISHED: _recover,
+    Kind.LOOK_AGAIN: _look_again,
+    Kind.NOTHING_TOUCHED: _nothing_touched,
+    Kind.TIDY_AGAIN: _tidy_again,
+    Kind.CLAIMED: lambda ledger, _: replace(ledger, claimed=True),
     Kind.CANCEL_WISHED: lambda ledger, _: replace(ledger, cancel_wished=True),
     Kind.CANCEL_ACCEPTED: lambda ledger, _: replace(ledger, cancel_accepted=True),
     Kind.CANCEL_TOO_LATE: _too_late,
@@ -209,7 +243,9 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.LEFT_BEHIND: _left_behind,
     Kind.SOURCE_OWNS: _source_owns,
     Kind.DESTINATION_OWNS: _destination_owns,
-    Kind.BOTH_RAN: _blame_id("owner.dual_run"),
+    Kind.BOTH_RAN: _both_ran,
+    Kind.HOST_SILENT: lambda ledger, _: replace(ledger, silent_looks=ledger.silent_looks + 1),
+    Kind.JOURNAL_LOST: _journal_lost,
     Kind.MEMORY_GONE: _blame_id("owner.lost"),
     Kind.GUEST_ENDED: _blame_id("guest.ended"),
     Kind.UNKNOWN: _blame_id("owner.unknown"),

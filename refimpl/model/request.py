@@ -104,6 +104,7 @@ class CommandKind(StrEnum):
     RECORD_COMMIT = "record-commit"
     ALLOW_RUN = "allow-run"
     INSPECT = "inspect"
+    WAIT_TO_LOOK = "wait-to-look"
     ADOPT = "adopt"
     SETTLE_SOURCE = "settle-source"
     SETTLE_DESTINATION = "settle-destination"

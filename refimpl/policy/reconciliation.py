@@ -14,8 +14,11 @@ from refimpl.model.request import HandOver
 MOST_RUN_REFUSALS = 3
 """How often a destination that the source is bound to may refuse to run before a person is asked."""
 
-MOST_LOOKS = 100
+MOST_LOOKS = 1000
 """How often both hosts are looked at before a job that neither runs nor ends is left to a person."""
+
+MOST_SILENT_LOOKS = 20
+"""How often a host may not answer before a person is asked: a daemon that is started again answers within some."""
 
 _HERE = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
 
@@ -29,12 +32,12 @@ def reconcile(ledger: Ledger, event: Event) -> Decision | None:
     if not source.reachable or not destination.reachable:
         return _one_silent(ledger, source, destination)
     if destination.state is VmState.RUNNING:
-        return _destination_runs(source)
+        return _destination_runs(ledger, source)
     if _arrived(ledger, source, destination):
         return _bound(ledger, source)
     if source.job_open or destination.job_open:
         return decision(Kind.JOB_STILL_RUNS, why=_jobs(source, destination))
-    return _source_side(source, destination)
+    return _source_side(ledger, source, destination)
 
 
 def bound(ledger: Ledger, event: Event) -> Decision | None:
@@ -48,10 +51,15 @@ def _one_silent(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Deci
         return decision(Kind.SOURCE_OWNS, why=f"runs at the source with its lease; {silent} does not answer")
     if ledger.hand_over is HandOver.STRICT and destination.state is VmState.RUNNING:
         return decision(Kind.DESTINATION_OWNS, why=f"runs at the destination, let run there; {silent} does not answer")
-    return decision(Kind.UNKNOWN, why=f"host {silent} does not answer")
+    if _arrived(ledger, source, destination):
+        return _bound(ledger, source)
+    patient = ledger.silent_looks < MOST_SILENT_LOOKS
+    return decision(Kind.HOST_SILENT if patient else Kind.UNKNOWN, why=f"host {silent} does not answer")
 
 
-def _destination_runs(source: CopySeen) -> Decision:
+def _destination_runs(ledger: Ledger, source: CopySeen) -> Decision:
+    if ledger.both_ran:
+        return decision(Kind.BOTH_RAN, why=f"both ran before; runs at the destination, source {source.state}")
     if source.state is VmState.RUNNING:
         return decision(Kind.BOTH_RAN, why="running at the source and at the destination")
     if source.job_open and not source.bound:
@@ -60,8 +68,8 @@ def _destination_runs(source: CopySeen) -> Decision:
 
 
 def _arrived(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:
-    waiting = destination.state is VmState.PAUSED and not destination.job_open
-    return ledger.hand_over is HandOver.STRICT and waiting and source.bound
+    waiting = destination.reachable and destination.arrived and not destination.job_open
+    return ledger.hand_over is HandOver.STRICT and waiting and source.bound and ledger.resume_ns is None
 
 
 def _bound(ledger: Ledger, source: CopySeen) -> Decision:
@@ -70,16 +78,26 @@ def _bound(ledger: Ledger, source: CopySeen) -> Decision:
     return decision(Kind.SOURCE_BOUND, why=f"arrived at the destination, source {source.reason or source.state}")
 
 
-def _source_side(source: CopySeen, destination: CopySeen) -> Decision:
+def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision:
     if source.state in (VmState.RUNNING, VmState.PAUSED):
         return decision(Kind.SOURCE_OWNS, why=f"{source.state} at the source, {destination.state} at the destination")
     if VmState.UNKNOWN in (source.state, destination.state):
         return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state}")
+    if _ended_there(ledger, source, destination):
+        why = f"moved; there it is {destination.state} now ({destination.reason or 'no reason told'})"
+        return decision(Kind.DESTINATION_OWNS, why=why, state=destination.state)
     if destination.state in _HERE:
         return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state} and not bound")
     if source.ended_by_guest or destination.ended_by_guest:
         return decision(Kind.GUEST_ENDED, why="the guest switched itself off")
     return decision(Kind.MEMORY_GONE, why=f"source {source.state}, destination {destination.state}")
+
+
+def _ended_there(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:
+    """Whether the VM was moved and stopped again there: paused after it ran, or switched off by its own guest."""
+    if destination.state is VmState.PAUSED:
+        return source.bound and (not destination.arrived or ledger.resume_ns is not None)
+    return source.state is VmState.ABSENT and destination.state is VmState.OFF and destination.ended_by_guest
 
 
 def _jobs(source: CopySeen, destination: CopySeen) -> str:

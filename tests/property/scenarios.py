@@ -30,7 +30,7 @@ ENTERED_ON = {
         Kind.SOURCE_GONE,
         Kind.RUN_REFUSED,
         Kind.DEADLINE,
-        Kind.RECOVER_WISHED,
+        Kind.LOOK_AGAIN,
     },
 }
 """A user is told of the switch when it was seen, and that evidence is wanted only when something called for it."""
@@ -52,6 +52,7 @@ class Scenario:
     ended: Phase | None = None
     after_ms: int = 0
     with_journal: bool = True
+    journal_says: Phase | None = None
     claimed: bool = False
     deadlines: tuple[str, ...] = ()
     problem: str | None = None
@@ -170,6 +171,9 @@ SCENARIOS: dict[str, Scenario] = {
     "destination is the source": Scenario("check refused", request={"destination": "a"}, problem="host.same"),
     "no facts": Scenario("check refused", world=hangs("observe"), deadlines=("check",), problem="check.timeout"),
     "another has the VM": Scenario("check setup refused", claimed=True, problem="vm.migrating"),
+    "the destination goes down between the check and the claim": Scenario(
+        "check setup refused", world=fault("host-dies", host="b", at_s=0.003), problem="host.down"
+    ),
     "no network connects": Scenario(
         "check setup undoing refused",
         world=fault("no-connection", network="migration", times=0),
@@ -245,6 +249,12 @@ SCENARIOS: dict[str, Scenario] = {
         problem="owner.lost",
         also=looked_at_once,
     ),
+    "the source's host is silent for a while": Scenario(
+        "check setup memory switch reconcile undoing failed",
+        world=faults(hangs("look-for-binding"), fault("host-freezes", host="a", during="bound", for_ms=8_000)),
+        problem="transfer.failed",
+        also=lambda rig: Kind.HOST_SILENT in rig.kinds(),
+    ),
     "both ran": Scenario(
         "check setup memory switch reconcile settling dual-run", AT_DESTINATION, BOTH_RUN, problem="owner.dual_run"
     ),
@@ -297,6 +307,16 @@ SCENARIOS: dict[str, Scenario] = {
     # the controller killed, and recovered
     "killed before it began": Scenario("failed", kill_at="intended:observe"),
     "killed in check": Scenario("failed", kill_at=Kind.FACTS_SEEN),
+    "killed before the claim": Scenario("failed", kill_at="intended:claim"),
+    "killed right after the claim": Scenario("failed", kill_at="given:claim"),
+    "killed before the claim, and moved on by another": Scenario(
+        "failed",
+        {"a": "off"},
+        fault("guest-powers-off", at_s=1.0),
+        kill_at="intended:claim",
+        after_ms=3_600_000,
+        problem="operation.interrupted",
+    ),
     "killed in set-up": Scenario("reconcile undoing failed", kill_at="given:prepare"),
     "killed in memory, seen at once": Scenario(
         "reconcile memory switch committed reconcile cleanup completed", AT_DESTINATION, kill_at="memory"
@@ -310,6 +330,12 @@ SCENARIOS: dict[str, Scenario] = {
     "killed in the switch, seen late": Scenario(
         "reconcile committed reconcile cleanup completed", AT_DESTINATION, kill_at="switch", after_ms=3_600_000
     ),
+    "killed in the switch, which a journal may say": Scenario(
+        "reconcile switch committed reconcile cleanup completed",
+        AT_DESTINATION,
+        kill_at="switch",
+        journal_says=Phase.SWITCH,
+    ),
     "killed after the commit record": Scenario(
         "reconcile committed reconcile cleanup completed",
         AT_DESTINATION,
@@ -320,12 +346,11 @@ SCENARIOS: dict[str, Scenario] = {
         "reconcile cleanup completed", AT_DESTINATION, kill_at="given:adopt", after_ms=3_600_000
     ),
     "killed in reconcile": Scenario("cleanup completed", AT_DESTINATION, kill_at=Kind.EVIDENCE_SEEN),
-    "killed in the switch after a late cancel": Scenario(
-        "reconcile switch committed reconcile cleanup completed-with-warnings",
+    "killed in the switch after a late cancel, which nothing keeps while the VM stands still": Scenario(
+        "reconcile switch committed reconcile cleanup completed",
         AT_DESTINATION,
         cancel_at=Phase.SWITCH,
         kill_at="given:answer-too-late",
-        problem="cancel.too_late",
     ),
     "killed in undoing": Scenario(
         "reconcile undoing failed", world=fault("prepare-fails"), kill_at="given:settle-source"
@@ -337,6 +362,35 @@ SCENARIOS: dict[str, Scenario] = {
         AT_DESTINATION,
         kill_at="memory",
         with_journal=False,
+    ),
+    "both ran, killed while it was settled": Scenario(
+        "reconcile settling dual-run", AT_DESTINATION, BOTH_RUN, kill_at="given:clean-up", problem="owner.dual_run"
+    ),
+    "left behind, then tidied": Scenario(
+        "cleanup completed",
+        AT_DESTINATION,
+        fault("leaves-behind", host="a"),
+        ended=Phase.COMPLETED_WITH_WARNINGS,
+        also=given("clean-up", 1),
+    ),
+    "left behind by a failure, then tidied": Scenario(
+        "undoing failed",
+        world=faults(fault("prepare-fails"), fault("leaves-behind", host="a")),
+        ended=Phase.FAILED,
+        also=given("clean-up", 1),
+    ),
+    "left behind by a refusal, then tidied": Scenario(
+        "undoing refused",
+        world=faults(fault("native-refusal"), fault("leaves-behind", host="a")),
+        ended=Phase.REFUSED,
+        also=given("clean-up", 1),
+    ),
+    "left behind by a cancel, then tidied": Scenario(
+        "undoing cancelled",
+        world=fault("leaves-behind", host="a"),
+        cancel_at=Phase.MEMORY,
+        ended=Phase.CANCELLED,
+        also=given("clean-up", 1),
     ),
     "a person was needed, then recovered": Scenario(
         "reconcile undoing failed",
@@ -354,6 +408,7 @@ def play(scenario: Scenario, step: Step = table_step) -> tuple[Rig, Outcome]:
     outcome = rig.start(kill_at=scenario.kill_at, cancel_at=scenario.cancel_at)
     if scenario.kill_at is not None or scenario.ended is not None:
         assert (outcome.end if outcome else None) is scenario.ended, "the stop point was never reached"
+        rig.journal.phase = scenario.journal_says or rig.journal.phase
         outcome = rig.recover(after_ms=scenario.after_ms, with_journal=scenario.with_journal)
     assert outcome is not None
     return rig, outcome

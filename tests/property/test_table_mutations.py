@@ -22,7 +22,7 @@ from tests.property.scenarios import SCENARIOS, judge, play
 
 Key = tuple[Phase, Kind]
 
-NOTICED = (AssertionError, Stalled, KeyError)
+NOTICED = (AssertionError, Stalled, KeyError, ValueError)
 
 
 def mutants(key: Key) -> Iterator[tuple[str, Row | None]]:

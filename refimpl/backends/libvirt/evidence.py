@@ -74,6 +74,7 @@ def _from_file(copy: CopySeen, side: Side, channel: HostChannel, seen: status.St
         job_open=bool(seen.job),
         job_phase=seen.phase or seen.job,
         bound=side is Side.SOURCE and (gone or seen.bound),
+        arrived=side is Side.DESTINATION and seen.arrived and not gone,
         operation=marked.operation if marked else None,
     )
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from refimpl.backends.simulated.facts import look, seen
 from refimpl.backends.simulated.settling import Settling
-from refimpl.backends.simulated.transfer import Stage, Transfer
+from refimpl.backends.simulated.transfer import Stage, Transfer, cancelled
 from refimpl.backends.simulated.world import World
 from refimpl.backends.simulated.worldfile import FaultKind, Moment
 from refimpl.engine.backend import Capabilities, Post
@@ -73,7 +73,7 @@ class SimulatedBackend:
         return look(self.world, scope)
 
     def submit(self, command: Command) -> None:
-        """Take a command; it is carried out after the latency `control`."""
+        """Take a command; it is carried out after the latency `control`. ValueError when it lacks the plan it needs."""
         starts = command.kind is CommandKind.START_TRANSFER
         if not starts and self.world.faults.asked(FaultKind.HANGS, command.request.vm, command=command.kind):
             return
@@ -83,9 +83,10 @@ class SimulatedBackend:
             scope = Scope(vm=command.request.vm)
             self.later(self._control_ns(), lambda: self.say(Kind.FACTS_SEEN, facts=self.observe(scope)))
             return
-        plan = command.plan or self._plan(command)
+        if command.plan is None:
+            raise ValueError(f"{command.kind} needs a plan")
         slow = self.world.spec.latency_ms.prepare if command.kind is CommandKind.PREPARE else 0
-        doing = partial(self._doing[command.kind], command, plan)
+        doing = partial(self._doing[command.kind], command, command.plan)
         self.later(self._control_ns() + self.world.span_ns(slow), doing)
 
     def close(self) -> None:
@@ -111,19 +112,11 @@ class SimulatedBackend:
     def _control_ns(self) -> int:
         return self.world.span_ns(self.world.spec.latency_ms.control)
 
-    def _plan(self, command: Command) -> Plan:
-        """Make a plan of a request: for a command given before CHECK has made one."""
-        request = command.request
-        vm = self.world.vm(request.vm)
-        found = (host for (host, name) in self.world.copies if name == request.vm)
-        source = request.source or next(found, request.destination)
-        return Plan(vm=request.vm, vm_id=vm.id if vm else "", source=source, destination=request.destination)
-
     def _prepare(self, command: Command, plan: Plan) -> None:
         network = self.world.network_of(plan.address)
         asked = partial(self.world.faults.asked, vm=plan.vm)
         if command.operation in self.world.cancelled:
-            self._prepare_failed(Problem(id="transfer.cancelled", values={"vm": plan.vm, "source": plan.source}))
+            self._prepare_failed(cancelled(plan))
         elif silent := self._silent(plan):
             self._prepare_failed(_failed(f"host {silent} does not answer"))
         elif network is None or network in self.world.links_down or asked(FaultKind.NO_CONNECTION, network=network):
@@ -206,11 +199,9 @@ class SimulatedBackend:
         else:
             self.say(Kind.STEERED, what="switch")
 
-    def _cancel(self, command: Command, plan: Plan) -> None:
+    def _cancel(self, command: Command, _: Plan) -> None:
         transfer = self.world.transfers.get(command.operation)
-        if self.world.faults.asked(FaultKind.CANCEL_UNSUPPORTED, plan.vm):
-            self.say(Kind.CANCEL_UNSUPPORTED, reason="scripted: the system knows no cancel")
-        elif transfer is None:
+        if transfer is None:
             self.world.cancelled.add(command.operation)
             self.say(Kind.CANCEL_ACCEPTED)
         elif transfer.cancel():

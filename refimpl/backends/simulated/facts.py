@@ -46,10 +46,15 @@ def seen(world: World, host: str, vm: str, as_source: bool) -> CopySeen:
         job_open=open_here,
         job_phase=job.phase_name if job and open_here else "",
         bound=as_source and _cannot_run_again(copy, job),
+        arrived=not as_source and _waits_to_run(world, copy),
         ended_by_guest=copy.ended_by_guest if copy else False,
         operation=copy.operation if copy else None,
         lease_held=world.holds_lease(host, copy.vm) if copy and copy.vm.lease else None,
     )
+
+
+def _waits_to_run(world: World, copy: Copy | None) -> bool:
+    return copy is not None and copy.state is VmState.PAUSED and copy.operation not in world.ran_ns
 
 
 def _cannot_run_again(copy: Copy | None, job: Transfer | None) -> bool:

@@ -5,11 +5,12 @@ It removes only what carries the operation's mark or is the plan's own source, n
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from refimpl.backends.simulated.transfer import Stage, Transfer
 from refimpl.backends.simulated.world import PAUSED_BY_SYSTEM, Copy, World
-from refimpl.backends.simulated.worldfile import FaultKind, Moment
+from refimpl.backends.simulated.worldfile import FaultKind
 from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.facts import VmState
@@ -34,12 +35,10 @@ class Settling:
 
     def keep_source(self, command: Command, plan: Plan, waited_ms: int = 0) -> None:
         """SETTLE_SOURCE: remove the destination's copy, then resume the source if its system paused it."""
-        if waited_ms == 0:
-            self._world.faults.strike(plan.vm, Moment.SETTLE)
         transfer = self._world.transfers.get(command.operation)
         if transfer is not None and transfer.open:
             transfer.cancel()
-            self._wait(command, plan, waited_ms, keep_source=True)
+            self._wait(self.keep_source, command, plan, waited_ms)
             return
         refusal = self._why_not_source(command, plan)
         if refusal:
@@ -68,11 +67,9 @@ class Settling:
 
     def keep_destination(self, command: Command, plan: Plan, waited_ms: int = 0) -> None:
         """SETTLE_DESTINATION: remove the source's copy, once the destination's is seen to run."""
-        if waited_ms == 0:
-            self._world.faults.strike(plan.vm, Moment.SETTLE)
         transfer = self._world.transfers.get(command.operation)
         if transfer is not None and transfer.stage is Stage.BOUND:
-            self._wait(command, plan, waited_ms, keep_source=False)
+            self._wait(self.keep_destination, command, plan, waited_ms)
             return
         source, destination = self._sides(plan)
         runs = destination is not None and destination.state is VmState.RUNNING
@@ -119,12 +116,11 @@ class Settling:
     def _sides(self, plan: Plan) -> tuple[Copy | None, Copy | None]:
         return self._world.copy(plan.source, plan.vm), self._world.copy(plan.destination, plan.vm)
 
-    def _wait(self, command: Command, plan: Plan, waited_ms: int, *, keep_source: bool) -> None:
+    def _wait(self, again: Callable[[Command, Plan, int], None], command: Command, plan: Plan, waited_ms: int) -> None:
         """Look again while the system's own job is still open, as long as its keepalive allows."""
         if waited_ms > 2 * self._world.spec.latency_ms.keepalive:
             self._cannot(command, plan, "the system's own job is still open")
             return
-        again = self.keep_source if keep_source else self.keep_destination
         self._backend.later(WAIT_MS * 1_000_000, lambda: again(command, plan, waited_ms + WAIT_MS))
 
     def _cannot(self, command: Command, plan: Plan, detail: str) -> None:

@@ -112,15 +112,13 @@ class Transfer:
             return False
         if not self._cancelling and not self.world.faults.asked(FaultKind.CANCEL_LATE, self.plan.vm):
             self._cancelling = True
-            problem = Problem(id="transfer.cancelled", values={"vm": self.plan.vm, "source": self.plan.source})
-            self._later(self.world.span_ns(self.world.spec.latency_ms.cancel), lambda: self._fail(problem))
+            self._later(self.world.span_ns(self.world.spec.latency_ms.cancel), lambda: self._fail(cancelled(self.plan)))
         return True
 
     def break_off(self, detail: str) -> None:
         """Fail now, for a reason of the system's own."""
         if self.stage < Stage.BOUND:
-            values = {"vm": self.plan.vm, "source": self.plan.source, "detail": detail}
-            self._fail(Problem(id="transfer.failed", values=values, native=Native("simulated", 1, detail)))
+            self._fail(self._failed(1, detail))
 
     def run_both(self) -> None:
         """A bug on request: the destination runs although the source takes its copy back."""
@@ -203,7 +201,7 @@ class Transfer:
         vm = self.world.vm(self.plan.vm)
         source = self._source
         if self.operation in self.world.cancelled:
-            self._fail(Problem(id="transfer.cancelled", values={"vm": self.plan.vm, "source": self.plan.source}))
+            self._fail(cancelled(self.plan))
         elif vm is None or source is None or source.state is not VmState.RUNNING:
             self.break_off("the VM does not run at the source")
         elif self.world.plan_copy(self.plan.destination, vm, self.operation, self.plan) is None:
@@ -216,7 +214,7 @@ class Transfer:
         self.stage = Stage.MEMORY
         self.tell(Kind.TRANSFER_STARTED, Side.SOURCE, reference=f"simulated/{self.operation}")
         self.tell(Kind.MEMORY_SEEN, Side.SOURCE)
-        self._remaining = (source.vm.in_use_mib or source.vm.memory_mib) * MIB
+        self._remaining = source.vm.memory_mib * MIB
         self._pass_ns = self.world.now_ns()
         self.world.faults.strike(self.plan.vm, Moment.MEMORY)
         self._tick()
@@ -368,8 +366,11 @@ class Transfer:
             self.world.remove(copy)
 
     def _connection_lost(self, detail: str) -> Problem:
+        return self._failed(38, detail)
+
+    def _failed(self, code: int, detail: str) -> Problem:
         values = {"vm": self.plan.vm, "source": self.plan.source, "detail": detail}
-        return Problem(id="transfer.failed", values=values, native=Native("simulated", 38, detail))
+        return Problem(id="transfer.failed", values=values, native=Native("simulated", code, detail))
 
     def _return(self, ok: bool, problem: Problem | None = None) -> None:
         if ok and self.lies:
@@ -386,3 +387,8 @@ class Transfer:
                 sent_bytes=self._sent,
                 qemu_downtime_ms=self._downtime_ms,
             )
+
+
+def cancelled(plan: Plan) -> Problem:
+    """Return the problem with which a move ends that was broken off on request."""
+    return Problem(id="transfer.cancelled", values={"vm": plan.vm, "source": plan.source})

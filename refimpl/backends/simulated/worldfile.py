@@ -30,7 +30,6 @@ class Moment(StrEnum):
     ARRIVED = "arrived"
     BOUND = "bound"
     RAN = "ran"
-    SETTLE = "settle"
 
 
 class FaultKind(StrEnum):
@@ -54,7 +53,6 @@ class FaultKind(StrEnum):
     SETTLE_FAILS = "settle-fails"
     LEAVES_BEHIND = "leaves-behind"
     CANCEL_LATE = "cancel-late"
-    CANCEL_UNSUPPORTED = "cancel-unsupported"
     STEER_REFUSED = "steer-refused"
 
 
@@ -105,7 +103,7 @@ class VmSpec(_Strict):
     """A VM: where it is, its memory, and how its guest writes to it.
 
     `dirty_bytes_s`: steps of (seconds since the world began, bytes written per second); the last one holds on.
-    `working_set_mib`: at most so much is dirty however long it is written to. `in_use_mib`: what pass 1 has to copy.
+    `working_set_mib`: at most so much is dirty however long it is written to.
     """
 
     name: str
@@ -114,7 +112,6 @@ class VmSpec(_Strict):
     memory_mib: int = Field(gt=0)
     vcpus: int = Field(default=1, gt=0)
     state: Literal["running", "off"] = "running"
-    in_use_mib: int | None = Field(default=None, gt=0)
     working_set_mib: int = Field(default=64, ge=0)
     dirty_bytes_s: tuple[tuple[float, int], ...] = ((0.0, 20_000_000),)
     disks: tuple[DiskSpec, ...] = ()

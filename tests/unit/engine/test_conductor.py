@@ -9,9 +9,9 @@ import pytest
 
 from refimpl.engine.conductor import Stalled
 from refimpl.engine.store import Claim, MemoryStore
-from refimpl.model.errors import Problem
+from refimpl.model.errors import Problem, RefimplError, error
 from refimpl.model.events import Event, Kind
-from refimpl.model.facts import VmState
+from refimpl.model.facts import CopySeen, VmState
 from refimpl.model.ledger import Ledger
 from refimpl.model.phase import Phase
 from refimpl.model.request import Command, CommandKind
@@ -41,6 +41,7 @@ def test_a_move_from_start_to_end() -> None:
         P.COMPLETED,
     ]
     assert run.backend.told == [
+        C.OBSERVE,
         C.OBSERVE,
         C.PREPARE,
         C.START_TRANSFER,
@@ -338,3 +339,52 @@ def test_stop_points_are_named_after_phases_and_commands() -> None:
     for name in ("memory", "switch", "intended:allow-run", "given:allow-run", "cleanup"):
         assert name in run.stops
     assert run.stops.index("intended:allow-run") < run.stops.index("given:allow-run")
+
+
+class FullDisk(Log):
+    """A journal whose disk is full from some command on."""
+
+    def __init__(self, since: CommandKind) -> None:
+        super().__init__()
+        self.since = since
+
+    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command]) -> None:
+        super().intend(phase, ledger, commands)
+        if f"intend {self.since}" in self.lines:
+            raise error("journal.failed", path="/journal", detail="disk full")
+
+    def end(self, phase: Phase, ledger: Ledger, outcome: dict[str, Any]) -> None:
+        raise error("journal.failed", path="/journal", detail="disk full")
+
+
+@pytest.mark.error("journal.failed")
+@pytest.mark.parametrize("since", [C.PREPARE, C.RECORD_COMMIT, C.CLEAN_UP])
+def test_a_journal_lost_after_the_claim_does_not_stop_the_vm(since: CommandKind) -> None:
+    result = Run(journal=FullDisk(since)).conductor.start()
+    assert (result.end, result.runs_on) == (P.COMPLETED_WITH_WARNINGS, "b")
+    assert [w.id for w in result.warnings] == ["journal.failed"]
+
+
+@pytest.mark.error("journal.failed")
+def test_without_a_journal_nothing_is_claimed() -> None:
+    run = Run(journal=FullDisk(C.CLAIM))
+    with pytest.raises(RefimplError, match=r"journal\.failed"):
+        run.conductor.start()
+    assert run.backend.told == [C.OBSERVE]
+    assert run.store.claims() == ()
+
+
+def test_a_decision_that_comes_too_late_changes_nothing() -> None:
+    """A second look that is answered while the first is already acted upon."""
+    twice = [seen(source(), destination()), seen(source(VmState.ABSENT), destination())]
+    run = Run(START_TRANSFER=[event(K.CALL_RETURNED, ok=False)], INSPECT=twice)
+    assert run.conductor.start().end is P.FAILED
+
+
+def test_a_host_that_answers_again_is_waited_for() -> None:
+    looks = iter([[seen(source(), CopySeen("b", False))], [seen(source(lease_held=False), CopySeen("b", False))]])
+    run = Run(
+        START_TRANSFER=[event(K.CALL_RETURNED, ok=False)],
+        INSPECT=lambda: next(looks, [seen(source(), destination())]),
+    )
+    assert run.conductor.start().end is P.FAILED

@@ -7,9 +7,11 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import IO
 
 import pytest
 
+from refimpl.engine import store as store_module
 from refimpl.engine.store import Claim, GroupStore, MemoryStore, Store
 from refimpl.model.errors import RefimplError
 from refimpl.model.group import ProcessRef
@@ -83,3 +85,21 @@ def test_the_claim_of_a_killed_controller_stays_and_can_be_taken_over(tmp_path: 
 def test_a_store_that_cannot_be_used(tmp_path: Path) -> None:
     with pytest.raises(RefimplError, match=r"store\.failed"):
         GroupStore(tmp_path / "missing" / "group.db")
+
+
+def test_a_lock_on_a_name_that_was_taken_away_excludes_nobody(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first gives back between the second's opening the lock file and locking it; the third must not get in too."""
+    first, second, third = (GroupStore(tmp_path / "group.db") for _ in range(3))
+    assert first.claim(claim("one")) is None
+    genuine = store_module._locks
+    given_back: list[bool] = []
+
+    def late(file: IO[str]) -> bool:
+        if not given_back:
+            given_back.append(True)
+            first.release("vm-1", "one")
+        return genuine(file)
+
+    monkeypatch.setattr(store_module, "_locks", late)
+    assert second.claim(claim("one")) is None
+    assert third.claim(claim("one")) is not None

@@ -50,3 +50,16 @@ def test_virtual_time_jumps_and_ends() -> None:
     assert timeline.next() == event(Kind.STARTED)
     assert timeline.now_ns() == 86_400 * 10**9
     assert timeline.next() is None
+
+
+def test_delayed_events_come_in_time_beside_deadlines(timeline: Timeline) -> None:
+    timeline.arm("late", 60_000)
+    timeline.post_after(event(Kind.STEERED, what="second"), 2)
+    timeline.post_after(event(Kind.STEERED, what="first"), 1)
+    timeline.post(event(Kind.STARTED))
+    kinds = [timeline.next() for _ in range(3)]
+    assert kinds == [event(Kind.STARTED), event(Kind.STEERED, what="first"), event(Kind.STEERED, what="second")]
+    timeline.arm("soon", 1)
+    due = timeline.next()
+    assert due is not None
+    assert due["name"] == "soon"

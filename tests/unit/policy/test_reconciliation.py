@@ -9,7 +9,7 @@ import pytest
 from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, VmState
 from refimpl.model.request import HandOver
-from refimpl.policy.reconciliation import MOST_RUN_REFUSALS, bound, reconcile
+from refimpl.policy.reconciliation import MOST_RUN_REFUSALS, MOST_SILENT_LOOKS, bound, reconcile
 from tests.builders import destination, event, evidence, ledger, source
 
 S = VmState
@@ -67,7 +67,7 @@ CONFIRM3 = source(S.PAUSED, job_open=True, job_phase="confirm3", bound=True)
         pytest.param(source(S.OFF), destination(S.OFF), Kind.MEMORY_GONE, id="off on both, not by the guest"),
         pytest.param(source(S.OFF, ended_by_guest=True), destination(), Kind.GUEST_ENDED, id="guest switched off"),
         pytest.param(source(S.UNKNOWN), destination(), Kind.UNKNOWN, id="state not known"),
-        pytest.param(source(S.OFF), destination(S.PAUSED), Kind.UNKNOWN, id="off, paused there, not bound"),
+        pytest.param(source(S.OFF), destination(S.PAUSED), Kind.UNKNOWN, id="off, arrived there, not bound"),
     ],
 )
 @pytest.mark.rule("R1", "R2")
@@ -85,13 +85,50 @@ def test_a_silent_host() -> None:
     silent_there = CopySeen("b", False)
     silent_here = CopySeen("a", False)
     assert owner(source(), silent_there) is Kind.SOURCE_OWNS
-    assert owner(source(lease_held=False), silent_there) is Kind.UNKNOWN
-    assert owner(source(S.PAUSED), silent_there) is Kind.UNKNOWN
-    assert owner(source(job_open=True), silent_there) is Kind.UNKNOWN
+    assert owner(source(lease_held=False), silent_there) is Kind.HOST_SILENT
+    assert owner(source(S.PAUSED), silent_there) is Kind.HOST_SILENT
+    assert owner(source(job_open=True), silent_there) is Kind.HOST_SILENT
     assert owner(silent_here, destination(S.RUNNING)) is Kind.DESTINATION_OWNS
-    assert owner(silent_here, destination(S.RUNNING), hand_over=HandOver.DELEGATED) is Kind.UNKNOWN
-    assert owner(silent_here, destination(S.PAUSED)) is Kind.UNKNOWN
-    assert owner(silent_here, silent_there) is Kind.UNKNOWN
+    assert owner(silent_here, destination(S.RUNNING), hand_over=HandOver.DELEGATED) is Kind.HOST_SILENT
+    assert owner(silent_here, destination(S.PAUSED)) is Kind.HOST_SILENT
+    assert owner(silent_here, silent_there) is Kind.HOST_SILENT
+
+
+def test_a_host_that_stays_silent_is_left_to_a_person() -> None:
+    silent = CopySeen("a", False)
+    assert owner(silent, destination(), silent_looks=MOST_SILENT_LOOKS - 1) is Kind.HOST_SILENT
+    assert owner(silent, destination(), silent_looks=MOST_SILENT_LOOKS) is Kind.UNKNOWN
+
+
+@pytest.mark.rule("R1")
+def test_a_source_seen_bound_by_its_file_need_not_answer() -> None:
+    bound_by_file = CopySeen("a", False, bound=True)
+    assert owner(bound_by_file, destination(S.PAUSED)) is Kind.SOURCE_BOUND
+    assert owner(bound_by_file, CopySeen("b", False, S.PAUSED, arrived=True)) is Kind.HOST_SILENT
+
+
+def test_a_copy_that_stopped_again_after_it_ran_is_not_let_run_again() -> None:
+    stopped = destination(S.PAUSED, arrived=False, reason="ioerror")
+    made = reconcile(ledger(), evidence(ABSENT, stopped))
+    assert made is not None
+    assert (made.kind, made.values["state"]) == (Kind.DESTINATION_OWNS, S.PAUSED)
+    by_a_person = destination(S.PAUSED, reason="user")
+    assert owner(ABSENT, by_a_person) is Kind.SOURCE_BOUND
+    assert owner(ABSENT, by_a_person, resume_ns=5) is Kind.DESTINATION_OWNS
+
+
+def test_a_guest_that_switched_itself_off_after_the_move_was_moved() -> None:
+    gone = source(S.ABSENT, bound=True)
+    off = destination(S.OFF, ended_by_guest=True)
+    made = reconcile(ledger(), evidence(gone, off))
+    assert made is not None
+    assert (made.kind, made.values["state"]) == (Kind.DESTINATION_OWNS, S.OFF)
+    assert owner(gone, destination(S.OFF)) is Kind.MEMORY_GONE
+
+
+@pytest.mark.rule("R1")
+def test_two_copies_that_ran_stay_the_verdict() -> None:
+    assert owner(ABSENT, destination(S.RUNNING), both_ran=True) is Kind.BOTH_RAN
 
 
 def test_a_destination_that_refuses_to_run_is_not_asked_for_ever() -> None:

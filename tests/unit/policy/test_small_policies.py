@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from refimpl.model.events import Kind
+from refimpl.model.facts import VmState
 from refimpl.model.ledger import record
 from refimpl.model.phase import Phase
 from refimpl.policy.closing import closing
@@ -90,3 +91,13 @@ def test_an_accepted_cancel_that_the_move_overtook_is_a_warning() -> None:
     wished = ledger(cancel_wished=True, cancel_accepted=True)
     moved = record(wished, event(Kind.DESTINATION_OWNS, why="seen"), Phase.RECONCILE)
     assert [w.id for w in moved.warnings] == ["cancel.too_late"]
+
+
+@pytest.mark.error("vm.off_there", "vm.paused_there")
+def test_what_stopped_again_after_the_move_is_a_warning() -> None:
+    for state, id in ((VmState.OFF, "vm.off_there"), (VmState.PAUSED, "vm.paused_there")):
+        moved = record(ledger(), event(Kind.DESTINATION_OWNS, why="seen", state=state), Phase.RECONCILE)
+        assert [w.id for w in moved.warnings] == [id]
+        made = closing(moved, event(Kind.CLEANED))
+        assert made is not None
+        assert made.kind is Kind.FINISHED_WITH_WARNINGS
