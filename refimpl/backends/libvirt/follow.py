@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+from contextlib import suppress
 
 from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.operation import Call, Operation
@@ -37,7 +38,8 @@ def adopt(operation: Operation) -> None:
     if not _job(source, destination):
         operation.returned(_ended(operation, problem))
         return
-    operation.hold_source_process()
+    with suppress(OSError):
+        operation.hold_source_process()
     if not _runs(destination):
         _tell_standing(operation, source, destination)
     threading.Thread(target=_follow, args=(operation,), name="libvirt-follow", daemon=True).start()

@@ -6,7 +6,8 @@ provably this operation's; a copy is resumed only when the other is known to be 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from refimpl.backends.libvirt import connection, lease, stamp
@@ -63,15 +64,12 @@ def _settle(operation: Operation, side: Side, work: Callable[[Operation], None])
 
 def _source_is_the_vm(operation: Operation) -> None:
     reach = operation.reach
-    try:
-        with connection.fresh(reach.destination) as there:
+    none_runs_there = False
+    with _if_it_answers(reach.destination) as there:
+        # One that does not answer forbids only the resume: a source that runs is left alone, the clean-up reports it.
+        if there is not None:
             _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
             none_runs_there = _remove_half_made(operation, there)
-    except _CannotSettle:
-        raise
-    except connection.failures():
-        # It does not answer: a source that runs is left alone, and what is there is for the clean-up to report.
-        none_runs_there = False
     _wait(operation, lambda: not source_job_runs(operation), JOB_TIMEOUT_S, "the source's migration job is still open")
     with connection.fresh(reach.source) as here:
         domain = connection.find(here, operation.plan.vm_id)
@@ -82,15 +80,33 @@ def _source_is_the_vm(operation: Operation) -> None:
         domain.resume()
 
 
+@contextmanager
+def _if_it_answers(host: HostEntry) -> Iterator[Any]:
+    """Give a fresh connection, or None when the host does not answer. What fails on an open one is not hidden."""
+    with ExitStack() as stack:
+        try:
+            opened = stack.enter_context(connection.fresh(host))
+        except connection.failures():
+            opened = None
+        yield opened
+
+
 def _remove_half_made(operation: Operation, there: Any) -> bool:
-    """Remove the destination's copy if it is this operation's; True when no running copy can be there afterwards."""
+    """Remove the destination's copy if it is this operation's; True when no running copy can be there afterwards.
+
+    A copy whose source is not defined any more is the only one: it is never removed.
+    """
     lv = connection.module()
     reach = operation.reach
     domain = connection.find(there, operation.plan.vm_id)
     if domain is None:
         return True
     state = domain.state()[0]
-    if not _ours(operation, domain):
+    with connection.fresh(reach.source) as here:
+        only_one = connection.find(here, operation.plan.vm_id) is None
+    if only_one or not _ours(operation, domain):
+        if only_one and state != lv.VIR_DOMAIN_SHUTOFF:
+            raise _CannotSettle(f"the copy on host {reach.destination.name} is the only one; it is not removed")
         return bool(state == lv.VIR_DOMAIN_SHUTOFF)
     if state in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED):
         raise _CannotSettle(f"the copy on host {reach.destination.name} runs; it is not removed")
@@ -104,16 +120,13 @@ def _destination_is_the_vm(operation: Operation) -> None:
     with connection.fresh(reach.destination) as there:
         copy = connection.find(there, plan.vm_id)
         runs = copy is not None and copy.state()[0] in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED)
-    try:
-        with connection.fresh(reach.source) as here:
+    with _if_it_answers(reach.source) as here:
+        if here is not None:
             _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
             _remove_source(operation, here, runs)
-    except _CannotSettle:
-        raise
-    except connection.failures():
-        # A silent source that cannot run again is no danger; its definition is left behind.
-        if not (runs and _source_bound(operation)):
-            raise
+        elif not (runs and _source_bound(operation)):
+            # A silent source that cannot run again is no danger; its definition is left behind.
+            raise _CannotSettle(f"host {plan.source} does not answer, and its copy may run again")
 
 
 def _remove_source(operation: Operation, here: Any, destination_runs: bool) -> None:

@@ -121,6 +121,30 @@ def test_a_paused_source_is_not_resumed_while_the_other_host_is_silent(world: Wo
     assert world.done == []
 
 
+def test_the_last_definition_of_a_vm_is_never_removed(world: World) -> None:
+    """The guest switched itself off after the move: the source's definition is gone, the other one is the VM."""
+    world.put("h2", OFF)
+    assert world.give(settle.settle_source).kind is Kind.SETTLED
+    assert list(world.domains) == ["h2"]
+
+
+def test_the_last_copy_of_a_vm_is_never_removed(world: World) -> None:
+    world.put("h2", PAUSED_BY_USER, r.DESTINATION_ARRIVED)
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert world.done == []
+
+
+def test_a_copy_that_cannot_be_removed_is_said(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
+    def busy(_: FakeDomain) -> None:
+        raise libvirt.libvirtError("Failed to terminate process: Device or resource busy")
+
+    world.put("h1", RUNNING, r.SOURCE_BACK)
+    world.put("h2", PAUSED_BY_USER, r.DESTINATION_ARRIVED)
+    monkeypatch.setattr(FakeDomain, "destroy", busy)
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert list(world.domains) == ["h1", "h2"]
+
+
 def test_a_running_source_needs_no_answer_of_the_other_host(world: World) -> None:
     world.put("h1", RUNNING, r.SOURCE_BACK)
     world.channels["h2"].files[status_path(r.PLAN.vm)] = r.DESTINATION_RECEIVES
