@@ -376,6 +376,8 @@ static void *command_listener(void *unused) {
         say("command %s %ld %s", verb[0] ? verb : "-", value, answer);
         sendto(fd, answer, strlen(answer), 0, (void *)&peer, size);
         if (strcmp(answer, "off")) continue;
+        /* What is still in the card when the machine goes is lost, the answer too. */
+        sleep_until(now_ns() + 10 * TICK_NS);
         tcdrain(line_fd);
         sync();
         reboot(RB_POWER_OFF);
