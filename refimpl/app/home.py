@@ -12,7 +12,9 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.engine.journal import FileJournal, Standing
+from refimpl.hosts.command import replace_file
 from refimpl.model.errors import error
+from refimpl.model.group import ProcessRef
 
 
 def default_home() -> Path:
@@ -60,6 +62,11 @@ class OperationFiles:
         """Which process the conductor is."""
         return self.directory / "process.json"
 
+    @property
+    def lock(self) -> Path:
+        """Locked by the conductor as long as it lives: there is one at a time."""
+        return self.directory / "lock"
+
     def read_spec(self) -> dict[str, Any]:
         """Return the spec; an unreadable one is an error with the file's name."""
         try:
@@ -67,6 +74,13 @@ class OperationFiles:
         except (OSError, ValueError) as failure:
             raise error("operation.unreadable", operation=self.id, detail=str(failure)) from failure
         return data
+
+    def conductor(self) -> ProcessRef | None:
+        """Return which process conducts it, or did last; None when that was never said."""
+        try:
+            return ProcessRef.from_json(json.loads(self.process.read_text("utf-8")))
+        except (OSError, ValueError):
+            return None
 
     def standing(self) -> Standing | None:
         """Return where the operation stands by its journal, None when it has none or an empty one."""
@@ -109,10 +123,8 @@ class _ReadJournal(FileJournal):
 
 
 def write_json(path: Path, data: Mapping[str, Any]) -> None:
-    """Write a file so that a reader sees all of it or what was there before."""
-    fresh = path.with_name(f"{path.name}.{os.getpid()}.new")
-    fresh.write_text(json.dumps(data, indent=1, ensure_ascii=False), "utf-8")
-    fresh.replace(path)
+    """Write a file, its owner's only, so that a reader sees all of it or what was there before."""
+    replace_file(path, json.dumps(data, indent=1, ensure_ascii=False).encode(), 0o600)
 
 
 @dataclass(frozen=True, slots=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from refimpl.model.events import Kind
-from refimpl.model.request import CommandKind, HandOver
+from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest
 from tests.contract.benches import SimulatedHarness
 from tests.contract.harness import Bench
 
@@ -22,3 +22,9 @@ def test_a_silent_source_that_is_not_bound_is_harmless_only_without_the_lease(le
     bench.wait_for(Kind.DESTINATION_RAN)
     bench.h.host_down("a")
     assert bench.ask(CommandKind.SETTLE_DESTINATION, Kind.SETTLED, Kind.CANNOT_SETTLE).kind is kind
+
+
+def test_a_command_without_the_plan_that_it_needs_is_a_defect() -> None:
+    bench = Bench(SimulatedHarness())
+    with pytest.raises(ValueError, match="inspect needs a plan"):
+        bench.h.backend.submit(Command(CommandKind.INSPECT, "0a1b2c3d", 1, MigrationRequest("web", "b")))
