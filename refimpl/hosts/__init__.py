@@ -1,1 +1,1 @@
-"""Reaching hosts: inside a namespace, on this machine, later over SSH."""
+"""Hosts and this machine: commands and files of a host, processes, namespaces, locks, waiting."""

@@ -1,4 +1,4 @@
-"""The host channel: the one way in which commands are run and files are read and written on a host."""
+"""The host channel: the one way in which commands are run and files are read on a host."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ class Completed:
 
 
 class HostChannel(Protocol):
-    """Run, read and write on one host. Errors of the host are OSError; a timeout is TimeoutError.
+    """Run and read on one host. Errors of the host are OSError; a timeout is TimeoutError.
 
     Paths are paths as the host sees them. `outer_pid` maps a pid of the host to the pid that the caller sees.
     """
@@ -30,10 +30,6 @@ class HostChannel(Protocol):
         """Return the content of a file."""
         ...
 
-    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Replace a file atomically."""
-        ...
-
     def outer_pid(self, inner_pid: int) -> int | None:
-        """Return the pid by which the caller can signal or watch the process, or None when it is gone or remote."""
+        """Return the pid by which the caller can signal or watch the process, or None when it is gone."""
         ...

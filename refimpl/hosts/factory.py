@@ -3,17 +3,12 @@
 from __future__ import annotations
 
 from refimpl.hosts.channel import HostChannel
-from refimpl.hosts.local import LocalChannel
 from refimpl.hosts.namespace import NamespaceChannel
 from refimpl.model.group import HostEntry
 
 
 def channel_for(host: HostEntry) -> HostChannel:
-    """Return the channel to a host; ValueError when its kind is unknown or its init process is not named."""
-    match host.channel.kind:
-        case "local":
-            return LocalChannel()
-        case "namespace" if host.channel.init is not None:
-            return NamespaceChannel(host.channel.init)
-        case kind:
-            raise ValueError(f"host {host.name}: no channel of kind {kind!r} for what is described")
+    """Return the channel to a host; ValueError when its kind is unknown."""
+    if host.channel.kind != "namespace":
+        raise ValueError(f"host {host.name}: no channel of kind {host.channel.kind!r}")
+    return NamespaceChannel(host.channel.init)

@@ -11,7 +11,7 @@ import os
 from collections.abc import Sequence
 
 from refimpl.hosts.channel import Completed
-from refimpl.hosts.command import replace_file, run_local
+from refimpl.hosts.command import run_local
 from refimpl.hosts.netns import NETNS_DIRECTORY
 from refimpl.hosts.process import alive, all_pids, inner_pid, namespace_inode
 from refimpl.model.group import ProcessRef
@@ -33,7 +33,7 @@ def enter_network(netns: str) -> list[str]:
 
 
 class NamespaceChannel:
-    """Run, read and write on a host made of namespaces; OSError `host is down` when its init has ended."""
+    """Run and read on a host made of namespaces; OSError `host is down` when its init has ended."""
 
     def __init__(self, init: ProcessRef) -> None:
         """Remember the host's init process; nothing is opened yet."""
@@ -56,14 +56,6 @@ class NamespaceChannel:
             descriptor = os.open(_resolve(root, path), os.O_RDONLY | os.O_CLOEXEC, dir_fd=root)
             with os.fdopen(descriptor, "rb") as source:
                 return source.read()
-        finally:
-            os.close(root)
-
-    def write(self, path: str, data: bytes, *, mode: int = 0o644) -> None:
-        """Replace a file on the host atomically, OSError when that cannot be done."""
-        root = self._open_root()
-        try:
-            replace_file(f"/proc/self/fd/{root}/{_resolve(root, path)}", data, mode)
         finally:
             os.close(root)
 

@@ -33,11 +33,10 @@ class ProcessRef:
 
 @dataclass(frozen=True, slots=True)
 class ChannelSpec:
-    """How commands and files of a host are reached: kind `namespace` (by its init process), `local` or `ssh`."""
+    """How commands and files of a host are reached: kind `namespace`, by the init process that holds its namespaces."""
 
     kind: str
-    init: ProcessRef | None = None
-    address: str | None = None
+    init: ProcessRef
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,9 +105,7 @@ class Group:
 
 def _host(data: Mapping[str, Any]) -> HostEntry:
     values = dict(data)
-    channel = dict(values["channel"])
-    if channel.get("init"):
-        channel["init"] = ProcessRef.from_json(channel["init"])
-    values["channel"] = ChannelSpec(**channel)
+    channel = values["channel"]
+    values["channel"] = ChannelSpec(**{**channel, "init": ProcessRef.from_json(channel["init"])})
     values["migration_networks"] = tuple(MigrationNetwork(**n) for n in values["migration_networks"])
     return HostEntry(**values)

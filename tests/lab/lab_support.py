@@ -12,6 +12,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.command import run_local
 from refimpl.lab import Lab, leftovers, list_labs, reap
 from refimpl.lab.host import HostRunner
@@ -56,6 +57,12 @@ def run_on(lab: Lab, host: str, *command: str) -> str:
     done = channel_for(entry).run(command)
     assert done.status == 0, done
     return done.stdout
+
+
+def put(channel: HostChannel, path: str, data: bytes) -> None:
+    """Write a file on a host, readable by its owner only if it is new."""
+    done = channel.run(["sh", "-c", 'umask 077; cat > "$1"', "sh", path], stdin=data.decode())
+    assert done.status == 0, done
 
 
 def virsh(lab: Lab, uri: str, host: str | None = None) -> tuple[bool, str]:

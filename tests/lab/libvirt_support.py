@@ -35,8 +35,13 @@ def placed(lab: Lab) -> Iterator[Group]:
     """Be where a conductor is: in the lab's management network. The guest's image is made before: it may download."""
     group = lab.group
     build()
-    with netns.entered(group.management_netns):
-        yield group
+    assert group.management_netns is not None
+    with open("/proc/thread-self/ns/net", "rb") as before:
+        netns.enter(group.management_netns)
+        try:
+            yield group
+        finally:
+            netns.enter_open(before.fileno())
 
 
 def make_lab(root: Path) -> Lab:

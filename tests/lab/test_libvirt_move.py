@@ -18,6 +18,7 @@ from refimpl.model.facts import Scope, VmState
 from refimpl.model.group import Group
 from refimpl.model.phase import Side
 from refimpl.model.request import CommandKind
+from tests.lab.lab_support import put
 from tests.lab.libvirt_support import (
     Driver,
     driven,
@@ -164,7 +165,7 @@ def test_the_migration_channel_refuses_a_peer_that_names_another_host(lab: Lab, 
     pki = "/etc/pki/qemu"
     kept = {name: channel.read(f"{pki}/{name}") for name in ("server-cert.pem", "server-key.pem")}
     for name in kept:
-        channel.write(f"{pki}/{name}", here.read(f"{pki}/{name}"), mode=0o600)
+        put(channel, f"{pki}/{name}", here.read(f"{pki}/{name}"))
     try:
         driver.prepare()
         returned = driver.ask(CommandKind.START_TRANSFER, Kind.CALL_RETURNED)
@@ -176,7 +177,7 @@ def test_the_migration_channel_refuses_a_peer_that_names_another_host(lab: Lab, 
         assert driver.move()["ok"], "without encryption nobody looks at the certificate"
     finally:
         for name, data in kept.items():
-            channel.write(f"{pki}/{name}", data, mode=0o600)
+            put(channel, f"{pki}/{name}", data)
 
 
 @pytest.mark.rule("R8")

@@ -18,7 +18,7 @@ from refimpl.guest import GuestImage, accelerator
 from refimpl.guest.accelerator import KvmProbe, boot_with_kvm
 from refimpl.lab.requirements import Finding, program
 from refimpl.model.errors import RefimplError
-from refimpl.model.group import ChannelSpec, Group, HostEntry
+from refimpl.model.group import ChannelSpec, Group, HostEntry, ProcessRef
 
 GOOD, LACKING = Finding("ip", True, "there"), Finding("gcc", False, "not installed", "ci/setup")
 
@@ -81,7 +81,9 @@ def test_kvm_that_ends_with_a_complaint_is_not_believed(tmp_path):
 
 def test_kvm_is_tried_on_the_machine_type_that_vms_get(tmp_path):
     found = boot_with_kvm(IMAGE, program=qemu(tmp_path, 'echo "asked for $2" >&2; exit 1'))
-    host = HostEntry("h1", "u", "control", "peer", "10.90.0.11", (), 1024, ChannelSpec("namespace"))
+    host = HostEntry(
+        "h1", "u", "control", "peer", "10.90.0.11", (), 1024, ChannelSpec("namespace", ProcessRef(1, 1, "b"))
+    )
     group = Group("g", "g", (host,), "store", "/shared", "/leases", "pki")
     spec = VmSpec("vm", "id", 128, "/disk", "/kernel", "/initramfs", "", accelerator="kvm")
     machine = ElementTree.fromstring(domain_xml(spec, group, host)).find("os/type").get("machine")

@@ -1,4 +1,4 @@
-"""The channel to the local machine, following links below another root, and choosing a channel."""
+"""Programs run and files replaced here, the channel to a host of namespaces, links below another root."""
 
 from __future__ import annotations
 
@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 
 from refimpl.hosts import process
+from refimpl.hosts.command import replace_file, run_local
 from refimpl.hosts.factory import channel_for
-from refimpl.hosts.local import LocalChannel
 from refimpl.hosts.namespace import NamespaceChannel, _resolve
 from refimpl.model.group import ChannelSpec, HostEntry, ProcessRef
 
@@ -34,29 +34,29 @@ def root(tmp_path: Path) -> Iterator[tuple[int, Path]]:
 
 
 def test_a_command_gives_status_and_both_outputs() -> None:
-    done = LocalChannel().run(["sh", "-c", "cat; echo err >&2; exit 3"], stdin="in")
+    done = run_local(["sh", "-c", "cat; echo err >&2; exit 3"], stdin="in")
     assert (done.status, done.stdout, done.stderr) == (3, "in", "err\n")
 
 
 def test_without_input_a_command_reads_nothing() -> None:
-    assert LocalChannel().run(["cat"]).stdout == ""
+    assert run_local(["cat"]).stdout == ""
 
 
 def test_a_command_that_takes_too_long_is_a_timeout() -> None:
     with pytest.raises(TimeoutError):
-        LocalChannel().run(["sleep", "60"], timeout_s=0.01)
+        run_local(["sleep", "60"], timeout_s=0.01)
 
 
 def test_a_program_that_does_not_exist_is_an_oserror() -> None:
     with pytest.raises(OSError):
-        LocalChannel().run(["/nonexistent/program"])
+        run_local(["/nonexistent/program"])
 
 
 def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
     path = tmp_path / "key"
     path.write_text("old and much longer")
-    LocalChannel().write(str(path), b"new", mode=0o600)
-    assert LocalChannel().read(str(path)) == b"new"
+    replace_file(path, b"new", 0o600)
+    assert path.read_bytes() == b"new"
     assert path.stat().st_mode & 0o777 == 0o600
     assert [p.name for p in tmp_path.iterdir()] == ["key"]
 
@@ -64,13 +64,8 @@ def test_a_file_is_replaced_whole_with_its_mode(tmp_path: Path) -> None:
 def test_a_write_that_fails_leaves_nothing(tmp_path: Path) -> None:
     (tmp_path / "taken").mkdir()
     with pytest.raises(OSError):
-        LocalChannel().write(str(tmp_path / "taken"), b"x")
+        replace_file(tmp_path / "taken", b"x", 0o600)
     assert [p.name for p in tmp_path.iterdir()] == ["taken"]
-
-
-def test_local_pids_are_the_callers() -> None:
-    assert LocalChannel().outer_pid(os.getpid()) == os.getpid()
-    assert LocalChannel().outer_pid(2**22 + 1) is None
 
 
 def test_links_are_followed_as_the_host_would(root: tuple[int, Path]) -> None:
@@ -99,7 +94,6 @@ def test_a_host_whose_init_has_ended_is_down() -> None:
     for use in (
         lambda: channel.run(["true"]),
         lambda: channel.read("/etc/hostname"),
-        lambda: channel.write("/tmp/refimpl-never-written", b""),
     ):
         with pytest.raises(OSError, match="host is down"):
             use()
@@ -114,12 +108,10 @@ def test_a_reused_pid_is_not_taken_for_the_host() -> None:
 
 
 def test_the_channel_follows_from_the_description() -> None:
-    assert isinstance(channel_for(host(ChannelSpec("local"))), LocalChannel)
     init = ChannelSpec("namespace", process.here(os.getpid()))
     assert isinstance(channel_for(host(init)), NamespaceChannel)
 
 
-@pytest.mark.parametrize("spec", [ChannelSpec("namespace"), ChannelSpec("telepathy")])
-def test_a_description_without_a_way_is_refused(spec: ChannelSpec) -> None:
+def test_a_kind_of_channel_that_is_not_known_is_refused() -> None:
     with pytest.raises(ValueError, match="h1"):
-        channel_for(host(spec))
+        channel_for(host(ChannelSpec("telepathy", process.here(os.getpid()))))

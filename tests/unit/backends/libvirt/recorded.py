@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from refimpl.hosts.channel import Completed
-from refimpl.model.group import ChannelSpec, Group, HostEntry, MigrationNetwork
+from refimpl.model.group import ChannelSpec, Group, HostEntry, MigrationNetwork, ProcessRef
 from refimpl.model.request import Plan
 
 _HEAD = """<!--
@@ -72,7 +72,7 @@ def host(name: str, switch: str = "vmswitch") -> HostEntry:
         management_address="192.0.2.1",
         migration_networks=(MigrationNetwork("migration", "192.0.2.12"),),
         memory_mib=1024,
-        channel=ChannelSpec("local"),
+        channel=ChannelSpec("namespace", ProcessRef(1, 1, "b")),
         virtual_switch=switch,
         log_directory=f"/logs/{name}",
     )
