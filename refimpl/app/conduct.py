@@ -9,23 +9,25 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from contextlib import ExitStack, closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from refimpl.app.backends import backend_for
 from refimpl.app.control import ControlServer, EventLog
-from refimpl.app.home import OperationFiles
+from refimpl.app.home import OperationFiles, write_json
 from refimpl.engine.conductor import Conductor, Identity, StopPoint
 from refimpl.engine.journal import FileJournal
 from refimpl.engine.stops import stop_point
 from refimpl.engine.store import Claim, GroupStore
 from refimpl.engine.timeline import RealTimeline
 from refimpl.hosts import netns
+from refimpl.hosts.lock import tried
 from refimpl.hosts.process import here
 from refimpl.model.errors import RefimplError, error
 from refimpl.model.events import Event, Kind
-from refimpl.model.group import Group
+from refimpl.model.group import Group, ProcessRef
 from refimpl.model.ledger import Ledger
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ExitCode, Phase
@@ -33,18 +35,20 @@ from refimpl.model.request import MigrationRequest, Plan
 
 
 def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
-    """Carry out or recover the operation in a directory."""
-    spec = files.read_spec()
-    group = Group.from_json(spec["group"])
-    _enter(group, files.id)
-    timeline = RealTimeline()
-    journal = FileJournal(files.journal)
-    log = EventLog([line for _, line in journal.lines()])
-    control = ControlServer(files.socket, log, lambda: timeline.post(Event(Kind.CANCEL_WISHED, timeline.now_ns())))
-    backend = backend_for(group, timeline.post)
-    identity = Identity(controller=spec["controller"], process=here(os.getpid()))
-    store = GroupStore(Path(group.store_path))
-    try:
+    """Carry out or recover the operation in a directory. `operation.alive`: another process does so already."""
+    with ExitStack() as stack:
+        identity = _only_conductor(files, stack)
+        spec = files.read_spec()
+        group = Group.from_json(spec["group"])
+        _enter(group, files.id)
+        timeline = RealTimeline()
+        journal = stack.enter_context(closing(FileJournal(files.journal)))
+        log = EventLog([line for _, line in journal.lines()])
+        control = ControlServer(files.socket, log, lambda: timeline.post(Event(Kind.CANCEL_WISHED, timeline.now_ns())))
+        ended: list[Outcome] = []
+        stack.callback(lambda: _hang_up(files, log, control, ended))
+        backend = stack.enter_context(closing(backend_for(group, timeline.post)))
+        store = GroupStore(Path(group.store_path))
         phase, ledger, last_step = _standing(spec, journal, backend.capabilities().hand_over)
         conductor = Conductor(
             ledger,
@@ -52,23 +56,35 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
             timeline,
             store=store,
             journal=journal,
-            identity=identity,
+            identity=Identity(spec["controller"], identity),
             phase=phase,
             last_step=last_step,
             listeners=[log.append],
             stop_point=stop_point,
         )
         if spec["recover"]:
-            _take_over(store, ledger, identity)
-        result = conductor.recover() if spec["recover"] else conductor.start()
-        log.close(result.to_json())
-    finally:
-        log.close()
-        control.stop()
-        files.socket.unlink(missing_ok=True)
-        backend.close()
-        journal.close()
-    return result
+            _take_over(store, ledger, conductor.identity)
+        ended.append(conductor.recover() if spec["recover"] else conductor.start())
+    return ended[0]
+
+
+def _only_conductor(files: OperationFiles, stack: ExitStack) -> ProcessRef:
+    """Be the operation's only conductor until the end of the stack, and say by which process."""
+    if not stack.enter_context(tried(files.lock)):
+        standing = files.conductor()
+        raise error("operation.alive", operation=files.id, pid=standing.pid if standing else None)
+    identity = here(os.getpid())
+    # A killed one left its socket; whoever sees this process's name is to find this process's socket only.
+    files.socket.unlink(missing_ok=True)
+    write_json(files.process, identity.to_json())
+    return identity
+
+
+def _hang_up(files: OperationFiles, log: EventLog, control: ControlServer, ended: list[Outcome]) -> None:
+    """Tell the followers the end, after everything else was closed, and let them go."""
+    log.close(ended[0].to_json() if ended else None)
+    control.stop()
+    files.socket.unlink(missing_ok=True)
 
 
 def _enter(group: Group, operation: str) -> None:
@@ -84,12 +100,13 @@ def _standing(spec: dict[str, Any], journal: FileJournal, hand_over: Any) -> tup
     """Return where to begin: by the journal, or by the plan that the claim or the VM's own mark kept."""
     request = MigrationRequest.from_json(spec["request"])
     standing = journal.standing()
-    if standing is not None:
+    kept = Plan.from_json(spec["plan"]) if spec.get("plan") else None
+    if standing is not None and (standing.ledger.plan or not kept):
         return standing.phase, standing.ledger, standing.step
     ledger = Ledger(operation=spec["operation"], group=spec["group"]["id"], request=request, hand_over=hand_over)
-    if not spec.get("plan"):
+    if kept is None:
         return Phase.NEW, ledger, 0
-    return Phase.SETUP, replace(ledger, plan=Plan.from_json(spec["plan"]), claimed=True), 0
+    return Phase.SETUP, replace(ledger, plan=kept, claimed=True), standing.step if standing else 0
 
 
 def _take_over(store: GroupStore, ledger: Ledger, identity: Identity) -> None:

@@ -106,6 +106,8 @@ def follow(path: Path) -> Iterator[dict[str, Any]]:
         stream.write('{"do": "events"}\n')
         stream.flush()
         for line in stream:
+            if not line.endswith("\n"):
+                return  # the conductor was killed in the middle of it
             yield json.loads(line)
 
 

@@ -15,10 +15,11 @@ from typing import Any
 from refimpl.app import control
 from refimpl.app.home import Home, OperationFiles, write_json
 from refimpl.engine.store import GroupStore
+from refimpl.hosts.lock import tried
 from refimpl.hosts.process import alive, here
 from refimpl.hosts.wait import until
-from refimpl.model.errors import error
-from refimpl.model.group import Group, ProcessRef
+from refimpl.model.errors import RefimplError, error
+from refimpl.model.group import Group
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import MigrationRequest, Plan
@@ -34,7 +35,10 @@ def new_operation_id() -> str:
 
 @dataclass(frozen=True, slots=True)
 class Summary:
-    """One operation for a list. `alive`: its conductor runs now; `outcome` is None while it has not ended."""
+    """One operation for a list. `alive`: its conductor runs now; `outcome` is None while it has not ended.
+
+    `lab_gone`: its lab does not exist any more, and whatever it was about went with it.
+    """
 
     id: str
     vm: str
@@ -43,11 +47,17 @@ class Summary:
     phase: Phase
     alive: bool
     outcome: Outcome | None
+    lab_gone: bool = False
 
     @property
     def needs_recovery(self) -> bool:
-        """Whether it was interrupted, or ended so that a person or a late host is needed."""
-        return not self.alive and (self.outcome is None or self.outcome.end is Phase.INDETERMINATE)
+        """Whether it was interrupted, or ended so that a person or a late host is needed, or left something behind."""
+        if self.alive or self.lab_gone:
+            return False
+        if self.outcome is None:
+            return True
+        left_behind = any(warning.id == "cleanup.left_behind" for warning in self.outcome.warnings)
+        return left_behind or self.outcome.end is Phase.INDETERMINATE
 
 
 class Operation:
@@ -55,6 +65,7 @@ class Operation:
 
     def __init__(self, files: OperationFiles) -> None:
         self._files = files
+        self._told: Outcome | None = None
 
     @property
     def id(self) -> str:
@@ -73,6 +84,8 @@ class Operation:
                 if "event" in message:
                     seen = message["seq"]
                     yield message["event"]
+                elif "outcome" in message:
+                    self._told = Outcome.from_json(message["outcome"])
         except OSError:
             pass
         for _, line in self._files.lines(after=seen):
@@ -86,6 +99,8 @@ class Operation:
 
     def outcome(self) -> Outcome:
         """Return how it ended; `operation.no_end` when its conductor has died without an end, with what it printed."""
+        if self._told is not None:
+            return self._told
         standing = self._files.standing()
         if standing is None or standing.outcome is None:
             said = self._files.log.read_text("utf-8", "replace").strip() if self._files.log.exists() else ""
@@ -107,23 +122,35 @@ def start(home: Home, group: Group, request: MigrationRequest, operation: str | 
     """Start a migration in a conductor process of its own and return as soon as it can be followed."""
     files = home.create(operation or new_operation_id())
     spec = _spec(home, group, request, files.id)
-    return _launch(files, spec)
+    return _launch(files, spec, fresh=True)
 
 
 def recover(home: Home, group: Group, operation: str, plan: Plan | None = None) -> Operation:
     """Start a conductor that finds out by evidence where an operation stands, and ends it.
 
-    `plan` serves when the journal is gone: the one that the claim or the VM's mark kept.
+    `plan`, which the claim or the VM's mark kept, serves when the journal is gone or does not tell.
     """
     files = home.create(operation)
-    if files.spec.exists():
-        spec = files.read_spec() | {"recover": True, "group": group.to_json()}
-    elif plan is None:
-        raise error("operation.unknown", operation=operation, known=", ".join(f.id for f in home.all()) or "none")
-    else:
-        spec = _spec(home, group, request_of(plan), operation) | {"recover": True, "plan": plan.to_json()}
     _refuse_if_alive(files, group)
-    return _launch(files, spec)
+    spec = _known_spec(files, plan)
+    if spec is None and plan is None:
+        raise error("operation.unknown", operation=operation, known=", ".join(f.id for f in home.all()) or "none")
+    if spec is None and plan is not None:
+        spec = _spec(home, group, request_of(plan), operation)
+    kept = {"plan": plan.to_json()} if plan else {}
+    return _launch(files, {**(spec or {}), **kept, "recover": True, "group": group.to_json()})
+
+
+def _known_spec(files: OperationFiles, plan: Plan | None) -> dict[str, Any] | None:
+    """Return the spec, None when there is none, or one that cannot be read and a plan to go by instead."""
+    if not files.spec.exists():
+        return None
+    try:
+        return files.read_spec()
+    except RefimplError:
+        if plan is None:
+            raise
+        return None
 
 
 def request_of(plan: Plan) -> MigrationRequest:
@@ -153,24 +180,29 @@ def summarise(files: OperationFiles) -> Summary:
         phase=standing.phase if standing else Phase.NEW,
         alive=conductor_alive(files),
         outcome=Outcome.from_json(standing.outcome) if standing and standing.outcome else None,
+        lab_gone=_is_gone(Path(spec["group"]["store_path"]).parent),
     )
+
+
+def _is_gone(directory: Path) -> bool:
+    """Whether there is no such directory; one that cannot be looked at may be there."""
+    try:
+        directory.stat()
+    except FileNotFoundError:
+        return True
+    except OSError:
+        return False
+    return False
 
 
 def conductor_alive(files: OperationFiles) -> bool:
     """Whether the conductor of an operation runs now."""
-    reference = _process(files)
+    reference = files.conductor()
     return reference is not None and alive(reference)
 
 
-def _process(files: OperationFiles) -> ProcessRef | None:
-    try:
-        return ProcessRef.from_json(json.loads(files.process.read_text("utf-8")))
-    except (OSError, ValueError):
-        return None
-
-
 def _refuse_if_alive(files: OperationFiles, group: Group) -> None:
-    reference = _process(files)
+    reference = files.conductor()
     if reference is not None and alive(reference):
         raise error("operation.alive", operation=files.id, pid=reference.pid)
     standing = next((c for c in GroupStore(Path(group.store_path)).claims() if c.operation == files.id), None)
@@ -188,9 +220,8 @@ def _spec(home: Home, group: Group, request: MigrationRequest, operation: str) -
     }
 
 
-def _launch(files: OperationFiles, spec: Mapping[str, Any]) -> Operation:
+def _launch(files: OperationFiles, spec: Mapping[str, Any], *, fresh: bool = False) -> Operation:
     write_json(files.spec, spec)
-    files.socket.unlink(missing_ok=True)
     environment = os.environ | {"REFIMPL_LAB": spec["group"]["id"], "REFIMPL_OPERATION": files.id}
     with files.log.open("ab") as log:
         process = subprocess.Popen(
@@ -201,6 +232,21 @@ def _launch(files: OperationFiles, spec: Mapping[str, Any]) -> Operation:
             start_new_session=True,
             env=environment,
         )
-    write_json(files.process, here(process.pid).to_json())
-    until(lambda: files.socket.exists() or process.poll() is not None, START_TIMEOUT_S, _PAUSE_S)
+    if fresh:
+        # So that one that is just being started is not taken for interrupted; of a recovery only the conductor says it.
+        write_json(files.process, here(process.pid).to_json())
+    until(lambda: _conducts(files, process.pid) or process.poll() is not None, START_TIMEOUT_S, _PAUSE_S)
+    if process.poll() is not None:
+        # Another one may have been first: that is then the one to follow.
+        until(lambda: files.socket.exists() or _unconducted(files), START_TIMEOUT_S, _PAUSE_S)
     return Operation(files)
+
+
+def _unconducted(files: OperationFiles) -> bool:
+    with tried(files.lock) as free:
+        return free
+
+
+def _conducts(files: OperationFiles, pid: int) -> bool:
+    reference = files.conductor()
+    return reference is not None and reference.pid == pid and files.socket.exists()

@@ -5,6 +5,7 @@ Only `recover` acts; the read-only verbs report what is listed here (design 6).
 
 from __future__ import annotations
 
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,10 +36,15 @@ class Interrupted:
 
 
 def interrupted(home: Home, group: Group, backend: Backend | None = None) -> tuple[Interrupted, ...]:
-    """Return every interrupted operation of a home and a group. With a backend, VMs are looked at for marks too."""
+    """Return every interrupted operation of a home and a group. With a backend, VMs are looked at for marks too.
+
+    Found by several, an operation is named by the first that knows its plan: journal, claim, mark.
+    """
     found: dict[str, Interrupted] = {}
     for item in (*_journals(home, group), *_claims(group), *(_marks(group, backend) if backend else ())):
-        found.setdefault(item.operation, item)
+        known = found.get(item.operation)
+        if known is None or (known.plan is None and item.plan is not None):
+            found[item.operation] = item
     return tuple(found.values())
 
 
@@ -52,12 +58,13 @@ def recover_one(home: Home, group: Group, item: Interrupted, *, from_elsewhere: 
 def _journals(home: Home, group: Group) -> list[Interrupted]:
     found = []
     for files in home.all():
-        spec = files.read_spec()
-        if spec["group"]["id"] != group.id or not summarise(files).needs_recovery:
-            continue
-        standing = files.standing()
-        plan = standing.ledger.plan if standing else None
-        found.append(Interrupted(files.id, spec["request"]["vm"], "journal", plan, spec["controller"]))
+        # One that cannot be read is left to its claim and its mark: it must not keep the others from being recovered.
+        with suppress(RefimplError):
+            spec = files.read_spec()
+            if spec["group"]["id"] == group.id and summarise(files).needs_recovery:
+                standing = files.standing()
+                plan = standing.ledger.plan if standing else None
+                found.append(Interrupted(files.id, spec["request"]["vm"], "journal", plan, spec["controller"]))
     return found
 
 

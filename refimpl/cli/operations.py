@@ -80,6 +80,8 @@ def _row(files: OperationFiles) -> dict[str, Any]:
 def _state(summary: Summary) -> str:
     if summary.alive and summary.outcome is None:
         return "running"
+    if summary.outcome is None and summary.lab_gone:
+        return "lab gone"
     return "interrupted" if summary.outcome is None else str(summary.outcome.end)
 
 

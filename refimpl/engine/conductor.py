@@ -71,7 +71,7 @@ class Conductor:
         self._timeline = timeline
         self._store = store
         self._journal = journal
-        self._identity = identity
+        self.identity = identity
         self._count = last_step
         self._listeners = tuple(listeners)
         self._stop_point = stop_point
@@ -199,7 +199,7 @@ class Conductor:
     def _claim(self) -> None:
         plan = self.ledger.plan
         assert plan is not None
-        identity = self._identity
+        identity = self.identity
         standing = self._store.claim(Claim(self.ledger.operation, identity.controller, identity.process, plan))
         if standing is None:
             self._waiting.append(self._event(Kind.CLAIMED))

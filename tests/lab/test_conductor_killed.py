@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import signal
 import sqlite3
+import threading
 from pathlib import Path
 
 import pytest
@@ -111,3 +112,37 @@ def lose_claims(moving: Moving) -> None:
         db.execute("DELETE FROM claims")
     for lock in store.parent.glob(f"{store.name}.*.lock"):
         lock.unlink()
+
+
+def test_only_the_journal_file_is_gone(moving: Moving) -> None:
+    destination = moving.other()
+    operation = moving.kill_at("switch")
+    for file in (moving.home.operations / operation.id).glob("journal.db*"):
+        file.unlink()
+    (item,) = moving.interrupted()
+    assert item.found_by == "claim"
+    assert moving.recover().end is P.COMPLETED
+    assert moving.place() == destination
+
+
+def test_two_recoveries_at_once_are_one(moving: Moving) -> None:
+    destination = moving.other()
+    moving.kill_at("switch")
+    (item,) = moving.interrupted()
+    results: list[str] = []
+
+    def recover() -> None:
+        try:
+            results.append(recover_one(moving.home, moving.group, item).wait().end)
+        except RefimplError as failure:
+            results.append(failure.problems[0].id)
+
+    both = [threading.Thread(target=recover) for _ in range(2)]
+    for one in both:
+        one.start()
+    for one in both:
+        one.join()
+    # One that comes when the other has begun is refused; neither says anything that is not so.
+    assert P.COMPLETED in results
+    assert set(results) <= {P.COMPLETED, "operation.alive"}
+    assert moving.place() == destination

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import socket
 import sys
+import threading
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
+from refimpl.app import conduct as conduct_module
+from refimpl.app import control, operations
 from refimpl.app.backends import backend_for
 from refimpl.app.conduct import conduct
 from refimpl.app.home import Home, OperationFiles, write_json
@@ -18,12 +22,16 @@ from refimpl.app.recovery import Interrupted, interrupted, recover_one
 from refimpl.engine.conductor import no_stop
 from refimpl.engine.journal import FileJournal
 from refimpl.engine.store import Claim, GroupStore
-from refimpl.hosts.process import here
+from refimpl.hosts.lock import tried
+from refimpl.hosts.process import here, kill
+from refimpl.hosts.wait import until
 from refimpl.model.errors import RefimplError
+from refimpl.model.events import Kind
 from refimpl.model.group import Group, ProcessRef
+from refimpl.model.ledger import record
 from refimpl.model.outcome import outcome
 from refimpl.model.phase import ExitCode, Phase
-from tests.builders import ledger, plan, request
+from tests.builders import event, ledger, plan, request
 
 DEAD = ProcessRef(pid=1, start_ticks=1, boot_id="another boot")
 
@@ -204,3 +212,110 @@ def test_a_reader_sees_the_whole_file_or_the_one_before(tmp_path: Path) -> None:
         assert json.load(reader) == {"number": 1}
     assert json.loads(path.read_text()) == {"number": 2}
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.error("operation.alive")
+def test_there_is_one_conductor_at_a_time(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    with tried(files.lock) as held:
+        assert held
+        with pytest.raises(RefimplError, match=r"operation\.alive"):
+            conduct(files, no_stop)
+
+
+@pytest.mark.error("store.failed")
+def test_a_conductor_that_cannot_begin_lets_its_followers_go(
+    home: Home, group: Group, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Idle:
+        def close(self) -> None:
+            """Nothing is open."""
+
+    followed: list[object] = []
+    files = begun(home, replace(group, store_path="/nonexistent/group.db"))
+    file = FileJournal(files.journal)
+    file.note(event(Kind.STARTED))
+    file.flush(Phase.NEW, ledger(plan=None))
+    file.close()
+
+    def backend(*_: object) -> Idle:
+        follower.start()
+        assert until(lambda: bool(followed), 10.0, 0.01)
+        return Idle()
+
+    follower = threading.Thread(target=lambda: followed.extend(control.follow(files.socket)))
+    monkeypatch.setattr(conduct_module, "backend_for", backend)
+    with pytest.raises(RefimplError, match=r"store\.failed"):
+        conduct(files, no_stop)
+    follower.join(20)
+    assert not follower.is_alive()
+    assert not files.socket.exists()
+
+
+def test_the_plan_of_the_claim_serves_when_only_the_journal_is_gone(home: Home, group: Group) -> None:
+    begun(home, group, "aaaaaaaa")
+    GroupStore(Path(group.store_path)).claim(Claim("aaaaaaaa", "/some/home", DEAD, plan(vm_id="aaaaaaaa")))
+    (item,) = interrupted(home, group)
+    assert (item.found_by, item.plan) == ("claim", plan(vm_id="aaaaaaaa"))
+
+
+def test_one_that_cannot_be_read_does_not_keep_the_others(home: Home, group: Group) -> None:
+    begun(home, group, "aaaaaaaa").spec.write_text("{")
+    journal(begun(home, group, "bbbbbbbb"), Phase.MEMORY)
+    assert [item.operation for item in interrupted(home, group)] == ["bbbbbbbb"]
+
+
+def test_what_left_something_behind_can_be_recovered(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    left = record(ledger(operation=files.id), event(Kind.LEFT_BEHIND, items=["a mark"]), Phase.CLEANUP)
+    file = FileJournal(files.journal)
+    file.end(Phase.FAILED, left, outcome(left, Phase.FAILED).to_json())
+    file.close()
+    assert summarise(files).needs_recovery
+
+
+def test_half_a_line_of_a_killed_conductor_ends_the_following(tmp_path: Path) -> None:
+    listener = socket.socket(socket.AF_UNIX)
+    listener.bind(str(tmp_path / "socket"))
+    listener.listen()
+
+    def die_in_the_middle() -> None:
+        connection, _ = listener.accept()
+        connection.recv(1000)
+        connection.sendall(b'{"seq": 1, "event": {}}\n{"seq": 2, "ev')
+        connection.close()
+
+    conductor = threading.Thread(target=die_in_the_middle)
+    conductor.start()
+    assert list(control.follow(tmp_path / "socket")) == [{"seq": 1, "event": {}}]
+    conductor.join()
+    listener.close()
+
+
+def test_of_a_lab_that_is_gone_nothing_is_left_to_recover(home: Home, group: Group) -> None:
+    files = begun(home, replace(group, store_path="/nonexistent/lab/group.db"))
+    journal(files, Phase.MEMORY)
+    assert summarise(files).lab_gone
+    assert not summarise(files).needs_recovery
+
+
+def test_one_that_is_just_being_started_is_not_interrupted(
+    home: Home, group: Group, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    slow = tmp_path / "python"
+    slow.write_text("#!/bin/sh\nexec sleep 60\n")
+    slow.chmod(0o755)
+    seen: list[bool] = []
+
+    def look(*_: object) -> bool:
+        (files,) = home.all()
+        seen.append(summarise(files).needs_recovery)
+        reference = files.conductor()
+        assert reference is not None
+        kill(reference)
+        return True
+
+    monkeypatch.setattr(sys, "executable", str(slow))
+    monkeypatch.setattr(operations, "until", look)
+    operations.start(home, group, request())
+    assert seen[0] is False

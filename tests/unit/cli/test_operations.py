@@ -19,7 +19,7 @@ from refimpl.model.request import Command, CommandKind, MigrationRequest
 from tests.unit.cli.fakes import NOW_NS, event, outcome
 
 REQUEST = MigrationRequest(vm="web", destination="h2", source="h1")
-GROUP = {"id": "abc123"}
+GROUP = {"id": "abc123", "store_path": "/group.db"}
 
 
 @pytest.fixture
