@@ -19,12 +19,12 @@ from refimpl.app.control import ControlServer, EventLog
 from refimpl.app.home import OperationFiles, write_json
 from refimpl.engine.conductor import Conductor, Identity, StopPoint
 from refimpl.engine.journal import FileJournal
-from refimpl.engine.stops import stop_point
 from refimpl.engine.store import Claim, GroupStore
 from refimpl.engine.timeline import RealTimeline
 from refimpl.hosts import netns
 from refimpl.hosts.lock import tried
 from refimpl.hosts.process import here
+from refimpl.hosts.stops import stop_point
 from refimpl.model.errors import RefimplError, error
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import Group, ProcessRef

@@ -162,16 +162,15 @@ def _is_still(file: IO[str], path: Path) -> bool:
 
 
 def _body(claim: Claim) -> dict[str, object]:
-    process = claim.process
     return {
         "operation": claim.operation,
         "controller": claim.controller,
-        "process": [process.pid, process.start_ticks, process.boot_id],
+        "process": claim.process.to_json(),
         "plan": claim.plan.to_json(),
     }
 
 
 def _claim(text: str) -> Claim:
     body = json.loads(text)
-    process = ProcessRef(*body["process"])
+    process = ProcessRef.from_json(body["process"])
     return Claim(body["operation"], body["controller"], process, Plan.from_json(body["plan"]))

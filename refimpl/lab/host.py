@@ -15,9 +15,9 @@ from pathlib import Path
 
 import psutil
 
-from refimpl.engine.stops import stop_point
 from refimpl.hosts import process
 from refimpl.hosts.namespace import enter_host, enter_network
+from refimpl.hosts.stops import stop_point
 from refimpl.hosts.wait import until
 from refimpl.lab import layout
 from refimpl.lab.errors import LabError

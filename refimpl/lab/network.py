@@ -13,8 +13,8 @@ import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
-from refimpl.engine.stops import stop_point
 from refimpl.hosts.netns import NETNS_DIRECTORY
+from refimpl.hosts.stops import stop_point
 from refimpl.lab import layout
 from refimpl.lab.layout import HostPlan
 from refimpl.lab.registry import Identity, Item, Kind, Registry

@@ -17,10 +17,10 @@ from pathlib import Path
 
 import psutil
 
-from refimpl.engine.stops import stop_point
 from refimpl.hosts import process
 from refimpl.hosts.namespace import enter_network
 from refimpl.hosts.netns import NETNS_DIRECTORY
+from refimpl.hosts.stops import stop_point
 from refimpl.lab.errors import LabError
 from refimpl.lab.layout import LAB_VARIABLE, LabPaths
 from refimpl.lab.network import netns_identity

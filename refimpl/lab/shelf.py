@@ -16,9 +16,9 @@ from enum import StrEnum
 from pathlib import Path
 from types import TracebackType
 
-from refimpl.engine.stops import stop_point
 from refimpl.hosts import process
 from refimpl.hosts.lock import locked
+from refimpl.hosts.stops import stop_point
 from refimpl.lab import layout
 from refimpl.lab.builder import Wish
 from refimpl.lab.errors import LabError

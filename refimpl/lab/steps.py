@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 
-from refimpl.engine.stops import stop_point
+from refimpl.hosts.stops import stop_point
 
 OnStep = Callable[[str, float], None]
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from enum import StrEnum
 from typing import Any
 
@@ -120,8 +120,7 @@ class Command:
     step: int
     request: MigrationRequest
     plan: Plan | None = None
-    values: Mapping[str, Any] = field(default_factory=dict)
 
     def to_json(self) -> dict[str, Any]:
-        """Return kind, step and values for the journal and the event stream."""
-        return {"kind": self.kind, "step": self.step, "values": dict(self.values)}
+        """Return kind and step for the journal and the event stream."""
+        return {"kind": self.kind, "step": self.step}

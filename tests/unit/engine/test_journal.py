@@ -39,7 +39,7 @@ def test_what_was_intended_is_read_back(tmp_path: Path) -> None:
         '{"schema": 1, "kind": "memory-seen", "origin": "fact", "at_ns": 1, "side": null, "host": null, '
         '"values": {}, "native": null}'
     ]
-    assert other.intentions() == [(7, "memory", {"kind": "steer-switch", "step": 7, "values": {}})]
+    assert other.intentions() == [(7, "memory", {"kind": "steer-switch", "step": 7})]
 
 
 def test_durable_against_sigkill(tmp_path: Path) -> None:

@@ -9,7 +9,7 @@ from contextlib import contextmanager
 from pathlib import Path
 
 PROGRAM = (
-    "from refimpl.engine.stops import stop_point\n"
+    "from refimpl.hosts.stops import stop_point\n"
     "stop_point('before'); print('before', flush=True); stop_point('here'); print('after', flush=True)\n"
 )
 
