@@ -98,7 +98,7 @@ def test_show_as_json_has_everything(home, capsys):
     main(["operations", "show", "1", "--json"])
     shown = json.loads(capsys.readouterr().out)
     assert shown["outcome"]["end"] == "failed"
-    assert shown["intentions"] == [{"step": 3, "phase": "setup", "kind": "prepare", "values": {}}]
+    assert shown["intentions"] == [{"step": 3, "phase": "setup", "kind": "prepare"}]
     assert [e["kind"] for e in shown["events"]] == ["started", "phase-entered", "phase-entered"]
 
 
