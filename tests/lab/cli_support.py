@@ -78,7 +78,8 @@ class Command:
     def running(self, *arguments: str, **environment: str) -> Iterator[Running]:
         """Start a command; it is ended with the block at the latest."""
         full = os.environ | {"REFIMPL_LAB_ROOT": str(self.root), "REFIMPL_HOME": str(self.home)} | environment
-        command = [sys.executable, "-m", "refimpl", *arguments]
+        # A shell's background job ignores Ctrl-C, and so would everything started from it.
+        command = ["env", "--default-signal=INT", sys.executable, "-m", "refimpl", *arguments]
         pipe = subprocess.PIPE
         process = subprocess.Popen(command, stdin=subprocess.DEVNULL, stdout=pipe, stderr=pipe, env=full)
         try:
