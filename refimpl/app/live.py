@@ -39,6 +39,7 @@ class Followed(Protocol):
 
 _MIB = 1024 * 1024
 _FRESH_NS = 20_000_000
+_GAINS = 0.8  # writing nearly as fast as copying leaves the same after every pass
 
 PHASE_TEXTS: Mapping[Phase, str] = {
     Phase.CHECK: "compatibility check on both hosts",
@@ -94,7 +95,7 @@ class Progress:
             return "switch forced"
         if not self.bytes_s or self.dirty_bytes_s is None:
             return "not known yet whether it converges"
-        if self.dirty_bytes_s < self.bytes_s:
+        if self.dirty_bytes_s < _GAINS * self.bytes_s:
             return "converging"
         limit = f" (the switch is forced after pass {self.pass_limit})" if self.pass_limit else ""
         return f"not converging{limit}"

@@ -161,6 +161,9 @@ class VmDesk:
         if not places:
             known = ", ".join(sorted({vm.name for facts in seen.values() for vm in facts.vms})) or "none"
             raise error("vm.unknown", group=self._group.name, vm=name, known=known)
+        marked = next((vm.operation for _, vm in places if vm.operation is not None), None)
+        if len(places) > 1 and marked is not None:
+            raise error("vm.stamped", vm=name, operation=marked)
         if len(places) > 1:
             raise error("vm.several", vm=name, hosts=", ".join(host for host, _ in places))
         return VmPlace(self._entry(places[0][0]), places[0][1])

@@ -13,6 +13,10 @@ from refimpl.model.phase import Side
 def check(s: Subject) -> Iterator[Problem]:
     """Yield what is wrong with the identity of VM and hosts (semantics 6; R5, R10)."""
     yield from _hosts(s)
+    if s.vm is not None and s.source is not None and s.vm.operation not in (None, s.operation):
+        # The mark explains a second copy, or one that does not run: nothing else about the VM is worth a word.
+        yield s.problem("vm.stamped", s.source.name, vm=s.vm.name, operation=s.vm.operation)
+        return
     yield from _vm(s)
     if s.vm is not None and s.source is not None and s.destination is not None:
         if s.source.name == s.destination.name:
@@ -56,8 +60,6 @@ def _vm(s: Subject) -> Iterator[Problem]:
     elsewhere = [p for p in s.places if p not in (host, s.request.destination)]
     if elsewhere:
         yield Problem(id="vm.several", values={"vm": name, "hosts": ", ".join(s.places)})
-    if s.vm.operation is not None and s.vm.operation != s.operation:
-        yield s.problem("vm.stamped", host, vm=name, operation=s.vm.operation)
 
 
 def _place(s: Subject, destination: HostFacts) -> Iterator[Problem]:

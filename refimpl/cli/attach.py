@@ -19,7 +19,7 @@ def attach(operation_id: str, as_json: bool, jsonl: bool) -> int:
     """Follow OPERATION (its id, or the beginning of it) to its end, from its first event on.
 
     Corresponds to no cmdlet; in Hyper-V Manager it is the progress in the VM's status column. The exit code is that of
-    the move. Ctrl-C asks for a cancel, a second one detaches again.
+    the move. Ctrl-C asks for a cancel, a second one detaches, the cancel still asked for.
 
     \b
     Example:

@@ -24,7 +24,10 @@ def tell_outcome(outcome: Outcome | None, operation: str, *, json: bool = False,
 def _tell_detached(operation: str, *, as_data: bool) -> int:
     if as_data:
         as_json({"detached": {"operation": operation, "exit_code": int(ExitCode.DETACHED)}})
-    click.echo(f"detached: operation {operation} goes on. Follow it: refimpl attach {operation}", err=as_data)
+    click.echo(
+        f"detached: operation {operation} goes on, with the cancel if one was asked for: refimpl attach {operation}",
+        err=as_data,
+    )
     return ExitCode.DETACHED
 
 
@@ -38,17 +41,18 @@ def outcome_text(outcome: Outcome) -> str:
 
 
 _UNKNOWN_PLACES = {
-    Phase.REFUSED: "where it ran before",
-    Phase.CANCELLED: "where it ran before",
+    Phase.REFUSED: "",
+    Phase.CANCELLED: "",
     Phase.LOST: "no host",
 }
 _HARMLESS = frozenset({Phase.REFUSED, Phase.CANCELLED})
 
 
 def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
+    place = outcome.runs_on or _UNKNOWN_PLACES.get(outcome.end, "not known")
     rows = [
         ("operation", f"{outcome.operation}" + ("  (recovered after its conductor died)" if outcome.recovered else "")),
-        ("runs on", outcome.runs_on or _UNKNOWN_PLACES.get(outcome.end, "not known")),
+        *([("runs on", place)] if place else []),
         ("total", milliseconds(outcome.total_ms)),
     ]
     if outcome.passes or outcome.sent_bytes is not None or outcome.blackout_ms is not None:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import os
 import queue
 import signal
+import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+
+import click
 
 from refimpl.app.live import Followed, JsonEvent
 from refimpl.cli.display import Display
@@ -49,7 +53,9 @@ def follow(operation: Followed, display: Display, inbox: Inbox) -> Outcome | Non
                     presses += 1
                     if presses == 2:
                         return None
-                    display.note("Ctrl-C: asking for a cancel with roll-back; a second one detaches and lets it go on")
+                    display.note(
+                        "Ctrl-C: asking for a cancel with roll-back; a second one detaches, the cancel stays asked for"
+                    )
                     # That it has ended meanwhile, or that its conductor is dead, is told by its end.
                     with suppress(RefimplError):
                         operation.cancel()
@@ -59,6 +65,11 @@ def follow(operation: Followed, display: Display, inbox: Inbox) -> Outcome | Non
                     return operation.outcome()
                 case event:
                     display.event(event)
+    except BrokenPipeError:
+        # Whoever read what we print has gone; the move has not.
+        click.echo(f"nobody reads the output any more; operation {operation.id} goes on", err=True)
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return None
     finally:
         display.close()
 

@@ -78,12 +78,13 @@ def migrate(
     """Move the running VM to host DESTINATION and wait until it has ended.
 
     Corresponds to Move-VM. Both hosts are checked first; what they lack is said all at once and nothing is changed.
-    Ctrl-C asks for a cancel with roll-back, possible until the switch; a second one detaches: the move goes on, and
-    `refimpl attach` follows it.
+    Ctrl-C asks for a cancel with roll-back, possible until the switch; a second one detaches: the move, or its
+    roll-back, goes on, and `refimpl attach` follows it. To let go of a move without a cancel, start it with --detach.
 
     \b
-    Example:
+    Examples:
       refimpl migrate web1 h2 --bandwidth 100
+      refimpl migrate demo b --backend simulated      (its own world: VM demo on host a, host b empty)
     """
     request = MigrationRequest(
         vm=vm,

@@ -76,6 +76,7 @@ def _group(operation_id: str | None, lab_name: str | None) -> Group:
 
 
 def _found(home: Home, group: Group, operation_id: str | None) -> Sequence[Interrupted]:
+    from refimpl.app.operations import summarise
     from refimpl.app.recovery import Interrupted, interrupted
 
     with ExitStack() as stack:
@@ -85,8 +86,11 @@ def _found(home: Home, group: Group, operation_id: str | None) -> Sequence[Inter
     chosen = [item for item in items if item.operation.startswith(operation_id)]
     if len(chosen) == 1:
         return chosen
-    # It has ended, or its conductor lives: starting a recovery says so, and repeats the end.
+    # It has ended, which starting a recovery repeats, or its conductor lives.
     files = home.find(operation_id)
+    conductor = files.conductor()
+    if conductor is not None and summarise(files).alive:
+        raise error("operation.alive", operation=files.id, pid=conductor.pid)
     spec = files.read_spec()
     return [Interrupted(files.id, spec["request"]["vm"], "journal", None, spec["controller"])]
 
