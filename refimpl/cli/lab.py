@@ -111,16 +111,9 @@ def shell(host: str, command: Sequence[str], lab_name: str | None) -> NoReturn:
       refimpl lab shell h1 -- virsh list
     """
     require_root("lab shell")
-    line = open_lab(lab_name).shell_command(host)
-    if command:
-        from refimpl.hosts.namespace import enter_host
-
-        entry = open_lab(lab_name).group.host(host)
-        assert entry is not None
-        assert entry.channel.init is not None
-        line = [*enter_host(entry.channel.init), *command]
+    line = open_lab(lab_name).shell_command(host, *command)
     # In place of this process: the terminal and its signals are the shell's alone.
-    os.execvpe(line[0], line, os.environ | {"PS1": f"[{host}] # "})
+    os.execvp(line[0], line)
 
 
 @lab.command(short_help="Print the end of a host's log files.")

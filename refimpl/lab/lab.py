@@ -130,9 +130,13 @@ class Lab:
         with ThreadPoolExecutor(max_workers=len(group.hosts)) as pool:
             return tuple(pool.map(self._host_status, group.hosts))
 
-    def shell_command(self, host: str) -> list[str]:
-        """Return the command line of a shell on a host."""
-        return [*enter_host(self._init(host)), "/bin/sh", "-i"]
+    def shell_command(self, host: str, *command: str) -> list[str]:
+        """Return the command line of a shell on a host, or of a command there."""
+        if command:
+            return [*enter_host(self._init(host)), *command]
+        # A terminal of the host's own: one of outside cannot be controlled from its pid namespace.
+        shell = f"PS1='[{self._entry(host).name}] # ' exec /bin/sh -i"
+        return [*enter_host(self._init(host)), "script", "-qec", shell, "/dev/null"]
 
     def conductor_command(self) -> list[str]:
         """Return the beginning of a command line that runs what follows in the management network."""

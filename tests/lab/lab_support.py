@@ -70,8 +70,8 @@ def virsh(lab: Lab, uri: str, host: str | None = None) -> tuple[bool, str]:
 
     Its libvirt connection is a fresh one each time.
     """
-    prefix = lab.conductor_command() if host is None else lab.shell_command(host)[:-2]
-    done = run_local([*prefix, "virsh", "-q", "-c", uri, "hostname"])
+    question = ("virsh", "-q", "-c", uri, "hostname")
+    done = run_local([*lab.conductor_command(), *question] if host is None else lab.shell_command(host, *question))
     return done.status == 0, (done.stdout + done.stderr).strip()
 
 
