@@ -17,10 +17,10 @@ from typing import Any
 from refimpl.app.backends import backend_for
 from refimpl.app.control import ControlServer, EventLog
 from refimpl.app.home import OperationFiles, write_json
+from refimpl.app.real_time import RealTimeline
 from refimpl.engine.conductor import Conductor, Identity, StopPoint
 from refimpl.engine.journal import FileJournal
 from refimpl.engine.store import Claim, GroupStore
-from refimpl.engine.timeline import RealTimeline
 from refimpl.hosts import netns
 from refimpl.hosts.lock import tried
 from refimpl.hosts.process import here

@@ -63,3 +63,17 @@ def test_the_core_needs_the_standard_library_only(part: str) -> None:
     program = f"import sys; sys.path.insert(0, {str(PACKAGE.parent)!r})\n" + "".join(f"import {m}\n" for m in modules)
     done = subprocess.run([sys.executable, "-I", "-S", "-c", program], capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+
+
+def test_the_core_knows_no_clock() -> None:
+    """Time is injected (rule 8): no module of the core imports one that tells it or waits."""
+    clocks = {"time", "sched", "asyncio"}
+    found = [
+        path.relative_to(PACKAGE).as_posix()
+        for part in CORE
+        for path in (PACKAGE / part).rglob("*.py")
+        for node in ast.walk(ast.parse(path.read_text("utf-8")))
+        if (isinstance(node, ast.Import) and {a.name for a in node.names} & clocks)
+        or (isinstance(node, ast.ImportFrom) and node.module in clocks)
+    ]
+    assert found == []

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from refimpl.engine.timeline import RealTimeline, Timeline, VirtualTimeline
+from refimpl.app.real_time import RealTimeline
+from refimpl.engine.timeline import Timeline, VirtualTimeline
 from refimpl.model.events import Kind
 from tests.builders import event
 
