@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from refimpl.hosts.command import replace_file
 from refimpl.lab import capabilities, layout
-from refimpl.lab.config import CONDUCTOR_NAME, HostConfig, KeepAlive, hosts_table, start_script
+from refimpl.lab.config import CONDUCTOR_NAME, HostConfig, hosts_table, start_script
 from refimpl.lab.errors import LabError
 from refimpl.lab.host import LIBVIRTD, VIRTLOCKD, HostRunner
 from refimpl.lab.layout import HostPlan, LabPaths
@@ -23,6 +23,7 @@ from refimpl.lab.network import Network
 from refimpl.lab.registry import Registry
 from refimpl.lab.steps import Steps
 from refimpl.lab.tools import build_init, run_tool
+from refimpl.lab.wish import HostWish, Wish
 from refimpl.model.group import ChannelSpec, Group, HostEntry, MigrationNetwork, ProcessRef
 
 if TYPE_CHECKING:
@@ -31,16 +32,6 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 ANSWER_S = 30.0
-
-
-@dataclass(frozen=True, slots=True)
-class Wish:
-    """What a lab is asked to be: its name, its number of hosts, what each declares in MiB, and when a peer is dead."""
-
-    name: str
-    hosts: int = 2
-    memory_mib: int = 2048
-    keepalive: KeepAlive = field(default_factory=KeepAlive)
 
 
 @dataclass(slots=True)
@@ -55,7 +46,7 @@ class Builder:
 
     def __post_init__(self) -> None:
         self.registry = Registry(self.lab.registry)
-        self.plans = layout.plan_hosts(self.lab.id, self.wish.hosts)
+        self.plans = layout.plan_hosts(self.lab.id, self.wish.host_names, self.wish.networks)
 
     def build(self) -> Group:
         """Build everything, write the group's description and return it. LabError when a step fails."""
@@ -66,7 +57,7 @@ class Builder:
         with self.steps.step("files"):
             warm = self._write_files(program)
         with self.steps.step("networks"):
-            Network(self.lab.id, self.plans, self.registry).make()
+            Network(self.lab.id, self.plans, self.wish.networks, self.registry).make()
         with self.steps.step("hosts"):
             inits = self._on_each(self.plans, lambda p: self._runner(p).start_init())
         with self.steps.step("virtlockd"):
@@ -92,7 +83,7 @@ class Builder:
         files = certificates.client_files(authority.pair.certificate, own)
         certificates.write_files(self.lab.conductor_pki, files)
         for plan in self.plans:
-            pair = authority.issue(self.lab.id, plan.name, [plan.management_address, plan.migration_address], validity)
+            pair = authority.issue(self.lab.id, plan.name, plan.addresses, validity)
             install_certificate(self.lab, plan, authority, pair)
 
     def _write_files(self, program: Path) -> bool:
@@ -145,7 +136,7 @@ class Builder:
         return Group(
             id=self.lab.id,
             name=self.wish.name,
-            hosts=tuple(self._entry(p, i) for p, i in zip(self.plans, inits, strict=True)),
+            hosts=tuple(map(self._entry, self.plans, self.wish.hosts, inits)),
             store_path=str(self.lab.store),
             shared_directory=str(self.lab.shared),
             lease_directory=str(self.lab.leases),
@@ -158,15 +149,16 @@ class Builder:
             },
         )
 
-    def _entry(self, plan: HostPlan, init: ProcessRef) -> HostEntry:
+    def _entry(self, plan: HostPlan, wish: HostWish, init: ProcessRef) -> HostEntry:
+        networks = zip(self.wish.networks, plan.migration_addresses, strict=True)
         return HostEntry(
             name=plan.name,
             uuid=plan.uuid,
             control_uri=layout.control_uri(plan, self.lab.conductor_pki),
             peer_uri=layout.peer_uri(plan),
             management_address=plan.management_address,
-            migration_networks=(MigrationNetwork(layout.MIGRATION_NETWORK, plan.migration_address),),
-            memory_mib=self.wish.memory_mib,
+            migration_networks=tuple(MigrationNetwork(n.name, address, n.priority) for n, address in networks),
+            memory_mib=wish.memory_mib,
             channel=ChannelSpec("namespace", init),
             virtual_switch=layout.VIRTUAL_SWITCH,
             log_directory=str(self.lab.host(plan.name).log),

@@ -49,10 +49,10 @@ class HostConfig:
         }
 
     def _libvirtd(self) -> Mapping[str, Setting]:
+        # Without listen_addr it listens on every address of the families that the kernel has, one socket for each.
         return {
             "listen_tls": 1,
             "listen_tcp": 0,
-            "listen_addr": "0.0.0.0",
             "auth_tls": "none",
             "auth_unix_ro": "none",
             "auth_unix_rw": "none",

@@ -199,12 +199,15 @@ def _children(init: ProcessRef) -> list[int]:
 
 
 def _listens(host: ProcessRef, port: int) -> bool:
-    try:
-        table = Path(f"/proc/{host.pid}/net/tcp").read_text(encoding="ascii")
-    except OSError:
-        return False
-    rows = (line.split() for line in table.splitlines()[1:])
+    rows = (row for name in ("tcp", "tcp6") for row in _socket_table(Path(f"/proc/{host.pid}/net/{name}")))
     return any(int(row[1].rpartition(":")[2], 16) == port and row[3] == _LISTEN for row in rows)
+
+
+def _socket_table(path: Path) -> list[list[str]]:
+    try:
+        return [line.split() for line in path.read_text(encoding="ascii").splitlines()[1:]]
+    except OSError:
+        return []
 
 
 def _inheritable() -> list[int]:

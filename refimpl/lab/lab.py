@@ -17,7 +17,6 @@ from refimpl.lab import layout, shelf
 from refimpl.lab.builder import (
     ANSWER_S,
     Builder,
-    Wish,
     install_certificate,
     member_names,
     with_init,
@@ -31,6 +30,7 @@ from refimpl.lab.layout import HostPlan, LabPaths
 from refimpl.lab.reaper import Removal
 from refimpl.lab.registry import Registry
 from refimpl.lab.steps import OnStep, Steps, no_report
+from refimpl.lab.wish import Wish, plain_wish
 from refimpl.model.group import Group, HostEntry, ProcessRef
 
 _STATUS_S = 5.0
@@ -76,10 +76,17 @@ def create(
     `on_step` is told the name and the seconds of each step. LabError `lab.requirements` names all that is missing;
     when building fails half-way, what was built is taken away again and the error goes on.
     """
-    wish = Wish(name, hosts, memory_mib, keepalive or KeepAlive())
+    wish = plain_wish(name, hosts, memory_mib, keepalive)
+    return create_as(wish, root=root, on_step=on_step, new_id=new_id)
+
+
+def create_as(
+    wish: Wish, *, root: Path | None = None, on_step: OnStep = no_report, new_id: Callable[[], str] = shelf.random_id
+) -> Lab:
+    """Build the lab that is wished for; otherwise as `create`."""
     steps = Steps(on_step)
     with steps.step("requirements"):
-        shelf.require(root or layout.state_root())
+        wish = shelf.require(wish, root or layout.state_root())
     with steps.step("directory"):
         place = shelf.reserve(wish, root or layout.state_root(), new_id)
     with place, contextlib.ExitStack() as undo:
@@ -190,9 +197,9 @@ class Lab:
         from refimpl.lab.certificates import Authority, Validity, now
 
         plan, authority = self._plan(host), Authority.load(self.paths.authority)
-        name, addresses = plan.name, [plan.management_address, plan.migration_address]
+        name, addresses = plan.name, plan.addresses
         if kind is CertificateKind.OTHER_NAME:
-            name, addresses = "elsewhere.invalid", ["192.0.2.1"]
+            name, addresses = "elsewhere.invalid", ("192.0.2.1",)
         span = Validity.expired if kind is CertificateKind.EXPIRED else Validity.around
         pair = authority.issue(self.id, name, addresses, span(now()))
         install_certificate(self.paths, plan, authority, pair)
@@ -219,7 +226,7 @@ class Lab:
         return HostRunner(self.paths, self._plan(host), self._registry)
 
     def _plans(self) -> tuple[HostPlan, ...]:
-        return layout.plan_hosts(self.id, len(self.group.hosts))
+        return tuple(layout.plan_of(number, host) for number, host in enumerate(self.group.hosts, 1))
 
     def _plan(self, host: str) -> HostPlan:
         self._entry(host)

@@ -7,11 +7,15 @@ The addresses are the same in every lab, as no lab shares a network with anythin
 
 from __future__ import annotations
 
+import ipaddress
 import os
 import re
 import uuid
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+
+from refimpl.model.group import HostEntry
 
 LAB_VARIABLE = "REFIMPL_LAB"
 DAEMON_VARIABLE = "REFIMPL_DAEMON"
@@ -23,13 +27,11 @@ DEFAULT_CACHE = Path("/var/cache/refimpl")
 MAX_HOSTS = 32
 SWITCH = "sw"
 CONDUCTOR = "mgmt"
+MAX_NETWORKS = 8
 MANAGEMENT_LINK = "mgmt0"
-MIGRATION_LINK = "mig0"
 VM_LINK = "vm0"
 VIRTUAL_SWITCH = "vmswitch"
-MIGRATION_NETWORK = "migration"
 MANAGEMENT_SUBNET = "10.90.0"
-MIGRATION_SUBNET = "10.90.1"
 VM_SUBNET = "10.90.2"
 PREFIX_LENGTH = 24
 
@@ -40,14 +42,47 @@ _LAB_ID = re.compile(r"[0-9a-f]{6}")
 
 
 @dataclass(frozen=True, slots=True)
+class NetworkPlan:
+    """One migration network: its subnet (IPv4 or IPv6), its priority (the lower number first), and its speed.
+
+    `rate_mbit_s` is what each host's link in it carries in each direction, in Mbit/s; 0: whatever the machine can do.
+    """
+
+    name: str
+    subnet: str
+    priority: int
+    rate_mbit_s: int = 0
+
+    @property
+    def prefix_length(self) -> int:
+        """The length of the subnet's prefix in bits."""
+        return ipaddress.ip_network(self.subnet).prefixlen
+
+
+DEFAULT_NETWORKS = (
+    NetworkPlan("migration", "10.90.1.0/24", 1),
+    NetworkPlan("migration2", "fd00:90:3::/64", 2),
+)
+"""The migration networks of a lab that asks for none: one of each family, so that both are always proved."""
+
+IPV4_NETWORKS = (DEFAULT_NETWORKS[0], NetworkPlan("migration2", "10.90.3.0/24", 2))
+"""The same on a machine whose kernel has no IPv6."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostPlan:
-    """One host as it will be made: name, number from 1, UUID, and its addresses."""
+    """One host as it will be made: name, number from 1, UUID, and its addresses, one in each migration network."""
 
     name: str
     number: int
     uuid: str
     management_address: str
-    migration_address: str
+    migration_addresses: tuple[str, ...]
+
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """All its addresses, which its certificate names."""
+        return (self.management_address, *self.migration_addresses)
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +209,47 @@ def is_lab_id(text: str) -> bool:
     return _LAB_ID.fullmatch(text) is not None
 
 
-def plan_hosts(lab_id: str, count: int) -> tuple[HostPlan, ...]:
-    """Return the hosts h1, h2, ... of a lab; ValueError when `count` is not between 1 and `MAX_HOSTS`."""
+def host_names(count: int) -> tuple[str, ...]:
+    """Return the names h1, h2, ...; ValueError when `count` is not between 1 and `MAX_HOSTS`."""
     if not 1 <= count <= MAX_HOSTS:
         raise ValueError(f"a lab has 1 to {MAX_HOSTS} hosts, not {count}")
-    return tuple(_plan_host(lab_id, number) for number in range(1, count + 1))
+    return tuple(f"h{number}" for number in range(1, count + 1))
+
+
+def plan_hosts(
+    lab_id: str, names: Sequence[str], networks: Sequence[NetworkPlan] = DEFAULT_NETWORKS
+) -> tuple[HostPlan, ...]:
+    """Return the hosts of a lab, in the order of their names."""
+    return tuple(_plan_host(lab_id, number, name, networks) for number, name in enumerate(names, 1))
+
+
+def plan_of(number: int, host: HostEntry) -> HostPlan:
+    """Return the plan by which a host of a lab was made, from what the group says of it; its number is from 1."""
+    addresses = tuple(network.address for network in host.migration_networks)
+    return HostPlan(host.name, number, host.uuid, host.management_address, addresses)
+
+
+def migration_key(index: int) -> str:
+    """Return what the migration network of that place (from 0) is called in names of links: `mig`, `mig2`, ..."""
+    return f"mig{index + 1}" if index else "mig"
+
+
+def migration_link(index: int) -> str:
+    """Return the name of a host's link in the migration network of that place (from 0)."""
+    return f"mig{index}"
+
+
+def host_address(subnet: str, number: int) -> str:
+    """Return the address of the host of that number (from 1) in a subnet: it ends in 11, 12, ... in both families.
+
+    ValueError when the subnet is none or has no room for it.
+    """
+    network = ipaddress.ip_network(subnet)
+    last = _FIRST_HOST_NUMBER + number - 1
+    offset = int(str(last), 16 if network.version == 6 else 10)
+    if offset >= network.num_addresses - 1:
+        raise ValueError(f"{subnet} has no room for host number {number}")
+    return str(network[offset])
 
 
 def netns_name(lab_id: str, part: str) -> str:
@@ -221,12 +292,11 @@ def peer_uri(host: HostPlan) -> str:
     return f"qemu+tls://{host.management_address}/system"
 
 
-def _plan_host(lab_id: str, number: int) -> HostPlan:
-    name, last = f"h{number}", _FIRST_HOST_NUMBER + number - 1
+def _plan_host(lab_id: str, number: int, name: str, networks: Sequence[NetworkPlan]) -> HostPlan:
     return HostPlan(
         name=name,
         number=number,
         uuid=str(uuid.uuid5(_UUID_SPACE, f"{lab_id}/{name}")),
-        management_address=f"{MANAGEMENT_SUBNET}.{last}",
-        migration_address=f"{MIGRATION_SUBNET}.{last}",
+        management_address=f"{MANAGEMENT_SUBNET}.{_FIRST_HOST_NUMBER + number - 1}",
+        migration_addresses=tuple(host_address(network.subnet, number) for network in networks),
     )

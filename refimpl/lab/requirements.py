@@ -1,6 +1,6 @@
 """What a lab needs of this machine, looked at one by one: the one list, for `lab up` and for the doctor.
 
-Looking changes nothing and runs nothing.
+Looking changes nothing.
 """
 
 from __future__ import annotations
@@ -14,7 +14,8 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from refimpl.lab.tools import SEARCH_PATH, init_path
+from refimpl.lab.errors import LabError
+from refimpl.lab.tools import SEARCH_PATH, init_path, run_tool
 
 SETUP = "ci/setup"
 PROGRAMS = (
@@ -76,6 +77,17 @@ def package(module: str, distribution: str, extra: str) -> Finding:
         return Finding(name, True, metadata.version(distribution))
     except metadata.PackageNotFoundError:
         return Finding(name, True, "there, version not known")
+
+
+def ipv6() -> Finding:
+    """Give an IPv6 address to the loopback of a network namespace that ends with the try."""
+    name, command = "IPv6", ("unshare", "--net", "ip", "-6", "address", "add", "fd00:90:3::1/64", "dev", "lo")
+    try:
+        run_tool(*command)
+    except LabError as failure:
+        said = str(failure.values.get("said", "")).splitlines() or ["no IPv6 address can be set"]
+        return Finding(name, False, said[0], "boot the kernel with IPv6 (ipv6.disable=0)")
+    return Finding(name, True, "the kernel has it")
 
 
 def _root() -> Finding:

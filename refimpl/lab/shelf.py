@@ -20,13 +20,13 @@ from refimpl.hosts import process
 from refimpl.hosts.lock import locked
 from refimpl.hosts.stops import stop_point
 from refimpl.lab import layout
-from refimpl.lab.builder import Wish
 from refimpl.lab.errors import LabError
 from refimpl.lab.layout import LabPaths
 from refimpl.lab.reaper import Removal, Remover, directory_identity, recorded_processes
 from refimpl.lab.registry import Content, Item, Kind, Registry
-from refimpl.lab.requirements import requirements
+from refimpl.lab.requirements import ipv6, requirements
 from refimpl.lab.steps import OnStep, Steps, no_report
+from refimpl.lab.wish import Wish
 
 _TRIES = 100
 _PROCESSES_PER_HOST = 3  # init, virtlockd, libvirtd
@@ -74,16 +74,23 @@ def random_id() -> str:
     return secrets.token_hex(3)
 
 
-def require(root: Path) -> None:
-    """Check everything that a lab needs. LabError `lab.requirements` names all that is missing at once."""
+def require(wish: Wish, root: Path) -> Wish:
+    """Check everything that a lab needs, and return the wish as this machine can fulfil it.
+
+    Without IPv6 in the kernel the networks that every lab has are both IPv4; nobody loses a network that was asked for.
+    LabError `lab.requirements` names all that is missing at once.
+    """
     missing = [f"{found.name} ({found.text})" for found in requirements(root) if not found.ok]
+    with_ipv6 = ipv6()
+    if wish.needs_ipv6 and not with_ipv6.ok:
+        missing.append(f"{with_ipv6.name} ({with_ipv6.text})")
     if missing:
         raise LabError("lab.requirements", missing=", ".join(missing))
+    return wish.with_networks(ipv6=with_ipv6.ok)
 
 
 def reserve(wish: Wish, root: Path, new_id: Callable[[], str]) -> Place:
     """Make and lock the directory of a new lab. LabError when a lab of that name exists."""
-    layout.plan_hosts("", wish.hosts)
     root.mkdir(mode=0o755, parents=True, exist_ok=True)
     with locked(root / ".lock"):
         taken = next((s for s in list_labs(root) if s.name == wish.name), None)
@@ -153,7 +160,7 @@ def _register(paths: LabPaths, wish: Wish) -> None:
     registry.made({item: directory_identity(paths.directory)})
     _sync_directory(paths.directory)
     _sync_directory(paths.root)
-    registry.note("lab", id=paths.id, label=wish.name, hosts=wish.hosts)
+    registry.note("lab", id=paths.id, label=wish.name, hosts=len(wish.hosts))
     registry.note("keepalive", interval_s=wish.keepalive.interval_s, count=wish.keepalive.count)
 
 

@@ -16,7 +16,7 @@ from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.command import run_local
 from refimpl.lab import Lab, leftovers, list_labs, reap
 from refimpl.lab.host import HostRunner
-from refimpl.lab.layout import plan_hosts
+from refimpl.lab.layout import host_names, plan_hosts
 from refimpl.lab.registry import Registry
 
 VM = """<domain type='qemu'><name>{name}</name><memory unit='MiB'>32</memory><vcpu>1</vcpu>
@@ -77,7 +77,7 @@ def virsh(lab: Lab, uri: str, host: str | None = None) -> tuple[bool, str]:
 
 def runner(lab: Lab, host: str) -> HostRunner:
     """Return what starts and finds a host's processes."""
-    plan = next(p for p in plan_hosts(lab.id, 2) if p.name == host)
+    plan = next(p for p in plan_hosts(lab.id, host_names(2)) if p.name == host)
     return HostRunner(lab.paths, plan, Registry(lab.paths.registry))
 
 

@@ -12,7 +12,7 @@ from refimpl.lab.config import HostConfig, KeepAlive, hosts_table, render, start
 from refimpl.lab.layout import LabPaths
 
 LAB = LabPaths(Path("/var/lib/refimpl/labs"), "abc123")
-HOSTS = layout.plan_hosts("abc123", 2)
+HOSTS = layout.plan_hosts("abc123", ("h1", "h2"))
 
 
 def settings(name: str, config: HostConfig | None = None) -> dict[str, str]:
@@ -35,10 +35,10 @@ def test_a_test_can_have_libvirt_not_look_at_its_own_certificate() -> None:
 
 
 def test_hosts_have_uuids_of_their_own_that_stay() -> None:
-    uuids = {h.uuid for h in (*HOSTS, *layout.plan_hosts("abc124", 2))}
+    uuids = {h.uuid for h in (*HOSTS, *layout.plan_hosts("abc124", ("h1", "h2")))}
     assert len(uuids) == 4
     assert settings("libvirtd.conf")["host_uuid"] == f'"{HOSTS[0].uuid}"'
-    assert layout.plan_hosts("abc123", 2) == HOSTS
+    assert layout.plan_hosts("abc123", ("h1", "h2")) == HOSTS
 
 
 def test_silence_counts_as_death_after_what_was_asked_for_in_both_directions() -> None:
@@ -81,10 +81,11 @@ def test_hosts_know_each_other_by_name() -> None:
 
 
 def test_no_link_name_is_too_long_for_the_kernel_and_none_comes_twice() -> None:
-    hosts = layout.plan_hosts("abc123", layout.MAX_HOSTS)
-    names = [layout.switch_bridge("abc123", n) for n in ("mgmt", "mig", "vm")]
+    hosts = layout.plan_hosts("abc123", layout.host_names(layout.MAX_HOSTS))
+    keys = ["mgmt", "vm", *(layout.migration_key(index) for index in range(layout.MAX_NETWORKS))]
+    names = [layout.switch_bridge("abc123", n) for n in keys]
     owners = ["c", *(str(h.number) for h in hosts)]
-    names += [layout.switch_port("abc123", o, n) for o in owners for n in ("mgmt", "mig", "vm")]
+    names += [layout.switch_port("abc123", o, n) for o in owners for n in keys]
     assert max(map(len, names)) <= 15
     assert len(set(names)) == len(names)
     assert len({h.management_address for h in hosts}) == layout.MAX_HOSTS
@@ -93,7 +94,7 @@ def test_no_link_name_is_too_long_for_the_kernel_and_none_comes_twice() -> None:
 @pytest.mark.parametrize("count", [0, -1, layout.MAX_HOSTS + 1])
 def test_a_lab_of_no_or_too_many_hosts_is_refused(count: int) -> None:
     with pytest.raises(ValueError):
-        layout.plan_hosts("abc123", count)
+        layout.host_names(count)
 
 
 @pytest.mark.parametrize(
