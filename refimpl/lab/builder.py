@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from refimpl.hosts.command import replace_file
-from refimpl.lab import capabilities, layout
+from refimpl.lab import capabilities, layout, links
 from refimpl.lab.config import CONDUCTOR_NAME, HostConfig, hosts_table, start_script
 from refimpl.lab.errors import LabError
 from refimpl.lab.host import LIBVIRTD, VIRTLOCKD, HostRunner
@@ -58,6 +58,7 @@ class Builder:
             warm = self._write_files(program)
         with self.steps.step("networks"):
             Network(self.lab.id, self.plans, self.wish.networks, self.registry).make()
+            self._shape_links()
         with self.steps.step("hosts"):
             inits = self._on_each(self.plans, lambda p: self._runner(p).start_init())
         with self.steps.step("virtlockd"):
@@ -99,6 +100,15 @@ class Builder:
             (paths.etc / "machine-id").write_text(plan.uuid.replace("-", "") + "\n", encoding="ascii")
             paths.start_script.write_text(start_script(self.lab, plan, program), encoding="utf-8")
         return self._lend_to(self.plans)
+
+    def _shape_links(self) -> None:
+        speeds = {network.name: network.rate_mbit_s for network in self.wish.networks}
+        speeds |= {links.MANAGEMENT_NETWORK: self.wish.management_rate_mbit_s}
+        self.registry.note("speeds", **{name: rate for name, rate in speeds.items() if rate})
+        names = [network.name for network in self.wish.networks]
+        for link in links.links_of(self.lab.id, self.plans, names, speeds):
+            if link.speed_mbit_s:
+                link.shape(link.speed_mbit_s)
 
     def _lend_to(self, plans: Sequence[HostPlan]) -> bool:
         lent = [capabilities.lend(self.lab.host(p.name).cache) for p in plans]

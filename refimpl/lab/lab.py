@@ -27,6 +27,7 @@ from refimpl.lab.config import HostConfig, KeepAlive
 from refimpl.lab.errors import LabError
 from refimpl.lab.host import LIBVIRTD, VIRTLOCKD, HostRunner
 from refimpl.lab.layout import HostPlan, LabPaths
+from refimpl.lab.links import Link, links_of
 from refimpl.lab.reaper import Removal
 from refimpl.lab.registry import Registry
 from refimpl.lab.steps import OnStep, Steps, no_report
@@ -148,6 +149,19 @@ class Lab:
     def conductor_command(self) -> list[str]:
         """Return the beginning of a command line that runs what follows in the management network."""
         return enter_network(layout.netns_name(self.id, layout.CONDUCTOR))
+
+    def links(self) -> tuple[Link, ...]:
+        """Return the links of all hosts to all networks of the lab."""
+        names = [network.name for network in self.group.hosts[0].migration_networks]
+        return links_of(self.id, self._plans(), names, self._registry.read().notes.get("speeds", {}))
+
+    def link(self, host: str, network: str) -> Link:
+        """Return a host's link to a network: a migration network by its name, `management`, or `vm`."""
+        self._entry(host)
+        mine = {link.network: link for link in self.links() if link.host == host}
+        if network not in mine:
+            raise LabError("lab.network_unknown", lab=self.name, network=network, known=", ".join(mine))
+        return mine[network]
 
     def logs(self, host: str) -> tuple[Path, ...]:
         """Return the log files of a host, those of its virtual machines among them."""
