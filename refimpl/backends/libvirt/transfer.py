@@ -74,9 +74,16 @@ def flags(plan: Plan) -> int:
 
 
 def parameters(plan: Plan, domain: Any, source: HostEntry, destination: HostEntry) -> dict[str, Any]:
-    """Return libvirt's typed parameters. With encryption the peer has to prove that it is the destination by name."""
+    """Return libvirt's typed parameters. With encryption the peer has to prove that it is the destination by name.
+
+    The destination listens in the migration network of the plan and in no other.
+    """
     lv = connection.module()
-    chosen: dict[str, Any] = {lv.VIR_MIGRATE_PARAM_URI: f"tcp://{bracketed(plan.address or '')}"}
+    address = plan.address or ""
+    chosen: dict[str, Any] = {
+        lv.VIR_MIGRATE_PARAM_URI: f"tcp://{bracketed(address)}",
+        lv.VIR_MIGRATE_PARAM_LISTEN_ADDRESS: address,
+    }
     if plan.encryption:
         chosen[lv.VIR_MIGRATE_PARAM_TLS_DESTINATION] = destination.name
     if plan.bandwidth_mib_s:

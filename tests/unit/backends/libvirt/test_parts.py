@@ -39,7 +39,8 @@ def test_a_strict_encrypted_move_arrives_paused_over_tls() -> None:
 
 
 def test_the_peer_has_to_prove_its_name() -> None:
-    assert chosen() == {"migrate_uri": "tcp://192.0.2.12", "tls.destination": "h2"}
+    where = {"migrate_uri": "tcp://192.0.2.12", "listen_address": "192.0.2.12"}
+    assert chosen() == {**where, "tls.destination": "h2"}
     assert "tls.destination" not in chosen(replace(PLAN, encryption=False))
 
 
@@ -57,6 +58,8 @@ def test_a_host_that_needs_edits_gets_them_live_and_stored() -> None:
 
 def test_an_address_of_version_6_is_bracketed() -> None:
     assert (bracketed("2001:db8::1"), bracketed("192.0.2.1")) == ("[2001:db8::1]", "192.0.2.1")
+    found = chosen(replace(PLAN, networks=("2001:db8::1",)))
+    assert (found["migrate_uri"], found["listen_address"]) == ("tcp://[2001:db8::1]", "2001:db8::1")
 
 
 def test_the_dirty_rate_is_in_pages() -> None:
