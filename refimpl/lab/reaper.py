@@ -72,7 +72,7 @@ class Remover:
 
     def _end_processes(self, content: Content) -> None:
         # The inits go first: with each the kernel ends all that lives in its pid namespace.
-        for ref in recorded_processes(content):
+        for ref in [*recorded_processes(content), *recorded_processes(content, Kind.SERVICE)]:
             if process.alive(ref):
                 self._kill(ref)
         for _ in range(_ROUNDS):
@@ -164,9 +164,9 @@ def directory_identity(path: Path) -> Mapping[str, int | str]:
     return {"device": found.st_dev, "inode": found.st_ino}
 
 
-def recorded_processes(content: Content) -> list[ProcessRef]:
+def recorded_processes(content: Content, kind: Kind = Kind.PROCESS) -> list[ProcessRef]:
     """Return the processes of a registry, those of init first, in the order in which they were made."""
-    entries = sorted(content.of(Kind.PROCESS), key=lambda e: not e.item.name.startswith("init "))
+    entries = sorted(content.of(kind), key=lambda e: not e.item.name.startswith("init "))
     return [ProcessRef(int(i["pid"]), int(i["start_ticks"]), str(i["boot_id"])) for e in entries for i in e.identities]
 
 

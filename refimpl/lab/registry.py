@@ -26,6 +26,7 @@ class Kind(StrEnum):
     NETNS = "netns"
     LINK = "link"
     PROCESS = "process"
+    SERVICE = "service"
 
 
 @dataclass(frozen=True, slots=True)
