@@ -1,4 +1,7 @@
-"""Following a move to its end. Ctrl-C asks for a cancel with roll-back, a second one detaches and lets it go on."""
+"""Following a move to its end. Ctrl-C asks for a cancel with roll-back, a second one detaches and lets it go on.
+
+SIGTERM detaches at once: whoever ends the follower has not asked for a cancel.
+"""
 
 from __future__ import annotations
 
@@ -28,18 +31,24 @@ class _CtrlC:
     pass
 
 
-Inbox = queue.SimpleQueue[JsonEvent | _Ended | _CtrlC]
+class _Terminated:
+    pass
+
+
+Inbox = queue.SimpleQueue[JsonEvent | _Ended | _CtrlC | _Terminated]
 
 
 @contextmanager
 def ctrl_c_into_inbox() -> Iterator[Inbox]:
-    """Give an inbox into which every Ctrl-C is put from now on, instead of ending the command."""
+    """Give an inbox into which every Ctrl-C, and SIGTERM, is put from now on, instead of ending the command."""
     inbox: Inbox = queue.SimpleQueue()
-    before = signal.signal(signal.SIGINT, lambda *_: inbox.put(_CtrlC()))
+    wishes = {signal.SIGINT: _CtrlC, signal.SIGTERM: _Terminated}
+    before = {number: signal.signal(number, lambda n, _: inbox.put(wishes[n]())) for number in wishes}
     try:
         yield inbox
     finally:
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
 
 
 def follow(operation: Followed, display: Display, inbox: Inbox) -> Outcome | None:
@@ -59,6 +68,8 @@ def follow(operation: Followed, display: Display, inbox: Inbox) -> Outcome | Non
                     # That it has ended meanwhile, or that its conductor is dead, is told by its end.
                     with suppress(RefimplError):
                         operation.cancel()
+                case _Terminated():
+                    return None
                 case _Ended(failure):
                     if failure is not None:
                         raise failure

@@ -25,7 +25,8 @@ if TYPE_CHECKING:
     from refimpl.app.operations import Summary
     from refimpl.app.recovery import Interrupted
 
-SHORT = "Moves of this controller: list, show."
+SHORT = "Moves of this controller: list, show, prune."
+_COLUMNS = ("operation", "began", "lab", "vm", "source", "destination", "phase", "state")
 
 
 @click.group(short_help=SHORT)
@@ -67,6 +68,8 @@ def _row(files: OperationFiles) -> dict[str, Any]:
         return {"operation": files.id, "state": "unreadable", "problem": failure.problems[0].text}
     return {
         "operation": summary.id,
+        "lab": summary.lab,
+        "began": said_time(summary.began_ns),
         "vm": summary.vm,
         "source": summary.source,
         "destination": summary.destination,
@@ -75,6 +78,13 @@ def _row(files: OperationFiles) -> dict[str, Any]:
         "needs_recovery": summary.needs_recovery,
         "exit_code": None if summary.outcome is None else int(summary.outcome.exit_code),
     }
+
+
+def said_time(at_ns: int | None) -> str | None:
+    """Return a time (nanoseconds since the epoch) in UTC to the second, None when there is none."""
+    if at_ns is None:
+        return None
+    return datetime.fromtimestamp(at_ns // 1_000_000_000, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
 
 
 def _state(summary: Summary) -> str:
@@ -97,12 +107,14 @@ def _others() -> Iterator[dict[str, Any]]:
             group = Lab.open(summary.id).group
             # Before the first move there is no store, and looking must not make one.
             found = interrupted(home(), group) if Path(group.store_path).exists() else ()
-            yield from (_other(item) for item in found)
+            yield from (_other(item, group.name) for item in found)
 
 
-def _other(item: Interrupted) -> dict[str, Any]:
+def _other(item: Interrupted, lab: str) -> dict[str, Any]:
     return {
         "operation": item.operation,
+        "lab": lab,
+        "began": None,
         "vm": item.vm,
         "source": item.plan.source if item.plan else None,
         "destination": item.plan.destination if item.plan else None,
@@ -118,17 +130,45 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
     if not rows:
         click.echo("No operations. Start one: refimpl migrate VM HOST")
         return
-    cells = [
-        [str(row.get(name) or "-") for name in ("operation", "vm", "source", "destination", "phase")] for row in rows
-    ]
-    lines = [[*cell, str(row["state"])] for cell, row in zip(cells, rows, strict=True)]
-    click.echo(columns(("OPERATION", "VM", "SOURCE", "DESTINATION", "PHASE", "STATE"), lines))
+    click.echo(
+        columns([name.upper() for name in _COLUMNS], [[str(row.get(n) or "-") for n in _COLUMNS] for row in rows])
+    )
     for row in rows:
         if "problem" in row:
             click.echo(f"{row['operation']}: {row['problem']}")
     waiting = [row["operation"] for row in rows if row.get("needs_recovery")]
     if waiting:
         click.echo(f"\n{len(waiting)} of them need recovery ({', '.join(waiting)}). Run: refimpl recover\n{PASS_BOUND}")
+
+
+@operations.command("prune", short_help="Forget operations that have ended.")
+@click.option("--older-than", "days", type=click.FloatRange(0), metavar="DAYS", help="Ended before so many days.")
+@click.option("--all", "everything", is_flag=True, help="Whenever they ended.")
+@click.option("--lab-gone", is_flag=True, help="Also those without an end whose lab does not exist any more.")
+@json_option
+def prune(days: float | None, everything: bool, lab_gone: bool, as_json: bool) -> int:
+    """Remove what is kept of operations that have ended: their journals and reports.
+
+    One that runs, was interrupted or needs recovery is never removed. Corresponds to no cmdlet.
+
+    \b
+    Examples:
+      refimpl operations prune --older-than 30
+      refimpl operations prune --all
+    """
+    if (days is None) == (not everything):
+        raise click.UsageError("say either --older-than DAYS or --all")
+    from refimpl.app.pruning import prune as prune_home
+
+    with errors_as_json(as_json):
+        pruned = prune_home(home(), days or 0.0, lab_gone=lab_gone)
+    if as_json:
+        print_json({"removed": list(pruned.removed), "kept": dict(pruned.kept)})
+        return ExitCode.OK
+    click.echo(f"{len(pruned.removed)} removed" + (f": {', '.join(pruned.removed)}" if pruned.removed else ""))
+    for operation, why in pruned.kept.items():
+        click.echo(f"kept {operation}: {why}")
+    return ExitCode.OK
 
 
 @operations.command("show", short_help="Show phases, events, intentions and end of one.")

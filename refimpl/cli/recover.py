@@ -55,8 +55,12 @@ def recover(operation_id: str | None, from_elsewhere: bool, as_json: bool, jsonl
         items = _found(home(), group, operation_id)
         if not items and not (as_json or jsonl):
             click.echo("Nothing was interrupted: no journal, claim or mark of a move without an end.")
-        codes = [_recover(home(), group, item, from_elsewhere, inbox, (as_json, jsonl)) for item in items]
-    return max(codes, default=ExitCode.OK)
+        codes = [ExitCode.OK]
+        for item in items:
+            codes.append(_recover(home(), group, item, from_elsewhere, inbox, (as_json, jsonl)))
+            if codes[-1] == ExitCode.DETACHED:
+                break  # whoever wants to be gone does not wait for the others; the next recover finds them
+    return max(codes)
 
 
 def _group(operation_id: str | None, lab_name: str | None) -> Group:

@@ -25,7 +25,7 @@ VERBS = {
     "migrate": ("refimpl.cli.migrate:migrate", "Move a running VM to another host (Move-VM)."),
     "attach": ("refimpl.cli.attach:attach", "Follow an operation that runs, or tell how it ended."),
     "cancel": ("refimpl.cli.cancel:cancel", "Ask a running move to stop and roll back."),
-    "operations": ("refimpl.cli.operations:operations", "Moves of this controller: list, show."),
+    "operations": ("refimpl.cli.operations:operations", "Moves of this controller: list, show, prune."),
     "recover": ("refimpl.cli.recover:recover", "End interrupted moves by evidence."),
 }
 

@@ -137,9 +137,9 @@ def test_an_error_is_json_too_when_json_was_asked_for(monkeypatch, capsys):
 
 @pytest.mark.error("operation.unknown")
 @pytest.mark.parametrize("verb", [["attach"], ["cancel"], ["operations", "show"]], ids=" ".join)
-def test_an_unknown_operation_ends_with_2(verb, monkeypatch, tmp_path, capsys):
+def test_an_unknown_operation_is_refused(verb, monkeypatch, tmp_path, capsys):
     monkeypatch.setenv("REFIMPL_HOME", str(tmp_path))
-    assert main([*verb, "abcd"]) == 2
+    assert main([*verb, "abcd"]) == 3
     assert "[operation.unknown]" in capsys.readouterr().err
 
 

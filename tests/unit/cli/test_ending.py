@@ -92,7 +92,7 @@ def test_a_lab_error_is_told_like_any_other():
     assert "[lab.busy]" in shown
     assert "mend:   Wait" in shown
     assert exit_code(LabError("lab.busy", lab_id="abc123")) == 8
-    assert exit_code(LabError("lab.unknown", lab="x", known="none")) == 2
+    assert exit_code(LabError("lab.unknown", lab="x", known="none")) == 3
 
 
 @pytest.mark.error("guest.not_built")
@@ -112,4 +112,4 @@ def test_an_error_of_the_system_has_an_id_and_a_code():
 
 
 def test_an_error_with_an_exit_code_of_its_own_keeps_it():
-    assert exit_code(error("operation.unknown", operation="x", known="none")) == 2
+    assert exit_code(error("lab.several_up", labs="a, b")) == 2

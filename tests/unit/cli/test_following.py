@@ -51,6 +51,16 @@ def test_a_second_ctrl_c_detaches_and_lets_the_move_go_on():
     operation.let_go.set()
 
 
+def test_sigterm_detaches_at_once_and_asks_for_nothing():
+    operation = ScriptedOperation([STARTED], held=True)
+    display = Recorder(on_event=lambda: os.kill(os.getpid(), signal.SIGTERM))
+    with ctrl_c_into_inbox() as inbox:
+        assert follow(operation, display, inbox) is None
+    assert operation.cancels == 0
+    assert display.closed == 1
+    operation.let_go.set()
+
+
 def test_a_ctrl_c_before_the_first_event_is_not_lost():
     operation = ScriptedOperation([], outcome(Phase.CANCELLED), held=True)
     with ctrl_c_into_inbox() as inbox:
@@ -86,8 +96,9 @@ def test_an_error_while_reading_ends_the_following():
         follow(Broken(), Recorder(), inbox)
 
 
-def test_afterwards_ctrl_c_is_what_it_was():
-    before = signal.getsignal(signal.SIGINT)
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_afterwards_the_signals_are_what_they_were(number):
+    before = signal.getsignal(number)
     with ctrl_c_into_inbox():
-        assert signal.getsignal(signal.SIGINT) is not before
-    assert signal.getsignal(signal.SIGINT) is before
+        assert signal.getsignal(number) is not before
+    assert signal.getsignal(number) is before

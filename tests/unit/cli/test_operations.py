@@ -19,7 +19,7 @@ from refimpl.model.request import Command, CommandKind, MigrationRequest
 from tests.unit.cli.fakes import NOW_NS, event, outcome
 
 REQUEST = MigrationRequest(vm="web", destination="h2", source="h1")
-GROUP = {"id": "abc123", "store_path": "/group.db"}
+GROUP = {"id": "abc123", "name": "spring", "store_path": "/group.db"}
 
 
 @pytest.fixture
@@ -29,10 +29,10 @@ def home(tmp_path, monkeypatch) -> Home:
     return Home(tmp_path)
 
 
-def operation(home: Home, id: str, end: Phase | None) -> Path:
+def operation(home: Home, id: str, end: Phase | None, ended_ns: int | None = None) -> Path:
     files = home.create(id)
     files.spec.write_text(json.dumps({"request": REQUEST.to_json(), "group": GROUP, "controller": "c"}), "utf-8")
-    ledger = Ledger(operation=id, group="abc123", request=REQUEST)
+    ledger = Ledger(operation=id, group="abc123", request=REQUEST, started_ns=NOW_NS, ended_ns=ended_ns)
     journal = FileJournal(files.journal)
     journal.note(Event(Kind.STARTED, NOW_NS, {"request": REQUEST}))
     journal.note(Event(Kind.PHASE_ENTERED, NOW_NS + 1_000_000, {"phase": Phase.CHECK}))
@@ -75,6 +75,35 @@ def test_one_that_cannot_be_read_does_not_hide_the_others(home, capsys):
     out = capsys.readouterr().out
     assert "unreadable" in out
     assert "11111111" in out
+
+
+def test_the_list_tells_when_each_began_and_in_which_lab(home, capsys):
+    operation(home, "11111111", Phase.COMPLETED)
+    main(["operations", "list", "--json"])
+    (row,) = json.loads(capsys.readouterr().out)["operations"]
+    assert (row["began"], row["lab"]) == ("2023-11-14T22:13:20Z", "spring")
+    main(["operations", "list"])
+    head, line = click.unstyle(capsys.readouterr().out).splitlines()
+    assert head.split() == ["OPERATION", "BEGAN", "LAB", "VM", "SOURCE", "DESTINATION", "PHASE", "STATE"]
+    assert line.split() == ["11111111", "2023-11-14T22:13:20Z", "spring", "web", "h1", "h2", "completed", "completed"]
+
+
+def test_prune_removes_what_has_ended_and_nothing_else(home, capsys):
+    ended = operation(home, "11111111", Phase.COMPLETED, NOW_NS)
+    waiting = [operation(home, "22222222", None), operation(home, "33333333", Phase.INDETERMINATE, NOW_NS)]
+    assert main(["operations", "prune", "--older-than", "30"]) == 0
+    out = capsys.readouterr().out
+    assert out.startswith("1 removed: 11111111")
+    assert "kept 22222222: it needs recovery (refimpl recover 22222222)" in out
+    assert not ended.exists()
+    assert all((directory / "spec.json").exists() for directory in waiting)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--all", "--older-than", "3"]], ids=["neither", "both"])
+def test_prune_wants_to_be_told_how_old(home, arguments):
+    operation(home, "11111111", Phase.COMPLETED, NOW_NS)
+    assert main(["operations", "prune", *arguments]) == 2
+    assert [files.id for files in home.all()] == ["11111111"]
 
 
 def test_show_tells_phases_events_intentions_and_end(home, capsys):
