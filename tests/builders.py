@@ -7,6 +7,7 @@ from typing import Any
 
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import (
+    AddressFact,
     CertificateFact,
     CopySeen,
     DiskFact,
@@ -19,6 +20,7 @@ from refimpl.model.facts import (
 )
 from refimpl.model.ledger import Ledger
 from refimpl.model.request import MigrationRequest, Plan
+from refimpl.model.settings import HostSettings, MigrationSubnet
 
 NOW_S = 1_800_000_000.0
 OPERATION = "0a1b2c3d"
@@ -54,13 +56,26 @@ def host(name: str, **changes: Any) -> HostFacts:
         disks={PATH: DiskFact(PATH, "fs7:42", 1 << 26)},
         certificates=tuple(certificate(role, name) for role in ROLES),
         lock_daemon_alive=True,
-        migration_addresses=("10.1.0.2", "10.2.0.2"),
+        addresses=(AddressFact("10.1.0.2", 24, "mig0"), AddressFact("10.2.0.2", 24, "mig1")),
+        routes=("10.1.0.0/24", "10.2.0.0/24"),
+        compression=("zstd", "xbzrle"),
     )
     return replace(good, **changes)
 
 
-def facts(*hosts: HostFacts) -> Facts:
-    return Facts(hosts={h.name: h for h in hosts or (host("a", vms=(vm(),)), host("b"))}, now_s=NOW_S)
+NETWORKS = (MigrationSubnet("10.1.0.0/24", 1), MigrationSubnet("10.2.0.0/24", 2))
+
+
+def settings(**changes: Any) -> HostSettings:
+    return replace(HostSettings(migration_enabled=True, networks=NETWORKS), **changes)
+
+
+SETTINGS = {"a": settings(), "b": settings()}
+
+
+def facts(*hosts: HostFacts, **changes: Any) -> Facts:
+    shown = {h.name: h for h in hosts or (host("a", vms=(vm(),)), host("b"))}
+    return replace(Facts(hosts=shown, now_s=NOW_S, settings=SETTINGS), **changes)
 
 
 def request(**changes: Any) -> MigrationRequest:

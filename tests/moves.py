@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-from refimpl.backends.simulated import SimulatedBackend, World
+from refimpl.backends.simulated import SimulatedBackend, World, host_settings
 from refimpl.engine.conductor import Conductor, Identity
 from refimpl.engine.phases import Row
 from refimpl.engine.step import step as table_step
@@ -73,6 +73,10 @@ class Rig:
     store: MemoryStore = field(default_factory=MemoryStore)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     events: list[Event] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        for host, settings in host_settings(self.world).items():
+            self.store.change_settings(host, lambda _, chosen=settings: chosen)
 
     def start(self, *, kill_at: str | Kind | None = None, cancel_at: Kind | Phase | None = None) -> Outcome | None:
         """Carry out a move. None: it was killed, at a stop point or when it heard of something.

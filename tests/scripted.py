@@ -13,8 +13,8 @@ from refimpl.engine.timeline import VirtualTimeline
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import CopySeen, Evidence, Facts, Scope, VmState
 from refimpl.model.group import ProcessRef
-from refimpl.model.request import Command, CommandKind, HandOver
-from tests.builders import destination, event, facts, ledger, source
+from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest
+from tests.builders import SETTINGS, destination, event, facts, ledger, source
 
 C, K = CommandKind, Kind
 Answer = Sequence[Event] | Callable[[], Sequence[Event]]
@@ -29,6 +29,7 @@ def seen(here: CopySeen, there: CopySeen) -> Event:
 
 HAPPY: Mapping[C, Answer] = {
     C.OBSERVE: [event(K.FACTS_SEEN, facts=facts())],
+    C.PROBE: [event(K.FACTS_SEEN, facts=facts())],
     C.PREPARE: [event(K.PREPARED, address="10.1.0.2")],
     C.START_TRANSFER: [
         event(K.TRANSFER_STARTED, reference="job"),
@@ -63,6 +64,9 @@ class ScriptedBackend:
     def observe(self, scope: Scope) -> Facts:
         return facts()
 
+    def probe(self, operation: str, request: MigrationRequest) -> Facts:
+        return facts()
+
     def submit(self, command: Command) -> None:
         self.told.append(command.kind)
         answer = self._script.get(command.kind, ())
@@ -79,7 +83,7 @@ class Run:
     def __init__(self, *, store: Any = None, journal: Any = None, options: Any = None, **changes: Answer) -> None:
         self.timeline = VirtualTimeline()
         self.backend = ScriptedBackend(self.timeline, **changes)
-        self.store = store or MemoryStore()
+        self.store = store or MemoryStore(SETTINGS)
         self.events: list[Event] = []
         self.stops: list[str] = []
         given = {"ledger": ledger(plan=None)} | (options or {})

@@ -112,8 +112,8 @@ def _standing(spec: dict[str, Any], journal: FileJournal, hand_over: Any) -> tup
 def _take_over(store: GroupStore, ledger: Ledger, identity: Identity) -> None:
     if ledger.plan is None:
         return
-    standing = store.claim(Claim(ledger.operation, identity.controller, identity.process, ledger.plan))
-    if standing is not None:
+    standing = store.claim(Claim(ledger.operation, identity.controller, identity.process, ledger.plan), bounded=False)
+    if isinstance(standing, Claim):
         raise error("operation.alive", operation=standing.operation, pid=standing.process.pid)
 
 

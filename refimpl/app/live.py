@@ -12,6 +12,7 @@ from typing import Any, Protocol
 from refimpl.model.events import Kind
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ENDS, Phase
+from refimpl.model.request import Steer
 
 JsonEvent = Mapping[str, Any]
 
@@ -108,8 +109,9 @@ def fold(progress: Progress, event: JsonEvent) -> Progress:
     progress = replace(progress, began_ns=began, now_ns=max(progress.now_ns or 0, event["at_ns"]))
     match event["kind"]:
         case Kind.STARTED:
-            request = values.get("request") or {}
-            return replace(progress, vm=request.get("vm", ""), pass_limit=request.get("pass_limit"))
+            return replace(progress, vm=(values.get("request") or {}).get("vm", ""))
+        case Kind.CHECKS_PASSED:
+            return replace(progress, pass_limit=(values.get("plan") or {}).get("pass_limit"))
         case Kind.PHASE_ENTERED:
             return replace(progress, phase=values["phase"])
         case Kind.PASS_ENDED:
@@ -119,7 +121,7 @@ def fold(progress: Progress, event: JsonEvent) -> Progress:
             return replace(progress, figures_ns=event["at_ns"], **known)
         case Kind.CANCEL_WISHED:
             return replace(progress, cancelling=True)
-        case Kind.STEERED:
+        case Kind.STEERED if values.get("what") == Steer.SWITCH:
             return replace(progress, forced=True)
     return progress
 
@@ -164,7 +166,9 @@ def _phase(values: Mapping[str, Any], _: Progress) -> str | None:
     return None if phase in ENDS else f"phase {phase}: {PHASE_TEXTS.get(phase, '')}"
 
 
-def _checks_passed(values: Mapping[str, Any], _: Progress) -> str:
+def _checks_passed(values: Mapping[str, Any], progress: Progress) -> str:
+    if progress.phase == Phase.SETUP:
+        return "checks passed again, now that nobody else can move the VM"
     plan = values["plan"]
     return f"checks passed: from host {plan['source']} to host {plan['destination']}, {plan['memory_mib']} MiB"
 
@@ -201,6 +205,8 @@ def _returned(values: Mapping[str, Any], progress: Progress) -> str | None:
     return None if values.get("ok") or cancelled else _problem("the transfer ended with an error")(values, progress)
 
 
+_NOT_STEERED = {Steer.SWITCH: "the switch could not be forced", Steer.BANDWIDTH: "the bandwidth could not be changed"}
+
 _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.STARTED: _started,
     Kind.RECOVER_WISHED: lambda v, p: "recovery begins: what do both hosts show?",
@@ -215,8 +221,12 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.PREPARE_FAILED: _problem("the destination could not be prepared"),
     Kind.NATIVE_REFUSAL: _problem("refused"),
     Kind.PASS_ENDED: _pass_ended,
+    Kind.BANDWIDTH_WISHED: lambda v, p: f"bandwidth: {v['mib_s'] or 'no'} {'MiB/s' if v['mib_s'] else 'limit'}",
+    Kind.BLACKOUT_TOO_LONG: _problem("the move is cancelled"),
+    Kind.LEFT_PAUSED: lambda v, p: "the VM stays paused at the destination",
     Kind.PASS_LIMIT_REACHED: lambda v, p: f"pass limit of {v['passes']} reached: the switch is forced",
-    Kind.NOT_STEERABLE: _why("the switch could not be forced"),
+    Kind.STEERED: lambda v, p: "the bandwidth was changed" if v["what"] == Steer.BANDWIDTH else None,
+    Kind.NOT_STEERABLE: lambda v, p: f"{_NOT_STEERED.get(v['what'], v['what'])}: {v.get('reason')}",
     Kind.SOURCE_STOPPED: lambda v, p: "the VM stands still at the source",
     Kind.SOURCE_RESUMED: lambda v, p: "the VM runs on at the source",
     Kind.DESTINATION_RAN: lambda v, p: "the VM runs at the destination",

@@ -37,7 +37,8 @@ def new_operation_id() -> str:
 class Summary:
     """One operation for a list. `alive`: its conductor runs now; `outcome` is None while it has not ended.
 
-    `lab_gone`: its lab does not exist any more, and whatever it was about went with it.
+    `lab_gone`: its lab does not exist any more, and whatever it was about went with it. `began_ns` and `ended_ns` are
+    nanoseconds since the epoch, None while that has not happened.
     """
 
     id: str
@@ -48,6 +49,9 @@ class Summary:
     alive: bool
     outcome: Outcome | None
     lab_gone: bool = False
+    lab: str = ""
+    began_ns: int | None = None
+    ended_ns: int | None = None
 
     @property
     def needs_recovery(self) -> bool:
@@ -163,6 +167,7 @@ def request_of(plan: Plan) -> MigrationRequest:
         performance_option=plan.performance_option,
         pass_limit=plan.pass_limit,
         bandwidth_mib_s=plan.bandwidth_mib_s,
+        cancel_if_blackout_exceeds_ms=plan.cancel_if_blackout_exceeds_ms,
     )
 
 
@@ -181,6 +186,9 @@ def summarise(files: OperationFiles) -> Summary:
         alive=conductor_alive(files),
         outcome=Outcome.from_json(standing.outcome) if standing and standing.outcome else None,
         lab_gone=_is_gone(Path(spec["group"]["store_path"]).parent),
+        lab=spec["group"].get("name", ""),
+        began_ns=standing.ledger.started_ns if standing else None,
+        ended_ns=standing.ledger.ended_ns if standing else None,
     )
 
 

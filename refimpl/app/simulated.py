@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 from refimpl.app.live import JsonEvent
-from refimpl.backends.simulated import SimulatedBackend, World, default_world, load_world
+from refimpl.backends.simulated import SimulatedBackend, World, default_world, host_settings, load_world
 from refimpl.engine.conductor import Conductor, Identity
 from refimpl.engine.journal import NoJournal
 from refimpl.engine.store import MemoryStore
@@ -66,7 +66,7 @@ class SimulatedOperation:
             ledger,
             backend,
             timeline,
-            store=MemoryStore(),
+            store=MemoryStore(host_settings(self._world)),
             journal=NoJournal(),
             identity=Identity(controller=GROUP, process=process),
             listeners=[seen.append],

@@ -55,7 +55,7 @@ def _vm(s: Subject) -> Iterator[Problem]:
             yield _not_there(s)
         return
     host = s.source.name
-    if s.vm.state is not VmState.RUNNING:
+    if s.vm.state not in (VmState.RUNNING, VmState.PAUSED, VmState.OFF):
         yield s.problem("vm.not_running", host, vm=name, state=s.vm.state)
     elsewhere = [p for p in s.places if p not in (host, s.request.destination)]
     if elsewhere:

@@ -4,19 +4,21 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 
-from refimpl.checks import identity, memory, network, security, storage
+from refimpl.checks import compression, identity, limits, memory, network, security, storage
 from refimpl.checks.subject import Subject, subject
 from refimpl.model.decision import Decision, decision
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind
-from refimpl.model.facts import Facts
+from refimpl.model.facts import Facts, VmState
 from refimpl.model.ledger import Ledger
-from refimpl.model.request import HandOver, Plan
+from refimpl.model.request import HandOver, PerformanceOption, Plan
 
 CHECKS: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
     identity.check,
+    limits.check,
     security.check,
     network.check,
+    compression.check,
     memory.check,
     storage.check,
 )
@@ -38,19 +40,36 @@ def judge(ledger: Ledger, event: Event) -> Decision:
 
 
 def _plan(s: Subject, hand_over: HandOver) -> Plan:
+    """Return the plan. The source's settings stand where the request says nothing (R12)."""
     assert s.vm is not None
     assert s.source is not None
     assert s.destination is not None
+    request, settings, host = s.request, s.settings(s.source.name), f"host {s.source.name}"
+    option = request.performance_option or settings.performance_option
+    off = s.vm.state is VmState.OFF
     return Plan(
         vm=s.vm.name,
         vm_id=s.vm.id,
         source=s.source.name,
         destination=s.destination.name,
-        networks=s.destination.migration_addresses,
-        encryption=s.request.encryption,
-        performance_option=s.request.performance_option,
+        networks=() if off else network.usable(s),
+        encryption=request.encryption,
+        performance_option=option,
         hand_over=hand_over,
-        pass_limit=s.request.pass_limit,
-        bandwidth_mib_s=s.request.bandwidth_mib_s,
+        pass_limit=request.pass_limit or settings.pass_limit,
+        bandwidth_mib_s=request.bandwidth_mib_s,
         memory_mib=s.vm.memory_mib,
+        vm_state=s.vm.state,
+        compression=compression.method(s) if option is PerformanceOption.COMPRESSION and not off else "",
+        cancel_if_blackout_exceeds_ms=request.cancel_if_blackout_exceeds_ms,
+        unexpected_blackout_ms=settings.unexpected_blackout_ms,
+        origins={
+            "performance_option": "request" if request.performance_option else host,
+            "pass_limit": "request" if request.pass_limit else host,
+            "networks": f"host {s.destination.name}",
+            "unexpected_blackout_ms": host,
+            "encryption": "default" if request.encryption else "request",
+            "bandwidth_mib_s": "request" if request.bandwidth_mib_s else "default",
+            "cancel_if_blackout_exceeds_ms": "request" if request.cancel_if_blackout_exceeds_ms else "default",
+        },
     )

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 
 from refimpl.checks.subject import Subject
 from refimpl.model.errors import Problem
+from refimpl.model.facts import VmState
 
 
 def check(s: Subject) -> Iterator[Problem]:
     """Yield a shortage of memory at the destination, with the measured numbers."""
     host = s.destination
-    if s.vm is None or host is None or not host.reachable:
+    if s.vm is None or s.vm.state is VmState.OFF or host is None or not host.reachable:
         return
     free_mib = host.memory_mib - host.memory_used_mib
     if s.vm.memory_mib > free_mib:

@@ -8,6 +8,7 @@ from refimpl.model.errors import Native, Problem, Value
 from refimpl.model.facts import Facts, HostFacts, VmFacts, VmState
 from refimpl.model.phase import Side
 from refimpl.model.request import MigrationRequest
+from refimpl.model.settings import HostSettings
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,6 +28,10 @@ class Subject:
         """Hosts that have a VM of the requested name, the ones on which it is not off first."""
         found = [(h, v) for h in self.facts.hosts.values() if (v := h.vm(self.request.vm)) is not None]
         return tuple(h.name for h, v in sorted(found, key=lambda pair: pair[1].state is VmState.OFF))
+
+    def settings(self, host: str) -> HostSettings:
+        """Return a host's settings for migration, Hyper-V's defaults where it has none of its own."""
+        return self.facts.settings.get(host, HostSettings())
 
     def problem(self, id: str, host: str, native: Native | None = None, /, **values: Value) -> Problem:
         """Return a finding at a host, which is also its value `host`; the side follows from the host."""

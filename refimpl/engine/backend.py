@@ -5,6 +5,9 @@ A backend takes commands and reports facts. `submit` returns at once; what happe
 (exactly one answer unless said otherwise):
 
 OBSERVE: FACTS_SEEN with the hosts of the whole group; free of side effects.
+PROBE: FACTS_SEEN as OBSERVE, and with what only writing or much reading tells of the VM of the request
+    (`DiskFact.probed`, `content_hash`). What it writes carries the operation's id and removes itself, also when the
+    controller dies.
 PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried);
     or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id and plan.
 START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far),
@@ -12,12 +15,16 @@ START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SE
     always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen. SOURCE_GONE is
     a source whose process has ended by itself, never one that the hand-over ends. Given again while the transfer is
     under way it says nothing more; when it is over, CALL_RETURNED again.
-STEER_SWITCH: STEERED or NOT_STEERABLE.
+    PASS_ENDED has what is left and how fast it goes where the plan has a limit for the blackout. No frame of the VM
+    leaves the destination's port before ALLOW_RUN (R16). A VM that is off is moved as its definition alone, a paused
+    one arrives paused like any other.
+STEER_SWITCH: STEERED(switch) or NOT_STEERABLE. STEER_BANDWIDTH, to `plan.bandwidth_mib_s`: STEERED(bandwidth) or
+    NOT_STEERABLE; before there is a transfer STEERED, as START_TRANSFER takes the plan of then.
 REQUEST_CANCEL: CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes
     PREPARE answer PREPARE_FAILED and START_TRANSFER answer CALL_RETURNED(ok=False), without any transfer.
 LOOK_FOR_BINDING (strict hand-over only): BINDING_SEEN whenever what is seen changes, until seen bound or denied.
 ALLOW_RUN (strict hand-over only): DESTINATION_RAN, also when the copy runs already, or RUN_REFUSED. Nothing when this
-    backend object has reported DESTINATION_RAN before.
+    backend object has reported DESTINATION_RAN before. Of a VM that was paused: LEFT_PAUSED.
 INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception. What
     is known of its copy by another way may be told with that.
 ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_MEMORY or ADOPTED_SWITCH when a
@@ -48,7 +55,7 @@ from typing import Protocol
 
 from refimpl.model.events import Event
 from refimpl.model.facts import Facts, Scope
-from refimpl.model.request import Command, CommandKind, HandOver
+from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest
 
 Post = Callable[[Event], None]
 
@@ -98,6 +105,10 @@ class Backend(Protocol):
 
     def observe(self, scope: Scope) -> Facts:
         """Look at hosts now and return facts; free of side effects. A host that is down is a fact, not an error."""
+        ...
+
+    def probe(self, operation: str, request: MigrationRequest) -> Facts:
+        """Look as `observe` does at the whole group, and probe what PROBE says; leaves nothing behind."""
         ...
 
     def submit(self, command: Command) -> None:

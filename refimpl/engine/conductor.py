@@ -9,12 +9,13 @@ from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
+from refimpl.checks.limits import limit_reached
 from refimpl.engine.backend import OWN_COMMANDS, UNJOURNALED, Backend
 from refimpl.engine.decisions import decide
 from refimpl.engine.journal import Journal
 from refimpl.engine.phases import DEADLINES, LOOK_AGAIN_MS, QUIET, Row
 from refimpl.engine.step import step
-from refimpl.engine.store import Claim, Store
+from refimpl.engine.store import Claim, LimitReached, Store, completed
 from refimpl.engine.timeline import Timeline
 from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.events import DECISIONS, Event, Kind
@@ -22,7 +23,7 @@ from refimpl.model.group import ProcessRef
 from refimpl.model.ledger import Ledger, record
 from refimpl.model.outcome import Outcome, outcome
 from refimpl.model.phase import ENDS, Phase
-from refimpl.model.request import Command, CommandKind
+from refimpl.model.request import Command, CommandKind, Plan
 
 Listener = Callable[[Event], None]
 StopPoint = Callable[[str], None]
@@ -115,6 +116,9 @@ class Conductor:
     def _take_one(self, event: Event) -> None:
         if event.kind is Kind.DEADLINE:
             event = self._explained(event)
+        elif event.kind is Kind.FACTS_SEEN:
+            whole = completed(event["facts"], self._store, self.ledger.operation)
+            event = replace(event, values={**event.values, "facts": whole})
         row = self._step(self.phase, event.kind)
         if event.kind not in DECISIONS or row != Row(self.phase):
             # A decision that has no row here comes too late to count.
@@ -199,17 +203,25 @@ class Conductor:
     def _claim(self) -> None:
         plan = self.ledger.plan
         assert plan is not None
-        identity = self.identity
-        standing = self._store.claim(Claim(self.ledger.operation, identity.controller, identity.process, plan))
+        wanted = Claim(self.ledger.operation, self.identity.controller, self.identity.process, plan)
+        try:
+            standing = self._store.claim(wanted)
+        except RefimplError as failure:
+            self._waiting.append(self._event(Kind.CLAIM_REFUSED, problem=failure.problems[0]))
+            return
         if standing is None:
             self._waiting.append(self._event(Kind.CLAIMED))
-            return
-        values = {"vm": plan.vm, "operation": standing.operation, "controller": standing.controller}
-        self._waiting.append(self._event(Kind.CLAIM_REFUSED, problem=Problem(id="vm.migrating", values=values)))
+        else:
+            self._waiting.append(self._event(Kind.CLAIM_REFUSED, problem=_claim_problem(plan, standing)))
 
     def _release(self) -> None:
-        if self.ledger.plan is not None:
+        """Give the claim back. A store that does not answer leaves a claim that `recover` gives back: a warning."""
+        if self.ledger.plan is None:
+            return
+        try:
             self._store.release(self.ledger.plan.vm_id, self.ledger.operation)
+        except RefimplError as failure:
+            self._waiting.append(self._event(Kind.JOURNAL_LOST, problem=failure.problems[0]))
 
     def _end(self) -> Outcome:
         self._timeline.disarm(self.phase)
@@ -225,3 +237,10 @@ class Conductor:
         self._journal.note(event)
         for listener in self._listeners:
             listener(event)
+
+
+def _claim_problem(plan: Plan, standing: Claim | LimitReached) -> Problem:
+    if isinstance(standing, LimitReached):
+        return limit_reached(plan, standing.host, standing.limit, standing.operations)
+    values = {"vm": plan.vm, "operation": standing.operation, "controller": standing.controller}
+    return Problem(id="vm.migrating", values=values)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
+from refimpl.engine.store import GroupStore
 from refimpl.hosts.command import replace_file
 from refimpl.lab import capabilities, layout, links
 from refimpl.lab.config import CONDUCTOR_NAME, HostConfig, hosts_table, start_script
@@ -25,6 +26,7 @@ from refimpl.lab.steps import Steps
 from refimpl.lab.tools import build_init, run_tool
 from refimpl.lab.wish import HostWish, Wish
 from refimpl.model.group import ChannelSpec, Group, HostEntry, MigrationNetwork, ProcessRef
+from refimpl.model.settings import MigrationSubnet
 
 if TYPE_CHECKING:
     from refimpl.lab.certificates import Authority, KeyPair
@@ -70,6 +72,7 @@ class Builder:
         with self.steps.step("group"):
             group = self._group(inits)
             write_group(self.lab, group)
+            self._enable_migration(group)
             self.registry.note("complete")
         return group
 
@@ -141,6 +144,13 @@ class Builder:
 
     def _runner(self, plan: HostPlan) -> HostRunner:
         return HostRunner(self.lab, plan, self.registry)
+
+    def _enable_migration(self, group: Group) -> None:
+        """Set every host up for live migration on the lab's networks, which no host is by itself."""
+        networks = tuple(MigrationSubnet(n.subnet, n.priority) for n in self.wish.networks)
+        store = GroupStore(self.lab.store)
+        for host in group.hosts:
+            store.change_settings(host.name, lambda old: replace(old, migration_enabled=True, networks=networks))
 
     def _group(self, inits: Sequence[ProcessRef]) -> Group:
         return Group(

@@ -23,6 +23,7 @@ class Kind(StrEnum):
     # person and clock
     STARTED = "started"
     CANCEL_WISHED = "cancel-wished"
+    BANDWIDTH_WISHED = "bandwidth-wished"
     RECOVER_WISHED = "recover-wished"
     DEADLINE = "deadline"
     LOOK_DUE = "look-due"
@@ -44,6 +45,7 @@ class Kind(StrEnum):
     DESTINATION_ARRIVED = "destination-arrived"
     BINDING_SEEN = "binding-seen"
     DESTINATION_RAN = "destination-ran"
+    LEFT_PAUSED = "left-paused"
     RUN_REFUSED = "run-refused"
     SOURCE_GONE = "source-gone"
     CANCEL_ACCEPTED = "cancel-accepted"
@@ -68,6 +70,7 @@ class Kind(StrEnum):
     NEXT_NETWORK = "next-network"
     NO_NETWORK_LEFT = "no-network-left"
     PASS_LIMIT_REACHED = "pass-limit-reached"
+    BLACKOUT_TOO_LONG = "blackout-too-long"
     SOURCE_BOUND = "source-bound"
     SOURCE_OWNS = "source-owns"
     DESTINATION_OWNS = "destination-owns"
@@ -91,7 +94,14 @@ class Kind(StrEnum):
     JOURNAL_LOST = "journal-lost"
 
 
-_PERSON = (Kind.STARTED, Kind.CANCEL_WISHED, Kind.RECOVER_WISHED, Kind.DEADLINE, Kind.LOOK_DUE)
+_PERSON = (
+    Kind.STARTED,
+    Kind.CANCEL_WISHED,
+    Kind.BANDWIDTH_WISHED,
+    Kind.RECOVER_WISHED,
+    Kind.DEADLINE,
+    Kind.LOOK_DUE,
+)
 _ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.COMMIT_RECORDED, Kind.JOURNAL_LOST)
 DECISIONS = frozenset(list(Kind)[list(Kind).index(Kind.NOTHING_TOUCHED) : list(Kind).index(Kind.PHASE_ENTERED)])
 NOTES = frozenset(_ENGINE)
@@ -99,6 +109,7 @@ WISHES = frozenset(_PERSON)
 
 FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.STARTED: ("request",),
+    Kind.BANDWIDTH_WISHED: ("mib_s",),
     Kind.DEADLINE: ("name", "problem"),
     Kind.FACTS_SEEN: ("facts",),
     Kind.CLAIM_REFUSED: ("problem",),
@@ -107,9 +118,10 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.PREPARE_FAILED: ("problem",),
     Kind.NATIVE_REFUSAL: ("problem",),
     Kind.TRANSFER_STARTED: ("reference",),
-    Kind.PASS_ENDED: ("number",),
+    Kind.PASS_ENDED: ("number", "remaining_bytes", "bytes_s"),
     Kind.PROGRESS: ("total_bytes", "remaining_bytes", "sent_bytes", "dirty_bytes_s", "bytes_s"),
     Kind.BINDING_SEEN: ("bound", "reason"),
+    Kind.DESTINATION_RAN: ("port_ms",),
     Kind.RUN_REFUSED: ("problem",),
     Kind.CANCEL_TOO_LATE: ("reason",),
     Kind.CANCEL_UNSUPPORTED: ("reason",),
@@ -124,6 +136,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.NEXT_NETWORK: ("plan",),
     Kind.NO_NETWORK_LEFT: ("problem",),
     Kind.PASS_LIMIT_REACHED: ("passes",),
+    Kind.BLACKOUT_TOO_LONG: ("problem",),
     Kind.SOURCE_BOUND: ("why",),
     Kind.SOURCE_OWNS: ("why",),
     Kind.DESTINATION_OWNS: ("why", "state"),
@@ -133,6 +146,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.GUEST_ENDED: ("why",),
     Kind.HOST_SILENT: ("why",),
     Kind.UNKNOWN: ("why",),
+    Kind.FINISHED_WITH_WARNINGS: ("warnings",),
     Kind.PHASE_ENTERED: ("phase",),
     Kind.COMMANDED: ("command",),
     Kind.COMMIT_RECORDED: ("cost_ms",),

@@ -7,30 +7,35 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from enum import StrEnum
 
-from refimpl.model.errors import Native
+from refimpl.model.errors import Native, Problem
 from refimpl.model.request import Plan
-
-
-class VmState(StrEnum):
-    """State of one copy of a VM on one host. PLANNED: made for an incoming migration, has not arrived."""
-
-    ABSENT = "absent"
-    PLANNED = "planned"
-    RUNNING = "running"
-    PAUSED = "paused"
-    OFF = "off"
-    UNKNOWN = "unknown"
+from refimpl.model.request import VmState as VmState
+from refimpl.model.settings import HostSettings
 
 
 @dataclass(frozen=True, slots=True)
 class DiskFact:
-    """A disk as one host sees it. `identity` is equal on two hosts if and only if they see the same file."""
+    """A disk as one host sees it. `identity` is equal on two hosts if and only if they see the same file.
+
+    `device`: `disk`, `cdrom` or `floppy`. `format`: what the VM's definition says it is; `content`: what the file
+    itself begins like (`raw` when like nothing known). `cache`: QEMU's cache mode. `chain`: files it is based on.
+    `probed`: whether a file written beside it at the source was read on this host, and the other way round;
+    `content_hash`: of read-only media only. Both only after a probe.
+    """
 
     path: str
     identity: str | None
     size_bytes: int | None = None
+    device: str = "disk"
+    format: str | None = None
+    content: str | None = None
+    cache: str | None = None
+    read_only: bool = False
+    transient: bool = False
+    chain: tuple[str, ...] = ()
+    probed: bool | None = None
+    content_hash: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +62,39 @@ class LeaseFact:
 
 
 @dataclass(frozen=True, slots=True)
+class NicFact:
+    """A network adapter of a VM: name, MAC address, and the virtual switch that it is connected to (None: to none)."""
+
+    name: str
+    mac: str
+    switch: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class CpuFact:
+    """A processor as a host has it or as a VM sees it: vendor, model, features by the backend's names."""
+
+    vendor: str
+    model: str
+    features: frozenset[str] = frozenset()
+
+
+@dataclass(frozen=True, slots=True)
+class DeviceFact:
+    """A device of a VM that ties it to its host: what it is, its name, and why it cannot move."""
+
+    kind: str
+    name: str
+    why: str
+
+
+@dataclass(frozen=True, slots=True)
 class VmFacts:
-    """One VM on one host. `operation` and `plan`: of the migration that has stamped it, if any."""
+    """One VM on one host. `operation` and `plan`: of the migration that has stamped it, if any.
+
+    `cpu`: what its guest sees. `unmovable`: devices that tie it to its host. `busy`: a job of the system below other
+    than a migration that has it now (a backup, a block copy), empty without. `accelerator`: kvm or tcg.
+    """
 
     name: str
     id: str
@@ -69,6 +105,31 @@ class VmFacts:
     lease: LeaseFact | None = None
     operation: str | None = None
     plan: Plan | None = None
+    nics: tuple[NicFact, ...] = ()
+    cpu: CpuFact | None = None
+    processor_compatibility: bool = False
+    machine: str = ""
+    accelerator: str = ""
+    unmovable: tuple[DeviceFact, ...] = ()
+    snapshots: tuple[str, ...] = ()
+    busy: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AddressFact:
+    """An address of a host, the length of its network's prefix in bits, and the link that has it."""
+
+    address: str
+    prefix_length: int
+    link: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class ClockFact:
+    """A host's clock in seconds since the epoch, and by how much the reading may be off."""
+
+    now_s: float
+    uncertainty_s: float
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +138,9 @@ class HostFacts:
 
     `memory_mib` is what the host declares for VMs, `memory_used_mib` what its running and planned VMs have.
     `disks` are the VM's disks as this host sees them, by path. `names` are all names and addresses that it answers to.
+    `routes`: networks that it can send to, as CIDR. `switches`: names of its virtual switches (None: not told).
+    `compression`: methods that it can send and receive, best first. `clock` minus `clock_reference` of the same moment
+    (the observer's) is its skew. `machine_types`, `accelerators`: what its VMs can be (None: not told).
     """
 
     name: str
@@ -90,7 +154,15 @@ class HostFacts:
     disks: Mapping[str, DiskFact] = field(default_factory=dict)
     certificates: tuple[CertificateFact, ...] = ()
     lock_daemon_alive: bool | None = None
-    migration_addresses: tuple[str, ...] = ()
+    addresses: tuple[AddressFact, ...] = ()
+    routes: tuple[str, ...] = ()
+    switches: frozenset[str] | None = None
+    cpu: CpuFact | None = None
+    machine_types: frozenset[str] | None = None
+    accelerators: frozenset[str] | None = None
+    compression: tuple[str, ...] = ()
+    clock: ClockFact | None = None
+    clock_reference_s: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
 
     def vm(self, name: str) -> VmFacts | None:
@@ -108,10 +180,17 @@ class Scope:
 
 @dataclass(frozen=True, slots=True)
 class Facts:
-    """Facts of all hosts in the scope. A host that the group does not know is missing. `now_s`: seconds since epoch."""
+    """Facts of all hosts in the scope. A host that the group does not know is missing. `now_s`: seconds since epoch.
+
+    The group store's part is put in by the engine: `settings` of hosts by name (missing: the defaults), `moving`: ids
+    of the operations that a host takes part in, and `store_problem` when the store did not answer.
+    """
 
     hosts: Mapping[str, HostFacts]
     now_s: float
+    settings: Mapping[str, HostSettings] = field(default_factory=dict)
+    moving: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    store_problem: Problem | None = None
 
 
 @dataclass(frozen=True, slots=True)

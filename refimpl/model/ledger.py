@@ -12,9 +12,8 @@ from typing import Any
 
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind, plain
-from refimpl.model.facts import VmState
 from refimpl.model.phase import Phase
-from refimpl.model.request import HandOver, MigrationRequest, Plan
+from refimpl.model.request import HandOver, MigrationRequest, Plan, Steer, VmState
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,7 +22,9 @@ class Ledger:
 
     `problems` say why it will not end as completed, `warnings` what a user has to know although it does.
     `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered. `claimed`: the
-    VM was claimed, and only then anything on a host may have been touched.
+    VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the
+    cancel, as the blackout would be too long. `port_ms`: what opening the destination's switch port took.
+    `remaining_bytes` and `bytes_s` are the latest figures of the transfer.
     """
 
     operation: str
@@ -41,6 +42,8 @@ class Ledger:
     cancel_wished: bool = False
     cancel_accepted: bool = False
     cancel_too_late: bool = False
+    blackout_refused: bool = False
+    left_paused: bool = False
     passes: int = 0
     steered: bool = False
     run_refusals: int = 0
@@ -52,6 +55,9 @@ class Ledger:
     stop_ns: int | None = None
     resume_ns: int | None = None
     ended_ns: int | None = None
+    remaining_bytes: int | None = None
+    bytes_s: float | None = None
+    port_ms: float | None = None
     sent_bytes: int | None = None
     qemu_downtime_ms: float | None = None
     commit_cost_ms: float | None = None
@@ -181,7 +187,8 @@ _STATE_WARNINGS = {VmState.OFF: "vm.off_there", VmState.PAUSED: "vm.paused_there
 
 def _destination_owns(ledger: Ledger, event: Event) -> Ledger:
     ledger = replace(ledger, owner=event.kind, problems=())
-    id = _STATE_WARNINGS.get(event["state"])
+    expected = ledger.plan.vm_state if ledger.plan else VmState.RUNNING
+    id = _STATE_WARNINGS.get(event["state"]) if event["state"] != expected else None
     if id is not None:
         values = {"vm": ledger.request.vm, "host": ledger.request.destination, "detail": event["why"]}
         ledger = replace(ledger, warnings=(*ledger.warnings, Problem(id=id, values=values)))
@@ -206,12 +213,37 @@ def _journal_lost(ledger: Ledger, event: Event) -> Ledger:
     return ledger if known else replace(ledger, warnings=(*ledger.warnings, problem))
 
 
+def _bandwidth(ledger: Ledger, event: Event) -> Ledger:
+    mib_s = event["mib_s"]
+    plan = replace(ledger.plan, bandwidth_mib_s=mib_s) if ledger.plan else None
+    return replace(ledger, plan=plan, request=replace(ledger.request, bandwidth_mib_s=mib_s))
+
+
+def _figures(ledger: Ledger, event: Event) -> Ledger:
+    known = {name: event[name] for name in ("remaining_bytes", "bytes_s") if event[name] is not None}
+    return replace(ledger, **known)
+
+
+def _pass_ended(ledger: Ledger, event: Event) -> Ledger:
+    return replace(_figures(ledger, event), passes=max(ledger.passes, event["number"]))
+
+
+def _steered(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, steered=True) if event["what"] == Steer.SWITCH else ledger
+
+
+def _finished_with_warnings(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, warnings=event["warnings"] or ledger.warnings)
+
+
 def _stopped(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, stop_ns=event.at_ns)
 
 
 def _ran(ledger: Ledger, event: Event) -> Ledger:
-    return ledger if ledger.resume_ns is not None else replace(ledger, resume_ns=event.at_ns)
+    if ledger.resume_ns is not None:
+        return ledger
+    return replace(ledger, resume_ns=event.at_ns, port_ms=event["port_ms"])
 
 
 _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
@@ -231,8 +263,13 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.NEXT_NETWORK: _planned,
     Kind.NO_NETWORK_LEFT: _refused,
     Kind.NATIVE_REFUSAL: _refused,
-    Kind.PASS_ENDED: lambda ledger, event: replace(ledger, passes=max(ledger.passes, event["number"])),
-    Kind.STEERED: lambda ledger, _: replace(ledger, steered=True),
+    Kind.BANDWIDTH_WISHED: _bandwidth,
+    Kind.PASS_ENDED: _pass_ended,
+    Kind.PROGRESS: _figures,
+    Kind.STEERED: _steered,
+    Kind.BLACKOUT_TOO_LONG: lambda ledger, _: replace(ledger, cancel_wished=True, blackout_refused=True),
+    Kind.LEFT_PAUSED: lambda ledger, _: replace(ledger, left_paused=True),
+    Kind.FINISHED_WITH_WARNINGS: _finished_with_warnings,
     Kind.SOURCE_STOPPED: _stopped,
     Kind.SOURCE_RESUMED: lambda ledger, _: replace(ledger, stop_ns=None),
     Kind.DESTINATION_RAN: _ran,

@@ -10,6 +10,7 @@ from refimpl.model.errors import Problem
 from refimpl.model.events import Kind, plain
 from refimpl.model.ledger import Ledger
 from refimpl.model.phase import EXIT_CODES, ExitCode, Phase
+from refimpl.model.request import VmState
 
 SCHEMA_VERSION = 1
 
@@ -19,6 +20,7 @@ class Outcome:
     """The end of one migration. `runs_on`: the host on which the VM is now, None when that is not known or nowhere.
 
     `blackout_ms` is QMP STOP at the source to RESUME at the destination (design rule 4), None when not both were seen;
+    `port_ms` is the part of it that opening the destination's switch port took; `vm_state` is the VM's before the move.
     `qemu_downtime_ms` is QEMU's own figure and never the same thing. `total_ms` is from start to end of the operation.
     """
 
@@ -36,8 +38,11 @@ class Outcome:
     sent_bytes: int | None
     passes: int
     commit_cost_ms: float | None
+    port_ms: float | None
     encryption: bool
     performance_option: str
+    compression: str
+    vm_state: str
     hand_over: str
     recovered: bool
 
@@ -54,7 +59,8 @@ class Outcome:
     @property
     def sentence(self) -> str:
         """One sentence that says what happened."""
-        return _SENTENCES[self.end].format(vm=self.vm, source=self.source, destination=self.destination)
+        does = {VmState.OFF: "is off", VmState.PAUSED: "is paused"}.get(VmState(self.vm_state), "runs")
+        return _SENTENCES[self.end].format(vm=self.vm, source=self.source, destination=self.destination, does=does)
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values with the schema's version."""
@@ -72,11 +78,11 @@ class Outcome:
 
 
 _SENTENCES: Mapping[Phase, str] = {
-    Phase.COMPLETED: "VM {vm!r} moved from {source} to {destination} and runs there.",
-    Phase.COMPLETED_WITH_WARNINGS: "VM {vm!r} moved from {source} to {destination} and runs there, with warnings.",
+    Phase.COMPLETED: "VM {vm!r} moved from {source} to {destination} and {does} there.",
+    Phase.COMPLETED_WITH_WARNINGS: "VM {vm!r} moved from {source} to {destination} and {does} there, with warnings.",
     Phase.REFUSED: "The move of VM {vm!r} to {destination} was refused; nothing was changed.",
     Phase.FAILED: "The move of VM {vm!r} to {destination} failed; it is on {source} as before.",
-    Phase.CANCELLED: "The move of VM {vm!r} to {destination} was cancelled; it runs on {source} as before.",
+    Phase.CANCELLED: "The move of VM {vm!r} to {destination} was cancelled; it {does} on {source} as before.",
     Phase.INDETERMINATE: "The move of VM {vm!r} from {source} to {destination} needs a person.",
     Phase.LOST: "VM {vm!r} runs nowhere: its memory was lost while it moved from {source} to {destination}.",
     Phase.DUAL_RUN: "Two copies of VM {vm!r} ran, on {source} and {destination}; the second was kept.",
@@ -106,7 +112,10 @@ def outcome(ledger: Ledger, end: Phase) -> Outcome:
         passes=ledger.passes,
         commit_cost_ms=ledger.commit_cost_ms,
         encryption=request.encryption,
-        performance_option=request.performance_option,
+        port_ms=ledger.port_ms,
+        performance_option=plan.performance_option if plan else request.performance_option or "",
+        compression=plan.compression if plan else "",
+        vm_state=plan.vm_state if plan else VmState.UNKNOWN,
         hand_over=ledger.hand_over,
         recovered=ledger.interrupted,
     )

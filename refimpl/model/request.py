@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
@@ -12,6 +12,29 @@ class PerformanceOption(StrEnum):
     """Hyper-V's VirtualMachineMigrationPerformanceOption as far as it is built."""
 
     TCPIP = "TCPIP"
+    COMPRESSION = "Compression"
+
+
+DEFAULT_PASS_LIMIT = 5
+"""Pre-copy passes before the switch is forced (Hyper-V 2012 R2 and later, semantics 1.2)."""
+
+
+class Steer(StrEnum):
+    """What can be steered of a transfer that runs."""
+
+    SWITCH = "switch"
+    BANDWIDTH = "bandwidth"
+
+
+class VmState(StrEnum):
+    """State of one copy of a VM on one host. PLANNED: made for an incoming migration, has not arrived."""
+
+    ABSENT = "absent"
+    PLANNED = "planned"
+    RUNNING = "running"
+    PAUSED = "paused"
+    OFF = "off"
+    UNKNOWN = "unknown"
 
 
 class HandOver(StrEnum):
@@ -24,19 +47,20 @@ class HandOver(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class MigrationRequest:
-    """A move of one running VM, as asked. `source` None: the host on which it runs.
+    """A move of one VM, as asked. `source` None: the host that has it.
 
-    `pass_limit` counts pre-copy passes before the switch is forced (Hyper-V 2012 R2 and later: 5, semantics 1.2).
-    `bandwidth_mib_s` 0 means unlimited.
+    `performance_option` and `pass_limit` None: as the source host is set (R12). `bandwidth_mib_s` 0: unlimited.
+    `cancel_if_blackout_exceeds_ms`: Hyper-V's CancelIfBlackoutThresholdExceeded with a number; None: never.
     """
 
     vm: str
     destination: str
     source: str | None = None
     encryption: bool = True
-    performance_option: PerformanceOption = PerformanceOption.TCPIP
-    pass_limit: int = 5
+    performance_option: PerformanceOption | None = None
+    pass_limit: int | None = None
     bandwidth_mib_s: int = 0
+    cancel_if_blackout_exceeds_ms: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that `from_json` reads back."""
@@ -46,7 +70,8 @@ class MigrationRequest:
     def from_json(cls, data: Mapping[str, Any]) -> MigrationRequest:
         """Build a request from what `to_json` gave."""
         values = dict(data)
-        values["performance_option"] = PerformanceOption(values["performance_option"])
+        option = values["performance_option"]
+        values["performance_option"] = None if option is None else PerformanceOption(option)
         return cls(**values)
 
 
@@ -55,6 +80,9 @@ class Plan:
     """A request made definite by CHECK: which VM (name and id), from where, to where, over which networks in order.
 
     `networks` are addresses of the destination in order of preference; `network` is the index of the one in use.
+    `vm_state`: running, paused or off, as the VM is when the move begins and is to be after it. `compression`: the
+    method chosen from what both hosts can, empty without. `unexpected_blackout_ms`: longer is a warning (20417).
+    `origins`: for each setting by name, where its value came from (`request`, `host h1`, `default`).
     """
 
     vm: str
@@ -66,9 +94,14 @@ class Plan:
     encryption: bool = True
     performance_option: PerformanceOption = PerformanceOption.TCPIP
     hand_over: HandOver = HandOver.STRICT
-    pass_limit: int = 5
+    pass_limit: int = DEFAULT_PASS_LIMIT
     bandwidth_mib_s: int = 0
     memory_mib: int = 0
+    vm_state: VmState = VmState.RUNNING
+    compression: str = ""
+    cancel_if_blackout_exceeds_ms: int | None = None
+    unexpected_blackout_ms: int | None = None
+    origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def address(self) -> str | None:
@@ -86,6 +119,7 @@ class Plan:
         values["networks"] = tuple(values["networks"])
         values["performance_option"] = PerformanceOption(values["performance_option"])
         values["hand_over"] = HandOver(values["hand_over"])
+        values["vm_state"] = VmState(values["vm_state"])
         return cls(**values)
 
 
@@ -93,11 +127,13 @@ class CommandKind(StrEnum):
     """What the engine can tell a backend or itself to do; see `refimpl.engine.backend` for each one's contract."""
 
     OBSERVE = "observe"
+    PROBE = "probe"
     CLAIM = "claim"
     RELEASE = "release"
     PREPARE = "prepare"
     START_TRANSFER = "start-transfer"
     STEER_SWITCH = "steer-switch"
+    STEER_BANDWIDTH = "steer-bandwidth"
     REQUEST_CANCEL = "request-cancel"
     ANSWER_TOO_LATE = "answer-too-late"
     LOOK_FOR_BINDING = "look-for-binding"

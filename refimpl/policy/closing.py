@@ -5,6 +5,7 @@ from __future__ import annotations
 from refimpl.model.decision import Decision, decision
 from refimpl.model.events import Event, Kind
 from refimpl.model.ledger import Ledger
+from refimpl.policy.convergence import long_blackout
 
 _SETTLED = {Kind.BOTH_RAN: Kind.SETTLED_DUAL_RUN, Kind.MEMORY_GONE: Kind.SETTLED_LOST}
 
@@ -14,7 +15,9 @@ def closing(ledger: Ledger, event: Event) -> Decision | None:
     if ledger.owner in _SETTLED:
         return decision(_SETTLED[ledger.owner])
     if ledger.owner is Kind.DESTINATION_OWNS:
-        return decision(Kind.FINISHED_WITH_WARNINGS if ledger.warnings else Kind.FINISHED)
+        long = long_blackout(ledger)
+        warnings = (*ledger.warnings, long) if long else ledger.warnings
+        return decision(Kind.FINISHED_WITH_WARNINGS, warnings=warnings) if warnings else decision(Kind.FINISHED)
     if ledger.refused:
         return decision(Kind.UNDONE_REFUSED)
     if ledger.cancel_accepted and ledger.owner is not Kind.GUEST_ENDED:

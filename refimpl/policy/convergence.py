@@ -1,13 +1,51 @@
-"""When pre-copy has lasted long enough: Hyper-V ends it after a bounded number of passes (semantics 1.2, R8)."""
+"""When pre-copy has lasted long enough: Hyper-V ends it after a bounded number of passes (semantics 1.2, R8).
+
+At the last pass the switch is forced, whatever is left; or the move is cancelled, where the request sets a limit for
+the blackout and what is left would take longer (CancelIfBlackoutThresholdExceeded).
+"""
 
 from __future__ import annotations
 
 from refimpl.model.decision import Decision, decision
+from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.ledger import Ledger
 
 
 def pass_limit(ledger: Ledger, event: Event) -> Decision | None:
-    """Return PASS_LIMIT_REACHED when as many passes have ended as the request allows, until the switch was forced."""
-    due = event["number"] >= ledger.request.pass_limit and not ledger.steered
-    return decision(Kind.PASS_LIMIT_REACHED, passes=ledger.passes) if due else None
+    """Return PASS_LIMIT_REACHED or BLACKOUT_TOO_LONG when as many passes have ended as the plan allows, else None."""
+    plan = ledger.plan
+    if plan is None or event["number"] < plan.pass_limit or ledger.steered or ledger.blackout_refused:
+        return None
+    limit_ms = plan.cancel_if_blackout_exceeds_ms
+    predicted_ms = predicted_blackout_ms(ledger)
+    if limit_ms is None or (predicted_ms is not None and predicted_ms <= limit_ms):
+        return decision(Kind.PASS_LIMIT_REACHED, passes=ledger.passes)
+    values = {
+        "vm": plan.vm,
+        "limit_ms": limit_ms,
+        "predicted_ms": "not known" if predicted_ms is None else round(predicted_ms),
+        "passes": ledger.passes,
+    }
+    return decision(Kind.BLACKOUT_TOO_LONG, problem=Problem("blackout.too_long", values))
+
+
+def predicted_blackout_ms(ledger: Ledger) -> float | None:
+    """Return how long sending what is left would take at the latest rate; None when either is not known."""
+    if ledger.remaining_bytes is None or not ledger.bytes_s:
+        return None
+    return ledger.remaining_bytes / ledger.bytes_s * 1000
+
+
+def long_blackout(ledger: Ledger) -> Problem | None:
+    """Return the warning that the blackout was longer than expected (event 20417), with both figures."""
+    plan = ledger.plan
+    if plan is None or ledger.stop_ns is None or ledger.resume_ns is None:
+        return None
+    limits = (plan.cancel_if_blackout_exceeds_ms, plan.unexpected_blackout_ms)
+    known = [limit_ms for limit_ms in limits if limit_ms is not None]
+    blackout_ms = (ledger.resume_ns - ledger.stop_ns) / 1e6
+    if not known or blackout_ms <= min(known):
+        return None
+    values = {"vm": plan.vm, "blackout_ms": round(blackout_ms, 1), "limit_ms": min(known), "passes": ledger.passes}
+    return Problem("blackout.unexpected", values)

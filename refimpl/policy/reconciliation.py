@@ -37,6 +37,8 @@ def reconcile(ledger: Ledger, event: Event) -> Decision | None:
         return _bound(ledger, source)
     if source.job_open or destination.job_open:
         return decision(Kind.JOB_STILL_RUNS, why=_jobs(source, destination))
+    if ledger.plan is not None and ledger.plan.vm_state is VmState.OFF:
+        return _off(source, destination)
     return _source_side(ledger, source, destination)
 
 
@@ -69,13 +71,24 @@ def _destination_runs(ledger: Ledger, source: CopySeen) -> Decision:
 
 def _arrived(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:
     waiting = destination.reachable and destination.arrived and not destination.job_open
-    return ledger.hand_over is HandOver.STRICT and waiting and source.bound and ledger.resume_ns is None
+    let_go = ledger.resume_ns is not None or ledger.left_paused
+    return ledger.hand_over is HandOver.STRICT and waiting and source.bound and not let_go
 
 
 def _bound(ledger: Ledger, source: CopySeen) -> Decision:
     if ledger.run_refusals >= MOST_RUN_REFUSALS:
         return decision(Kind.UNKNOWN, why=f"the destination refused to run {ledger.run_refusals} times")
     return decision(Kind.SOURCE_BOUND, why=f"arrived at the destination, source {source.reason or source.state}")
+
+
+def _off(source: CopySeen, destination: CopySeen) -> Decision:
+    """A VM that is off is its definition: it is at the source as long as the source has it."""
+    why = f"{source.state} at the source, {destination.state} at the destination"
+    if source.state not in (VmState.ABSENT, VmState.UNKNOWN):
+        return decision(Kind.SOURCE_OWNS, why=why)
+    if source.state is VmState.ABSENT and destination.state is VmState.OFF:
+        return decision(Kind.DESTINATION_OWNS, why=why, state=destination.state)
+    return decision(Kind.UNKNOWN, why=why)
 
 
 def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision:
@@ -96,7 +109,8 @@ def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Dec
 def _ended_there(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:
     """Whether the VM was moved and stopped again there: paused after it ran, or switched off by its own guest."""
     if destination.state is VmState.PAUSED:
-        return source.bound and (not destination.arrived or ledger.resume_ns is not None)
+        let_go = ledger.resume_ns is not None or ledger.left_paused
+        return source.bound and (not destination.arrived or let_go)
     return source.state is VmState.ABSENT and destination.state is VmState.OFF and destination.ended_by_guest
 
 

@@ -14,11 +14,13 @@ from refimpl.engine.backend import Capabilities, Post
 from refimpl.engine.timeline import VirtualTimeline
 from refimpl.model.errors import Native, Problem
 from refimpl.model.events import Event, Kind
-from refimpl.model.facts import CopySeen, Evidence, Facts, HostFacts, LeaseFact, Scope, VmFacts, VmState
-from refimpl.model.request import Command, CommandKind, HandOver, Plan
+from refimpl.model.facts import AddressFact, CopySeen, Evidence, Facts, HostFacts, LeaseFact, Scope, VmFacts, VmState
+from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest, Plan
+from refimpl.model.settings import HostSettings, MigrationSubnet
 
 LOOK_MS, JOB_MS, POLL_MS = 5, 8_000, 250
 ADDRESS = "192.0.2.2"
+SETTINGS = {name: HostSettings(migration_enabled=True, networks=(MigrationSubnet(ADDRESS),)) for name in ("a", "b")}
 
 
 class Cancel(StrEnum):
@@ -86,15 +88,23 @@ class OpaqueBackend:
         names = scope.hosts or ("a", "b")
         return Facts({n: self._host(n) for n in ("a", "b") if n in names}, self._timeline.now_ns() / 1e9)
 
+    def probe(self, operation: str, request: MigrationRequest) -> Facts:
+        """Look at both hosts."""
+        return self.observe(Scope())
+
     def submit(self, command: Command) -> None:
         """Take a command; the two that only a strict hand-over knows change nothing and say so."""
-        assert command.plan is not None or command.kind is CommandKind.OBSERVE
+        assert command.plan is not None or command.kind in (CommandKind.OBSERVE, CommandKind.PROBE)
         plan = command.plan or Plan("", "", "a", "b")
         doing: dict[CommandKind, Callable[[str, Plan], None]] = {
             CommandKind.OBSERVE: lambda _o, _p: self._say(Kind.FACTS_SEEN, facts=self.observe(Scope())),
+            CommandKind.PROBE: lambda _o, _p: self._say(Kind.FACTS_SEEN, facts=self.observe(Scope())),
             CommandKind.PREPARE: self._prepare,
             CommandKind.START_TRANSFER: self._start,
             CommandKind.STEER_SWITCH: lambda _o, _p: self._say(Kind.NOT_STEERABLE, what="switch", reason="opaque"),
+            CommandKind.STEER_BANDWIDTH: lambda _o, _p: self._say(
+                Kind.NOT_STEERABLE, what="bandwidth", reason="opaque"
+            ),
             CommandKind.REQUEST_CANCEL: self._cancel,
             CommandKind.INSPECT: self._inspect,
             CommandKind.ADOPT: self._adopt,
@@ -119,7 +129,19 @@ class OpaqueBackend:
             return HostFacts(name, reachable=False, native=Native("opaque", 1, "no answer"))
         vms = (self._hosts.copies[name],) if name in self._hosts.copies else ()
         used = sum(vm.memory_mib for vm in vms)
-        return HostFacts(name, True, None, name, (name,), 4096, used, vms, migration_addresses=(ADDRESS,))
+        return HostFacts(
+            name,
+            True,
+            None,
+            name,
+            (name,),
+            4096,
+            used,
+            vms,
+            addresses=(AddressFact(ADDRESS, 24),),
+            routes=(ADDRESS,),
+            compression=("zstd",),
+        )
 
     def _prepare(self, operation: str, plan: Plan) -> None:
         if operation in self._hosts.cancelled:

@@ -17,7 +17,7 @@ from refimpl.model.ledger import Ledger
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver, MigrationRequest
-from tests.contract.opaque import Cancel, OpaqueBackend, OpaqueHosts
+from tests.contract.opaque import SETTINGS, Cancel, OpaqueBackend, OpaqueHosts
 from tests.moves import Killed
 
 
@@ -27,7 +27,7 @@ class Mover:
 
     hosts: OpaqueHosts = field(default_factory=OpaqueHosts)
     timeline: VirtualTimeline = field(default_factory=VirtualTimeline)
-    store: MemoryStore = field(default_factory=MemoryStore)
+    store: MemoryStore = field(default_factory=lambda: MemoryStore(SETTINGS))
     conductor: Conductor | None = None
     backend: OpaqueBackend | None = None
 

@@ -17,14 +17,14 @@ from refimpl.backends.libvirt.facts import observe
 from refimpl.backends.libvirt.follow import adopt
 from refimpl.backends.libvirt.operation import Operation, Reach
 from refimpl.backends.libvirt.settle import clean_up, settle_destination, settle_source
-from refimpl.backends.libvirt.steering import cancel, force_switch
+from refimpl.backends.libvirt.steering import cancel, change_bandwidth, force_switch
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.transfer import prepare, transfer
 from refimpl.engine.backend import Capabilities, Post
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import Facts, Scope
 from refimpl.model.group import Group
-from refimpl.model.request import Command, CommandKind, HandOver
+from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest
 
 Work = Callable[[Operation], None]
 
@@ -41,6 +41,7 @@ AT_ONCE: dict[CommandKind, Work] = {
     CommandKind.START_TRANSFER: transfer,
     CommandKind.REQUEST_CANCEL: cancel,
     CommandKind.STEER_SWITCH: force_switch,
+    CommandKind.STEER_BANDWIDTH: change_bandwidth,
     CommandKind.LOOK_FOR_BINDING: look_for_binding,
 }
 
@@ -81,9 +82,13 @@ class LibvirtBackend:
         """Look at hosts now; free of side effects."""
         return observe(self._group, scope, self._now_ns() / 1e9)
 
+    def probe(self, operation: str, request: MigrationRequest) -> Facts:
+        """Look at all hosts, and probe the storage of the VM."""
+        return observe(self._group, Scope(vm=request.vm), self._now_ns() / 1e9)
+
     def submit(self, command: Command) -> None:
         """Take a command and return at once; ValueError when it is not one for a backend."""
-        if command.kind is CommandKind.OBSERVE:
+        if command.kind in (CommandKind.OBSERVE, CommandKind.PROBE):
             self._in_order(command.operation, lambda: self._observe(command))
             return
         operation = self._operation(command)
@@ -106,7 +111,10 @@ class LibvirtBackend:
         self._connections.close()
 
     def _observe(self, command: Command) -> None:
-        facts = self.observe(Scope(vm=command.request.vm))
+        if command.kind is CommandKind.PROBE:
+            facts = self.probe(command.operation, command.request)
+        else:
+            facts = self.observe(Scope(vm=command.request.vm))
         self._post(Event(Kind.FACTS_SEEN, self._now_ns(), {"facts": facts}))
 
     def _operation(self, command: Command) -> Operation:

@@ -11,6 +11,7 @@ from refimpl.backends.libvirt import connection, lease, stamp
 from refimpl.backends.libvirt.certificates import certificates
 from refimpl.backends.libvirt.domain import Described, describe
 from refimpl.backends.libvirt.evidence import vm_state
+from refimpl.backends.libvirt.links import addresses, routes
 from refimpl.backends.libvirt.parallel import in_parallel
 from refimpl.backends.libvirt.status import domain_part, parse_status, read_text
 from refimpl.hosts.channel import HostChannel
@@ -67,7 +68,6 @@ def _silent(host: HostEntry, channel: HostChannel, error: Exception) -> HostFact
 def _ask(host: HostEntry, channel: HostChannel, scope: Scope) -> HostFacts:
     with connection.fresh(host) as fresh:
         vms = tuple(vm for vm in (_vm(domain, channel, scope) for domain in fresh.listAllDomains()) if vm is not None)
-        addresses = sorted(host.migration_networks, key=lambda network: network.priority)
         return HostFacts(
             name=host.name,
             reachable=True,
@@ -76,7 +76,9 @@ def _ask(host: HostEntry, channel: HostChannel, scope: Scope) -> HostFacts:
             memory_mib=host.memory_mib,
             memory_used_mib=sum(vm.memory_mib for vm in vms if vm.state in _OCCUPYING),
             vms=vms,
-            migration_addresses=tuple(network.address for network in addresses),
+            addresses=addresses(channel),
+            routes=routes(channel),
+            compression=("zstd", "xbzrle"),
             versions={"libvirt": _version(fresh.getLibVersion()), "qemu": _version(fresh.getVersion())},
         )
 

@@ -13,14 +13,17 @@ from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.model.events import Kind
 from refimpl.model.phase import Side
+from refimpl.model.request import Steer
 
 MOST_DOWNTIME_MS = 2_000_000
 """The longest downtime that QEMU takes: with it, whatever remains fits and the switch begins (libvirt-qemu 0.10)."""
 
+NO_LIMIT_MIB_S = 1 << 30
+"""What libvirt takes for no limit at all."""
+
 NO_JOB = 55
 RETRY_S = 0.02
 ANSWER_TIMEOUT_S = 30.0
-_FORCE = "force the switch"
 
 
 def cancel(operation: Operation) -> None:
@@ -43,9 +46,23 @@ def force_switch(operation: Operation) -> None:
     """Have the switch begin whatever remains to be sent."""
     refused = _insist(operation, lambda domain: domain.migrateSetMaxDowntime(MOST_DOWNTIME_MS, 0))
     if refused is None:
-        operation.post(Kind.STEERED, Side.SOURCE, what=_FORCE)
+        operation.post(Kind.STEERED, Side.SOURCE, what=Steer.SWITCH)
     else:
-        operation.post(Kind.NOT_STEERABLE, Side.SOURCE, what=_FORCE, reason=refused)
+        operation.post(Kind.NOT_STEERABLE, Side.SOURCE, what=Steer.SWITCH, reason=refused)
+
+
+def change_bandwidth(operation: Operation) -> None:
+    """Limit a transfer that runs to the plan's bandwidth; one that has not begun yet takes it from the plan."""
+    with operation.lock:
+        if operation.call is Call.IDLE:
+            operation.post(Kind.STEERED, Side.SOURCE, what=Steer.BANDWIDTH)
+            return
+    mib_s = operation.plan.bandwidth_mib_s or NO_LIMIT_MIB_S
+    refused = _insist(operation, lambda domain: domain.migrateSetMaxSpeed(mib_s, 0))
+    if refused is None:
+        operation.post(Kind.STEERED, Side.SOURCE, what=Steer.BANDWIDTH)
+    else:
+        operation.post(Kind.NOT_STEERABLE, Side.SOURCE, what=Steer.BANDWIDTH, reason=refused)
 
 
 def _insist(operation: Operation, ask: Callable[[Any], Any]) -> str | None:

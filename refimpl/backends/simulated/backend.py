@@ -21,7 +21,7 @@ from refimpl.model.errors import Native, Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import CopySeen, Evidence, Facts, Scope, VmState
 from refimpl.model.phase import Side
-from refimpl.model.request import Command, CommandKind, HandOver, Plan
+from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest, Plan, Steer
 
 
 class SimulatedBackend:
@@ -40,6 +40,7 @@ class SimulatedBackend:
             CommandKind.PREPARE: self._prepare,
             CommandKind.START_TRANSFER: self._start,
             CommandKind.STEER_SWITCH: self._steer,
+            CommandKind.STEER_BANDWIDTH: self._steer_bandwidth,
             CommandKind.REQUEST_CANCEL: self._cancel,
             CommandKind.LOOK_FOR_BINDING: self._look_for_binding,
             CommandKind.ALLOW_RUN: self._allow_run,
@@ -72,6 +73,10 @@ class SimulatedBackend:
         """Look at the world now."""
         return look(self.world, scope)
 
+    def probe(self, operation: str, request: MigrationRequest) -> Facts:
+        """Look at the world now: the simulated hosts hide nothing that would need a probe."""
+        return look(self.world, Scope(vm=request.vm))
+
     def submit(self, command: Command) -> None:
         """Take a command; it is carried out after the latency `control`. ValueError when it lacks the plan it needs."""
         starts = command.kind is CommandKind.START_TRANSFER
@@ -79,9 +84,9 @@ class SimulatedBackend:
             return
         if command.kind is CommandKind.PREPARE:
             self.world.faults.strike(command.request.vm, Moment.PREPARE)
-        if command.kind is CommandKind.OBSERVE:
-            scope = Scope(vm=command.request.vm)
-            self.later(self._control_ns(), lambda: self.say(Kind.FACTS_SEEN, facts=self.observe(scope)))
+        if command.kind in (CommandKind.OBSERVE, CommandKind.PROBE):
+            looking = partial(self.probe, command.operation, command.request)
+            self.later(self._control_ns(), lambda: self.say(Kind.FACTS_SEEN, facts=looking()))
             return
         if command.plan is None:
             raise ValueError(f"{command.kind} needs a plan")
@@ -193,11 +198,18 @@ class SimulatedBackend:
     def _steer(self, command: Command, plan: Plan) -> None:
         transfer = self.world.transfers.get(command.operation)
         if self.world.faults.asked(FaultKind.STEER_REFUSED, plan.vm):
-            self.say(Kind.NOT_STEERABLE, what="switch", reason="scripted: the system does not take it")
+            self.say(Kind.NOT_STEERABLE, what=Steer.SWITCH, reason="scripted: the system does not take it")
         elif transfer is None or not transfer.force():
-            self.say(Kind.NOT_STEERABLE, what="switch", reason="no memory is being copied")
+            self.say(Kind.NOT_STEERABLE, what=Steer.SWITCH, reason="no memory is being copied")
         else:
-            self.say(Kind.STEERED, what="switch")
+            self.say(Kind.STEERED, what=Steer.SWITCH)
+
+    def _steer_bandwidth(self, command: Command, plan: Plan) -> None:
+        transfer = self.world.transfers.get(command.operation)
+        if transfer is not None and not transfer.limit_to(plan.bandwidth_mib_s):
+            self.say(Kind.NOT_STEERABLE, what=Steer.BANDWIDTH, reason="no memory is being copied")
+        else:
+            self.say(Kind.STEERED, what=Steer.BANDWIDTH)
 
     def _cancel(self, command: Command, _: Plan) -> None:
         transfer = self.world.transfers.get(command.operation)

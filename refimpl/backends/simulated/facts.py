@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import replace
+from ipaddress import ip_address
 
 from refimpl.backends.simulated.transfer import Stage, Transfer
 from refimpl.backends.simulated.world import MIB, Copy, World
 from refimpl.backends.simulated.worldfile import DiskSpec, HostSpec, VmSpec
 from refimpl.model.errors import Native
 from refimpl.model.facts import (
+    AddressFact,
     CertificateFact,
     CopySeen,
     DiskFact,
@@ -19,6 +22,7 @@ from refimpl.model.facts import (
     VmFacts,
     VmState,
 )
+from refimpl.model.settings import HostSettings, MigrationSubnet
 
 ROLES = ("control-server", "control-client", "migration-server", "migration-client")
 """What each host has a certificate for."""
@@ -30,6 +34,22 @@ def look(world: World, scope: Scope) -> Facts:
     """Return the facts of the hosts in the scope."""
     names = [name for name in world.spec.hosts if not scope.hosts or name in scope.hosts]
     return Facts({name: _host(world, name, scope.vm) for name in names}, world.now_ns() / 1e9)
+
+
+def host_settings(world: World) -> Mapping[str, HostSettings]:
+    """Return the settings of a world's hosts: migration enabled, on their own networks by the networks' priority."""
+    return {name: _settings(world, spec) for name, spec in world.spec.hosts.items()}
+
+
+def _settings(world: World, spec: HostSpec) -> HostSettings:
+    priorities = {address: world.spec.networks[network].priority for network, address in spec.networks.items()}
+    subnets = tuple(MigrationSubnet(address, priority) for address, priority in sorted(priorities.items()))
+    return HostSettings(migration_enabled=True, networks=subnets)
+
+
+def _reached(world: World, spec: HostSpec) -> tuple[str, ...]:
+    """Return every address on the networks that a host is on."""
+    return tuple(a for other in world.spec.hosts.values() for n, a in other.networks.items() if n in spec.networks)
 
 
 def seen(world: World, host: str, vm: str, as_source: bool) -> CopySeen:
@@ -66,7 +86,6 @@ def _host(world: World, name: str, vm: str | None) -> HostFacts:
         return HostFacts(name, reachable=False, native=Native("simulated", 38, f"no answer from host {name}"))
     spec = world.spec.hosts[name]
     wanted = [v for v in world.spec.vms if vm in (None, v.name)]
-    by_priority = sorted(spec.networks.items(), key=lambda item: (world.spec.networks[item[0]].priority, item[0]))
     return HostFacts(
         name=name,
         reachable=True,
@@ -78,7 +97,9 @@ def _host(world: World, name: str, vm: str | None) -> HostFacts:
         disks={d.path: _disk(d, name) for v in wanted for d in v.disks},
         certificates=_certificates(world, name, spec),
         lock_daemon_alive=spec.lock_daemon,
-        migration_addresses=tuple(address for _, address in by_priority),
+        addresses=tuple(AddressFact(a, ip_address(a).max_prefixlen, n) for n, a in spec.networks.items()),
+        routes=_reached(world, spec),
+        compression=("zstd",),
         versions={"simulated": "1"},
     )
 

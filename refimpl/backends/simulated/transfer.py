@@ -72,9 +72,8 @@ class Transfer:
         self._pass_ns = 0
         self._stop_ns: int | None = None
         self._downtime_ms: float | None = None
-        limit = plan.bandwidth_mib_s * MIB
-        link = world.spec.networks[world.network_of(plan.address) or min(world.spec.networks)].bytes_s
-        self._rate = min(link, limit) if limit else link
+        self._link = world.spec.networks[world.network_of(plan.address) or min(world.spec.networks)].bytes_s
+        self._rate = self._rate_of(plan.bandwidth_mib_s)
 
     @property
     def open(self) -> bool:
@@ -105,6 +104,17 @@ class Transfer:
             return False
         self.forced = True
         return True
+
+    def limit_to(self, bandwidth_mib_s: int) -> bool:
+        """Send no faster from the next pass on; 0: as fast as the link. False: it is not copying memory any more."""
+        if self.stage > Stage.MEMORY:
+            return False
+        self._rate = self._rate_of(bandwidth_mib_s)
+        return True
+
+    def _rate_of(self, bandwidth_mib_s: int) -> int:
+        limit = bandwidth_mib_s * MIB
+        return min(self._link, limit) if limit else self._link
 
     def cancel(self) -> bool:
         """Break off on request after the latency `cancel`. False: too late."""

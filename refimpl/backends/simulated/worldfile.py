@@ -8,10 +8,11 @@ from __future__ import annotations
 import json
 import tomllib
 from enum import StrEnum
+from ipaddress import ip_address
 from pathlib import Path
-from typing import Literal, Self
+from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 
 from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.events import Kind
@@ -73,11 +74,14 @@ class _Strict(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
 
+IPvAnyAddressText = Annotated[str, AfterValidator(lambda text: str(ip_address(text)))]
+
+
 class HostSpec(_Strict):
     """A host: declared memory, its address on each network, and what is wrong with it from the start."""
 
     memory_mib: int = Field(gt=0)
-    networks: dict[str, str]
+    networks: dict[str, IPvAnyAddressText]
     reachable: bool = True
     lock_daemon: bool = True
     certificate: Literal["good", "missing", "expired", "wrong-name", "untrusted", "key-readable"] = "good"

@@ -15,7 +15,7 @@ from refimpl.model.facts import CopySeen, VmState
 from refimpl.model.ledger import Ledger
 from refimpl.model.phase import Phase
 from refimpl.model.request import Command, CommandKind
-from tests.builders import destination, event, ledger, plan, request, source
+from tests.builders import SETTINGS, destination, event, ledger, plan, request, source
 from tests.scripted import IDENTITY, STAYED, Run, seen
 
 C, K, P = CommandKind, Kind, Phase
@@ -93,7 +93,7 @@ def test_journal_before_act_and_nothing_but_the_commit_record_in_the_blackout() 
 @pytest.mark.rule("R10")
 @pytest.mark.error("vm.migrating")
 def test_a_second_move_of_the_same_vm_is_refused_and_the_first_claim_stays() -> None:
-    store = MemoryStore()
+    store = MemoryStore(SETTINGS)
     first = Claim("ffffffff", "/home/two", IDENTITY.process, plan())
     store.claim(first)
     run = Run(store=store)
@@ -318,7 +318,7 @@ def test_recovery_follows_a_transfer_that_still_runs_and_bounds_it_again() -> No
 
 
 def test_recovery_of_an_ended_operation_only_gives_its_claim_back() -> None:
-    store = MemoryStore()
+    store = MemoryStore(SETTINGS)
     store.claim(Claim(ledger().operation, "/home/one", IDENTITY.process, plan()))
     run = Run(store=store, options={"ledger": ledger(), "phase": P.COMPLETED})
     assert run.conductor.recover().end is P.COMPLETED
