@@ -22,7 +22,7 @@ choose_python() {
 # make_environment: makes .venv unless the one that is there was made from the same things.
 # shellcheck disable=SC2154  # root and venv are set by lib.sh and setup
 make_environment() {
-    local python libvirt headers=no extras=lab,test requirements=() stamp
+    local python libvirt headers=no extras=lab,report,test requirements=() stamp
     libvirt=$(pkg-config --modversion libvirt 2>/dev/null || true)
     # The binding is built from source and must not be newer than the library that it is built on.
     if [[ $libvirt ]]; then headers=yes extras+=,libvirt requirements=("libvirt-python<=$libvirt"); fi

@@ -13,6 +13,7 @@ from refimpl.model.events import Kind
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ENDS, Phase
 from refimpl.model.request import Steer
+from refimpl.report.words import PHASE_TEXTS
 
 JsonEvent = Mapping[str, Any]
 
@@ -41,18 +42,6 @@ class Followed(Protocol):
 _MIB = 1024 * 1024
 _FRESH_NS = 20_000_000
 _GAINS = 0.8  # writing nearly as fast as copying leaves the same after every pass
-
-PHASE_TEXTS: Mapping[Phase, str] = {
-    Phase.CHECK: "compatibility check on both hosts",
-    Phase.SETUP: "connection, planned VM and its memory at the destination",
-    Phase.MEMORY: "memory is copied while the VM runs (brownout)",
-    Phase.SWITCH: "the VM stands still: last pages, CPU and device state (blackout)",
-    Phase.COMMITTED: "the source is bound to end, the destination may run",
-    Phase.RECONCILE: "looking at both hosts for what is true",
-    Phase.UNDOING: "putting everything back as it was",
-    Phase.SETTLING: "keeping what is left of the VM",
-    Phase.CLEANUP: "removing the source's copy and what the move had made",
-}
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,7 +51,7 @@ class Checkout:
 
 def test_it_is_made_once(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
-    assert checkout.make() == (0, ["-m pip install -q -e .[lab,test,libvirt] libvirt-python<=11.3.0"])
+    assert checkout.make() == (0, ["-m pip install -q -e .[lab,report,test,libvirt] libvirt-python<=11.3.0"])
     assert checkout.make() == (0, [])
 
 
@@ -73,7 +73,7 @@ def test_it_is_made_anew_when_what_it_was_made_from_changes(tmp_path: Path, chan
 def test_where_there_is_no_libvirt_its_binding_is_left_out(tmp_path: Path) -> None:
     checkout = Checkout(tmp_path)
     checkout.libvirt("")
-    assert checkout.make() == (0, ["-m pip install -q -e .[lab,test]"])
+    assert checkout.make() == (0, ["-m pip install -q -e .[lab,report,test]"])
 
 
 def test_a_failed_attempt_is_not_taken_for_an_environment(tmp_path: Path) -> None:
