@@ -33,7 +33,7 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "ci").mkdir()
-        for name in ("test", "demo", "lib.sh", "figures.py"):
+        for name in ("test", "demo", "bench", "lib.sh", "figures.py"):
             shutil.copy(ROOT / "ci" / name, folder / "ci" / name)
         for name in ("setup", "bare-install"):
             self.tool(f"ci/{name}", LOG)
@@ -126,7 +126,7 @@ def test_leaving_the_lab_out_is_said_and_needs_no_root(checkout: Checkout) -> No
     assert not [line for line in checkout.log() if "-m lab" in line]
 
 
-@pytest.mark.parametrize("command", ["test", "demo"])
+@pytest.mark.parametrize("command", ["test", "demo", "bench"])
 def test_without_root_the_commands_say_what_to_run(checkout: Checkout, command: str) -> None:
     done = checkout.run(command, uid=1000)
     assert done.returncode == 8
@@ -142,3 +142,36 @@ def test_the_demo_hands_its_arguments_on(checkout: Checkout) -> None:
 def test_the_simulated_demo_needs_neither_root_nor_packages(checkout: Checkout) -> None:
     assert checkout.run("demo", "--backend", "simulated", uid=1000).returncode == 0
     assert checkout.log() == ["setup --skip-packages", "refimpl demo --backend simulated"]
+
+
+def test_the_help_of_the_demo_answers_at_once_and_makes_nothing(checkout: Checkout) -> None:
+    done = checkout.run("demo", "--help", uid=1000)
+    assert done.returncode == 0
+    assert "Usage: ci/demo" in done.stdout
+    assert checkout.log() == ["refimpl demo --help"]
+    (checkout.folder / ".venv/bin/refimpl").unlink()
+    done = checkout.run("demo", "--help", uid=1000)
+    assert done.returncode == 0
+    assert "once ci/setup has made the environment" in done.stdout
+    assert checkout.log() == []
+
+
+def test_the_bench_hands_its_arguments_on(checkout: Checkout) -> None:
+    checkout.tool(".venv/bin/python", LOG)
+    assert checkout.run("bench", "--yes", "--pairs", "3", "--only", "lab").returncode == 0
+    assert checkout.log() == ["setup --yes", "python -m tests.bench --pairs 3 --only lab"]
+
+
+def test_the_start_up_bench_needs_neither_root_nor_packages(checkout: Checkout) -> None:
+    checkout.tool(".venv/bin/python", LOG)
+    assert checkout.run("bench", "--only", "start-up", uid=1000).returncode == 0
+    assert checkout.log() == ["setup --skip-packages", "python -m tests.bench --only start-up"]
+
+
+def test_the_help_of_the_bench_names_every_experiment(checkout: Checkout) -> None:
+    from tests.bench.experiments import EXPERIMENTS
+
+    done = checkout.run("bench", "--help", uid=1000)
+    assert done.returncode == 0
+    assert checkout.log() == []
+    assert all(name in done.stdout for name in EXPERIMENTS)
