@@ -102,3 +102,12 @@ def test_what_is_left_is_told_at_the_end_of_a_pass_only_when_it_was_just_measure
 def test_a_pass_beyond_the_limit_is_not_one_of_so_many():
     beyond = event(Kind.PASS_ENDED, 900, number=6)
     assert (line(beyond, after(*IN_MEMORY, beyond)) or "").startswith("pass 6 ended (limit 5)")
+
+
+def test_checks_made_again_under_the_claim_are_not_told_in_the_same_words():
+    plan = {"source": "h1", "destination": "h2", "memory_mib": 512}
+    passed = event(Kind.CHECKS_PASSED, plan=plan)
+    first = line(passed, after(event(Kind.PHASE_ENTERED, phase="check"), passed))
+    again = line(passed, after(event(Kind.PHASE_ENTERED, phase="setup"), passed))
+    assert first == "checks passed: from host h1 to host h2, 512 MiB"
+    assert again == "checks passed again, now that nobody else can move the VM"
