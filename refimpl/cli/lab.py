@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
+from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 import click
 
 from refimpl.cli.context import json_option, lab_option, open_lab, require_root
 from refimpl.cli.failing import errors_as_json
+from refimpl.cli.lab_link import link, link_row, link_table
 from refimpl.cli.say import as_json as print_json
 from refimpl.cli.say import columns
 from refimpl.model.phase import ExitCode
@@ -16,9 +19,9 @@ from refimpl.model.phase import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from refimpl.lab import Removal
+    from refimpl.lab import Removal, Wish
 
-SHORT = "Hosts made out of nothing: up, status, shell, logs, down, reap, list."
+SHORT = "Hosts made out of nothing: up, status, link, shell, logs, down, reap, list."
 
 
 @click.group(short_help=SHORT)
@@ -29,38 +32,66 @@ def lab() -> None:
     """
 
 
-def _on_step(name: str, took_s: float) -> None:
-    click.echo(f"  {name:<22}{took_s:7.2f} s", err=True)
+lab.add_command(link)
 
 
 @lab.command(short_help="Build a lab and wait until its hosts answer.")
-@click.argument("name", default="lab")
-@click.option("--hosts", type=click.IntRange(1, 32), default=2, show_default=True, help="How many hosts: h1, h2, ...")
-@click.option(
-    "--memory", type=click.IntRange(64), default=2048, show_default=True, metavar="MIB", help="What each host declares."
-)
+@click.argument("name", required=False)
+@click.option("--hosts", type=click.IntRange(1, 32), help="How many hosts: h1, h2, ...  [default: 2]")
+@click.option("--memory", type=click.IntRange(64), metavar="MIB", help="What each host declares.  [default: 2048]")
+@click.option("--file", "file", type=click.Path(path_type=Path), help="A lab file says it all: see docs/lab.toml.")
 @json_option
-def up(name: str, hosts: int, memory: int, as_json: bool) -> int:
+def up(name: str | None, hosts: int | None, memory: int | None, file: Path | None, as_json: bool) -> int:
     """Build the lab NAME (without a name: `lab`) and wait until its hosts answer.
 
     Corresponds to no cmdlet. Ctrl-C takes away what was built so far.
 
     \b
-    Example:
+    Examples:
       sudo refimpl lab up --hosts 3
+      sudo refimpl lab up --file docs/lab.toml
     """
-    require_root("lab up")
-    from refimpl.lab import create
+    if file is not None and (hosts is not None or memory is not None):
+        raise click.UsageError("a lab file says how many hosts there are and what they declare: leave out the options")
+    steps: list[tuple[str, float]] = []
+
+    def on_step(step: str, took_s: float) -> None:
+        steps.append((step, took_s))
+        click.echo(f"  {step:<22}{took_s:7.2f} s", err=True)
 
     with errors_as_json(as_json):
-        made = create(name, hosts, memory, on_step=_on_step)
-    names = [host.name for host in made.group.hosts]
+        wish = _wish(name, hosts, memory, file)
+        require_root("lab up")
+        from refimpl.lab import create_as
+
+        made = create_as(wish, on_step=on_step)
+    group = made.group
     if as_json:
-        print_json({"lab": made.name, "id": made.id, "hosts": names, "group": str(made.paths.group)})
-    else:
-        click.echo(f"Lab {made.name!r} is up (id {made.id}): hosts {', '.join(names)}, {memory} MiB each.")
-        click.echo("Next: refimpl vm create web1 --start, then refimpl migrate web1 h2")
+        rows = [{"name": step, "seconds": round(took_s, 4)} for step, took_s in steps]
+        names = [host.name for host in group.hosts]
+        told = {"lab": made.name, "id": made.id, "hosts": names, "group": str(made.paths.group), "steps": rows}
+        print_json({**told, "remarks": list(made.remarks)})
+        return ExitCode.OK
+    first, other = group.hosts[0].name, group.hosts[-1].name
+    declared = ", ".join(f"{host.name} ({host.memory_mib} MiB)" for host in group.hosts)
+    click.echo(
+        f"Lab {made.name!r} is up (id {made.id}) after {sum(took for _, took in steps):.1f} s: hosts {declared}."
+    )
+    for remark in made.remarks:
+        click.echo(f"Remark: {remark}")
+    click.echo(f"Next: refimpl vm create web1 --start, then refimpl migrate web1 {other if other != first else 'HOST'}")
     return ExitCode.OK
+
+
+def _wish(name: str | None, hosts: int | None, memory: int | None, file: Path | None) -> Wish:
+    from refimpl.lab.wish import DEFAULT_MEMORY_MIB, plain_wish
+
+    if file is None:
+        return plain_wish(name or "lab", hosts or 2, memory or DEFAULT_MEMORY_MIB)
+    from refimpl.lab.labfile import load_lab
+
+    read = load_lab(file)
+    return replace(read.wish, name=name) if name else read.wish
 
 
 @lab.command(short_help="Look at every host of a lab now.")
@@ -68,7 +99,7 @@ def up(name: str, hosts: int, memory: int, as_json: bool) -> int:
 @json_option
 @lab_option
 def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
-    """Look at every host of a lab now. Ends with 8 when one is not healthy.
+    """Look at every host of a lab and its links now. Ends with 8 when a host is not healthy.
 
     Corresponds to Get-VMHost.
 
@@ -79,11 +110,12 @@ def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
     require_root("lab status")
     with errors_as_json(as_json):
         found = open_lab(name or lab_name)
-        hosts = found.status()
+        hosts, links = found.status(), [(link, link.state()) for link in found.links()]
     healthy = all(host.healthy for host in hosts)
     if as_json:
         rows = [{n: getattr(h, n) for n in (*h.__slots__, "healthy")} for h in hosts]
-        print_json({"lab": found.name, "id": found.id, "healthy": healthy, "hosts": rows})
+        shown = [link_row(link, state) for link, state in links]
+        print_json({"lab": found.name, "id": found.id, "healthy": healthy, "hosts": rows, "links": shown})
     else:
         click.echo(f"Lab {found.name!r} (id {found.id}), {found.paths.directory}")
         head = ("HOST", "HEALTHY", "INIT", "LIBVIRTD", "ANSWERS", "VIRTLOCKD", "MEMORY")
@@ -93,6 +125,7 @@ def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
             for h, cell in zip(hosts, cells, strict=True)
         ]
         click.echo(columns(head, rows_text))
+        click.echo(link_table(links))
     return ExitCode.OK if healthy else ExitCode.ENVIRONMENT
 
 
@@ -142,12 +175,13 @@ def logs(host: str, lines: int, lab_name: str | None) -> int:
 
 @lab.command(short_help="Take a lab away with its virtual machines.")
 @click.argument("name", required=False)
+@click.option("--force", is_flag=True, help="Also while one of its virtual machines is being moved.")
 @json_option
 @lab_option
-def down(name: str | None, as_json: bool, lab_name: str | None) -> int:
+def down(name: str | None, force: bool, as_json: bool, lab_name: str | None) -> int:
     """Take a lab away with all its virtual machines, and look whether anything of it is left.
 
-    Corresponds to no cmdlet.
+    Refused while a move runs in it. Corresponds to no cmdlet.
 
     \b
     Example:
@@ -157,7 +191,7 @@ def down(name: str | None, as_json: bool, lab_name: str | None) -> int:
     with errors_as_json(as_json):
         found = open_lab(name or lab_name)
         title = found.name
-        removal = found.down()
+        removal = found.down(only_idle=not force)
     return _tell_removals([(title, removal)], as_json)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from refimpl.engine.store import Claim, GroupStore
 from refimpl.hosts import process
 from refimpl.hosts.namespace import enter_host, enter_network
 from refimpl.lab import layout, shelf
@@ -113,9 +114,22 @@ class Lab:
             raise LabError("lab.unfinished", lab=summary.name, lab_id=summary.id)
         return cls(LabPaths(root or layout.state_root(), summary.id))
 
-    def down(self, on_step: OnStep = no_report) -> Removal:
-        """Take the lab away, virtual machines and all; a second time there is nothing to do."""
+    def down(self, on_step: OnStep = no_report, *, only_idle: bool = False) -> Removal:
+        """Take the lab away, virtual machines and all; a second time there is nothing to do.
+
+        With `only_idle`, LabError `lab.moving` while one of its virtual machines is being moved.
+        """
+        moves = self.moves() if only_idle else ()
+        if moves:
+            told = ", ".join(f"{m.operation} (VM {m.plan.vm}, {m.plan.source} to {m.plan.destination})" for m in moves)
+            raise LabError("lab.moving", lab=self.name, moves=told, operation=moves[0].operation)
         return shelf.remove(self.paths, on_step)
+
+    def moves(self) -> tuple[Claim, ...]:
+        """Return the claims of the moves that run in the lab, of every controller; interrupted ones do not run."""
+        if not self.paths.store.exists():
+            return ()
+        return tuple(claim for claim in GroupStore(self.paths.store).claims() if process.alive(claim.process))
 
     @property
     def id(self) -> str:
@@ -131,6 +145,11 @@ class Lab:
     def group(self) -> Group:
         """The group's description as it is now; the init of a host changes when the host is switched on again."""
         return Group.from_json(json.loads(self.paths.group.read_text(encoding="utf-8")))
+
+    @property
+    def remarks(self) -> tuple[str, ...]:
+        """What the lab's user should know that is otherwise than in every lab."""
+        return tuple(self._registry.read().notes.get("remark", {}).values())
 
     def status(self) -> tuple[HostStatus, ...]:
         """Look at every host now."""

@@ -162,6 +162,8 @@ def _register(paths: LabPaths, wish: Wish) -> None:
     _sync_directory(paths.root)
     registry.note("lab", id=paths.id, label=wish.name, hosts=len(wish.hosts))
     registry.note("keepalive", interval_s=wish.keepalive.interval_s, count=wish.keepalive.count)
+    if wish.remark:
+        registry.note("remark", text=wish.remark)
 
 
 def _summary(paths: LabPaths) -> LabSummary:

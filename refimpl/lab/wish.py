@@ -9,6 +9,7 @@ from refimpl.lab.config import KeepAlive
 from refimpl.lab.layout import DEFAULT_NETWORKS, IPV4_NETWORKS, NetworkPlan, host_names
 
 DEFAULT_MEMORY_MIB = 2048
+NO_IPV6 = "this kernel has no IPv6, so both migration networks are IPv4 (refimpl doctor)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,8 @@ class HostWish:
 class Wish:
     """A lab as it shall be made. Without networks it gets those that every lab has, see `with_networks`.
 
-    `management_rate_mbit_s` is the speed of the hosts' links for control; 0: no limit.
+    `management_rate_mbit_s` is the speed of the hosts' links for control; 0: no limit. `remark`: what its user should
+    know that is otherwise than in every lab.
     """
 
     name: str
@@ -32,6 +34,7 @@ class Wish:
     networks: tuple[NetworkPlan, ...] = ()
     keepalive: KeepAlive = field(default_factory=KeepAlive)
     management_rate_mbit_s: int = 0
+    remark: str = ""
 
     @property
     def host_names(self) -> tuple[str, ...]:
@@ -45,7 +48,9 @@ class Wish:
 
     def with_networks(self, *, ipv6: bool) -> Wish:
         """Return the same with the networks that it will have: one of each family, or both IPv4 without `ipv6`."""
-        return self if self.networks else replace(self, networks=DEFAULT_NETWORKS if ipv6 else IPV4_NETWORKS)
+        if self.networks or ipv6:
+            return replace(self, networks=self.networks or DEFAULT_NETWORKS)
+        return replace(self, networks=IPV4_NETWORKS, remark=NO_IPV6)
 
 
 def plain_wish(name: str, hosts: int, memory_mib: int, keepalive: KeepAlive | None = None) -> Wish:
