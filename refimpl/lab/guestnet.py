@@ -7,7 +7,7 @@ router, no way out of the lab. It is started with the first guest that needs it 
 from __future__ import annotations
 
 import signal
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -35,12 +35,13 @@ class GuestNetwork:
         """The file in which dnsmasq keeps what it has given."""
         return self.services.directory / "dhcp.leases"
 
-    def give(self, addresses: Mapping[str, str]) -> None:
-        """Serve exactly these addresses (MAC address -> IPv4 address) from now on; starts the service if need be.
+    def give(self, wanted: Callable[[], Mapping[str, str]]) -> None:
+        """Serve exactly the addresses wanted (MAC address -> IPv4 address) from now on; starts the service if need be.
 
-        LabError `lab.service_failed` when it does not come up.
+        They are asked for while nobody else changes them. LabError `lab.service_failed` when it does not come up.
         """
         with self.services.held():
+            addresses = wanted()
             text = "".join(f"{mac},{address}\n" for mac, address in sorted(addresses.items()))
             replace_file(self._file("hosts"), text.encode(), 0o644)
             running = self.services.find(SERVICE)

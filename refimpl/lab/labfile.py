@@ -26,6 +26,8 @@ _LONGEST_NAME = 32
 _RESERVED_HOSTS = (layout.SWITCH, layout.CONDUCTOR, "conductor", "authority", "localhost")
 _OWN_SUBNETS = tuple(f"{subnet}.0/{layout.PREFIX_LENGTH}" for subnet in (layout.MANAGEMENT_SUBNET, layout.VM_SUBNET))
 
+_PLAIN = {"extra_forbidden": "there is no such key", "missing": "it is required and not there"}
+
 Model = TypeVar("Model", bound=BaseModel)
 _T = TypeVar("_T")
 Finding = tuple[tuple[str | int, ...], str]
@@ -162,8 +164,12 @@ def _validated(model: type[Model], data: object, at: tuple[str | int, ...], foun
     try:
         return model.model_validate(data)
     except ValidationError as failure:
-        found += [((*at, *e["loc"]), e["msg"].removeprefix("Value error, ")) for e in failure.errors()]
+        found += [((*at, *e["loc"]), _said(e["type"], e["msg"])) for e in failure.errors()]
         return None
+
+
+def _said(kind: str, message: str) -> str:
+    return _PLAIN.get(kind) or message.removeprefix("Value error, ")
 
 
 def _each(model: type[Model], rows: object) -> dict[int, Model]:

@@ -31,7 +31,9 @@ def lines_of(text: str) -> Mapping[Path, int]:
             continue
         header, key = _HEADER.match(line), _KEY.match(line)
         if header:
-            table = _table(_parts(header["name"]), header["open"] == "[[", counts)
+            name, is_array = _parts(header["name"]), header["open"] == "[["
+            table = _table(name, is_array, counts)
+            found.setdefault(table[:-1] if is_array else table, number)
             found.setdefault(table, number)
         elif key:
             found.setdefault(table + _parts(key["name"]), number)

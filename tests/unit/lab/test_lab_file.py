@@ -150,6 +150,7 @@ def test_lines_are_found_where_people_write_keys_and_not_in_texts() -> None:
         ("b", "c"): 2,
         ("t", "u v"): 6,
         ("t", "u v", "k k"): 7,
+        ("t", "list"): 10,
         ("t", "list", 0): 10,
         ("t", "list", 0, "x"): 11,
         ("t", "list", 1): 12,
