@@ -108,8 +108,8 @@ def _scene(lab: Lab, scratch: Path, accelerator: Accelerator, watch: Steps, tell
     with Receiver(scratch / "arrivals", address=address, prefix=observer) as receiver:
         teller.say(f"VM {VM!r} on host {group.hosts[0].name}: writes memory and disk blocks, sends heartbeats")
         with watch.step("guest up"):
-            record, files, disk = _in_a_process(_make_vm, group, accelerator.name)
-            observed = Observed(VM, files, disk, receiver, record.parameters.heartbeat_period_ms)
+            _, files, disk = _in_a_process(_make_vm, group, accelerator.name)
+            observed = Observed(VM, files, disk, receiver, GUEST.heartbeat_period_ms)
             observed.works()
         yield _Scene(lab, _home(lab), observed)
 

@@ -1,82 +1,82 @@
-"""Virtual machines with the built-in guest: made with disk, address and lease, started, stopped, removed, listed.
+"""Virtual machines: made, started, paused, stopped, removed, with the built-in guest or one of the user's own.
 
-What belongs to a VM stands beside its disk on the storage that the group's hosts share: NAME.raw, and NAME.json with
-its id, its address and what its guest was told. The observers read it from there.
+`vm_record` says what is kept of a VM, `own_guest` what a guest of one's own is made of, `vm_network` how it is reached,
+`vm_settings` changes what there is.
 """
 
 from __future__ import annotations
 
 import contextlib
-import ipaddress
-import json
 import os
 import uuid
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
 from pathlib import Path
-from typing import Any, TypeVar
 
-from refimpl.backends.libvirt import connection, vms
-from refimpl.backends.libvirt.domain import VmSpec, line_file
+from refimpl.app.own_guest import Examined, OwnGuest, Placed, examine, put
+from refimpl.app.vm_network import Reach, VmNetwork
+from refimpl.app.vm_places import VmPlace, VmPlaces, do, failed, require_switch
+from refimpl.app.vm_record import NicRecord, VmRecord, VmShelf, require_name
+from refimpl.backends.libvirt import vms
+from refimpl.backends.libvirt.domain import DiskSpec, NicSpec, VmSpec, line_file, mac_address
 from refimpl.engine.backend import Backend
 from refimpl.guest import GuestParameters, build
 from refimpl.guest.commands import send_command
-from refimpl.hosts.lock import locked
 from refimpl.hosts.wait import until
-from refimpl.model.errors import Problem, RefimplError, Value, error
-from refimpl.model.facts import HostFacts, Scope, VmFacts, VmState
+from refimpl.lab.forward import Forward
+from refimpl.lab.layout import LabPaths
+from refimpl.meter.lines import read_log
+from refimpl.model.errors import error
+from refimpl.model.facts import HostFacts, VmState
 from refimpl.model.group import Group, HostEntry
 
-T = TypeVar("T")
-
 BLOCK_BYTES = 4096
-_FIRST_ADDRESS = 100
+WORKS_S = 120.0
+"""So long a built-in guest may take until it works, and one of the user's own until it asks for an address."""
 _OFF_S = 4.0
 _PAUSE_S = 0.1
 
-
-@dataclass(frozen=True, slots=True)
-class VmRecord:
-    """What is kept of a VM beside its disk. `address` is the guest's, with the prefix length of the VM network."""
-
-    name: str
-    id: str
-    address: str
-    memory_mib: int
-    vcpus: int
-    accelerator: str
-    parameters: GuestParameters
-
-    def to_json(self) -> dict[str, Any]:
-        """Return plain JSON values that `from_json` reads back."""
-        return asdict(self)
-
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> VmRecord:
-        """Build a record from what `to_json` gave."""
-        return cls(**{**data, "parameters": GuestParameters(**data["parameters"])})
-
-
-@dataclass(frozen=True, slots=True)
-class VmPlace:
-    """A VM on one host, as it was seen there."""
-
-    host: HostEntry
-    facts: VmFacts
+__all__ = ["VmDesk", "VmPlace", "VmRecord"]
 
 
 class VmDesk:
-    """Carries out what is asked about the VMs of one group. RefimplError for everything that a user can mend."""
+    """Carries out what is asked about the VMs of one group. RefimplError for everything that a user can mend.
 
-    def __init__(self, group: Group, backend: Backend) -> None:
+    `lab` is the group's lab, for addresses by DHCP and forwards, whose ports are made in the open network `outside`.
+    """
+
+    def __init__(self, group: Group, backend: Backend, lab: LabPaths | None = None, outside: int | None = None) -> None:
         """Use this backend to look; the process has to be in the group's management network."""
+        directory = Path(group.labels.get("disk_directory") or group.shared_directory)
+        self.places = VmPlaces(group, backend)
+        self.shelf = VmShelf(directory, group.labels["vm_network"])
+        self.network = VmNetwork(self.shelf, lab, outside)
         self._group = group
-        self._backend = backend
 
     def look(self) -> dict[str, HostFacts]:
         """Return what every host shows now."""
-        return dict(self._backend.observe(Scope()).hosts)
+        return self.places.look()
+
+    def find(self, name: str) -> VmPlace:
+        """Return where a VM is: `vm.unknown`, or `vm.several` when more than one host has it."""
+        return self.places.find(name)
+
+    def record(self, name: str) -> VmRecord | None:
+        """Return what is kept of a VM on the shared storage, None when it was not made here."""
+        return self.shelf.record(name)
+
+    def disk(self, name: str) -> Path:
+        """Return the path of the built-in guest's disk."""
+        return self.shelf.disk(name)
+
+    def line_files(self, name: str) -> dict[str, Path]:
+        """Return, host by host, the file to which the VM's guest writes its lines there."""
+        return {host.name: Path(host.log_directory) / line_file(name) for host in self._group.hosts}
+
+    def reach(self, name: str) -> Reach:
+        """Return how the VM's guest is reached now."""
+        record = self.record(name)
+        return Reach(None) if record is None else self.network.reach(record)
 
     def create(
         self,
@@ -87,36 +87,31 @@ class VmDesk:
         vcpus: int = 1,
         accelerator: str = "tcg",
         parameters: GuestParameters | None = None,
+        own: OwnGuest | None = None,
+        forwards: Sequence[Forward] = (),
     ) -> VmRecord:
-        """Make a VM that is off, on a host (None: the one with the most memory left). Builds the guest if needed."""
+        """Make a VM that is off, on a host (None: the one with the most memory left). What fails leaves nothing.
+
+        Without `own` it has the built-in guest, which is built if needed, and works as `parameters` say.
+        """
         seen = self.look()
-        entry = self._entry(host) if host else self._roomiest(seen)
+        entry = self.places.entry(host) if host else self.places.roomiest(seen)
         for facts in seen.values():
-            taken = facts.vm(name)
+            taken = facts.vm(require_name(name))
             if taken is not None:
-                raise _failed("vm.name_taken", host=facts.name, vm=name, state=taken.state, id=taken.id)
-        image = build()
-        with self._reserved() as address:
-            observer = self._group.labels["observer_address"]
-            told = replace(parameters or GuestParameters(), address=address, observer_address=observer)
-            record = VmRecord(name, str(uuid.uuid4()), address, memory_mib, vcpus, accelerator, told)
-            self._make_disk(record)
-        spec = VmSpec(
-            name=name,
-            id=record.id,
-            memory_mib=memory_mib,
-            disk_path=str(self.disk(name)),
-            kernel=str(image.kernel),
-            initramfs=str(image.initramfs),
-            command_line=told.command_line(),
-            accelerator=accelerator,
-            vcpus=vcpus,
-        )
-        try:
-            self._do("Creating", entry, name, lambda: vms.create(self._group, entry, spec))
-        except RefimplError:
-            self._forget(name)
-            raise
+                raise failed("vm.name_taken", host=facts.name, vm=name, state=taken.state, id=taken.id)
+        draft = VmRecord(name, str(uuid.uuid4()), None, memory_mib, vcpus, accelerator, forwards=tuple(forwards))
+        if own is None:
+            making = self._built_in(draft, parameters or GuestParameters())
+        else:
+            examined = examine(own, name, Path(self._group.shared_directory))
+            making = self._own(draft, examined, seen[entry.name], entry)
+        with making as (record, spec):
+            do("Creating", entry, name, lambda: vms.create(self._group, entry, spec))
+            with contextlib.ExitStack() as undo:
+                undo.callback(vms.remove, self._group, entry, name)
+                self.network.open(record)
+                undo.pop_all()
         return record
 
     def start(self, name: str) -> VmPlace:
@@ -129,133 +124,165 @@ class VmDesk:
         if free_mib < place.facts.memory_mib:
             needed_mib, total_mib = place.facts.memory_mib, room.memory_mib
             values = {"free_mib": free_mib, "total_mib": total_mib, "needed_mib": needed_mib}
-            raise _failed("memory.short", vm=name, host=room.name, **values)
-        self._do("Starting", place.host, name, lambda: vms.start(place.host, name))
+            raise failed("memory.short", vm=name, host=room.name, **values)
+        record = self.record(name)
+        if record is not None:
+            self.network.open(record)
+        do("Starting", place.host, name, lambda: vms.start(place.host, name))
+        return place
+
+    def start_and_wait(self, name: str, limit_s: float = WORKS_S) -> VmPlace:
+        """Start a VM and wait until its guest works, or, one of the user's own, until it has an address.
+
+        `guest.not_heard`, `guest.no_address` after `limit_s` seconds; the VM runs on.
+        """
+        record = self.record(name)
+        boots = set(read_log(self.line_files(name)).boots)
+        place = self.start(name)
+        if record is None or place.facts.state is VmState.RUNNING:
+            return place
+        if record.parameters is not None:
+            if not until(lambda: self._works(name, boots), limit_s, _PAUSE_S):
+                raise error("guest.not_heard", what="work", vm=name, limit_s=limit_s)
+        elif record.nics and not until(lambda: self.reach(name).address is not None, limit_s, _PAUSE_S):
+            raise failed("guest.no_address", vm=name, host=place.host.name, limit_s=limit_s)
+        return place
+
+    def pause(self, name: str) -> VmPlace:
+        """Let no processor of a running VM run; nothing when it is paused. `vm.wrong_state` when it is off."""
+        place = self._in_state(name, "pausing", VmState.RUNNING, VmState.PAUSED)
+        if place.facts.state is VmState.RUNNING:
+            do("Pausing", place.host, name, lambda: vms.pause(place.host, name))
+        return place
+
+    def resume(self, name: str) -> VmPlace:
+        """Let a paused VM go on; nothing when it runs. `vm.wrong_state` when it is off."""
+        place = self._in_state(name, "resuming", VmState.PAUSED, VmState.RUNNING)
+        if place.facts.state is VmState.PAUSED:
+            do("Resuming", place.host, name, lambda: vms.resume(place.host, name))
         return place
 
     def stop(self, name: str, *, force: bool = False) -> VmPlace:
         """Switch a VM off by asking its guest, or with `force` at once; `vm.does_not_stop` when the guest does not."""
-        place = self.find(name)
-        self._refuse_if_marked(place)
+        place = self.places.find_to_change(name)
         if not force and self._guest_obeys(place):
             return place
-        stopped = self._do("Stopping", place.host, name, lambda: vms.stop(place.host, name, force=force))
+        stopped = do("Stopping", place.host, name, lambda: vms.stop(place.host, name, force=force))
         if not stopped:
-            raise _failed("vm.does_not_stop", vm=name, host=place.host.name)
+            raise failed("vm.does_not_stop", vm=name, host=place.host.name)
         return place
 
     def remove(self, name: str) -> VmPlace:
-        """Remove a VM that is off, with its disk and lease."""
-        place = self.find(name)
-        self._refuse_if_marked(place)
+        """Remove a VM that is off, with its lease, its forwards, and the disks that were made for it."""
+        place = self.places.find_to_change(name)
         if place.facts.state is not VmState.OFF:
-            raise _failed("vm.not_off", vm=name, host=place.host.name, state=place.facts.state)
-        self._do("Removing", place.host, name, lambda: vms.remove(self._group, place.host, name))
-        self._forget(name)
+            raise failed("vm.not_off", vm=name, host=place.host.name, state=place.facts.state)
+        record = self.record(name)
+        do("Removing", place.host, name, lambda: vms.remove(self._group, place.host, name))
+        self.shelf.forget(name)
+        if record is not None:
+            self.network.close(record)
         return place
 
-    def find(self, name: str) -> VmPlace:
-        """Return where a VM is: `vm.unknown`, or `vm.several` when more than one host has it."""
-        seen = self.look()
-        places = [(facts.name, vm) for facts in seen.values() if (vm := facts.vm(name)) is not None]
-        if not places:
-            known = ", ".join(sorted({vm.name for facts in seen.values() for vm in facts.vms})) or "none"
-            raise error("vm.unknown", group=self._group.name, vm=name, known=known)
-        marked = next((vm.operation for _, vm in places if vm.operation is not None), None)
-        if len(places) > 1 and marked is not None:
-            raise error("vm.stamped", vm=name, operation=marked)
-        if len(places) > 1:
-            raise error("vm.several", vm=name, hosts=", ".join(host for host, _ in places))
-        return VmPlace(self._entry(places[0][0]), places[0][1])
+    def _in_state(self, name: str, verb: str, *wanted: VmState) -> VmPlace:
+        place = self.places.find_to_change(name)
+        if place.facts.state not in wanted:
+            values = {"state": place.facts.state, "verb": verb, "wanted": wanted[0]}
+            raise failed("vm.wrong_state", vm=name, host=place.host.name, **values)
+        return place
 
-    def record(self, name: str) -> VmRecord | None:
-        """Return what is kept of a VM beside its disk, None when it was not made here."""
-        try:
-            return VmRecord.from_json(json.loads(self._record_path(name).read_text("utf-8")))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def disk(self, name: str) -> Path:
-        """Return the path of a VM's disk."""
-        return self._directory / f"{name}.raw"
-
-    def line_files(self, name: str) -> dict[str, Path]:
-        """Return, host by host, the file to which the VM's guest writes its lines there."""
-        return {host.name: Path(host.log_directory) / line_file(name) for host in self._group.hosts}
-
-    @property
-    def _directory(self) -> Path:
-        return Path(self._group.labels.get("disk_directory") or self._group.shared_directory)
-
-    def _record_path(self, name: str) -> Path:
-        return self._directory / f"{name}.json"
-
-    def _entry(self, name: str) -> HostEntry:
-        found = self._group.host(name)
-        if found is None:
-            known = ", ".join(host.name for host in self._group.hosts)
-            raise _failed("host.unknown", group=self._group.name, host=name, known=known)
-        return found
-
-    def _roomiest(self, seen: dict[str, HostFacts]) -> HostEntry:
-        reachable = [facts for facts in seen.values() if facts.reachable]
-        if not reachable:
-            first = self._group.hosts[0].name
-            native = seen[first].native
-            raise _failed("host.down", host=first, detail=native.text if native else "no answer")
-        return self._entry(max(reachable, key=lambda facts: facts.memory_mib - facts.memory_used_mib).name)
+    def _works(self, name: str, boots_before: set[str]) -> bool:
+        return any(line.boot not in boots_before for line in read_log(self.line_files(name)).of_kind("check-end"))
 
     def _guest_obeys(self, place: VmPlace) -> bool:
-        """Tell the guest by its own channel to switch itself off; it has no driver for the power button."""
+        """Tell the built-in guest by its own channel to switch itself off; it has no driver for the power button."""
         record = self.record(place.facts.name)
-        if record is None or place.facts.state is not VmState.RUNNING:
+        if record is None or record.parameters is None or record.ip is None:
+            return False
+        if place.facts.state is not VmState.RUNNING:
             return False
         with contextlib.suppress(OSError):
-            send_command(str(ipaddress.IPv4Interface(record.address).ip), "off", attempts=2)
+            send_command(record.ip, "off", attempts=2)
         return until(lambda: self.find(record.name).facts.state is VmState.OFF, _OFF_S, _PAUSE_S)
 
-    def _refuse_if_marked(self, place: VmPlace) -> None:
-        if place.facts.operation is not None:
-            raise error("vm.stamped", vm=place.facts.name, operation=place.facts.operation)
+    @contextlib.contextmanager
+    def _built_in(self, draft: VmRecord, parameters: GuestParameters) -> Iterator[tuple[VmRecord, VmSpec]]:
+        image = build()
+        observer, disk = self._group.labels["observer_address"], self.disk(draft.name)
 
-    def _do(self, what: str, host: HostEntry, vm: str, work: Callable[[], T]) -> T:
-        try:
-            return work()
-        except connection.failures() as failure:
-            values = {"what": what, "vm": vm, "host": host.name, "detail": str(failure)}
-            problem = Problem("vm.not_done", values, host=host.name, native=connection.native(failure))
-            raise RefimplError(problem) from failure
+        def make(free: Iterator[str]) -> VmRecord:
+            address = next(free)
+            told = replace(parameters, address=address, observer_address=observer)
+            return replace(draft, address=address, parameters=told, disks=(str(disk),))
 
-    @contextmanager
-    def _reserved(self) -> Iterator[str]:
-        """Give a free address of the VM network; it is taken once a record with it was written inside."""
-        with locked(self._directory / ".addresses.lock"):
-            network = ipaddress.IPv4Network(self._group.labels["vm_network"])
-            records = (self.record(path.stem) for path in self._directory.glob("*.json"))
-            taken = {record.address for record in records if record is not None}
-            hosts = [
-                f"{network[number]}/{network.prefixlen}" for number in range(_FIRST_ADDRESS, network.num_addresses - 1)
-            ]
-            free = next((address for address in hosts if address not in taken), None)
-            if free is None:
-                raise error("vm.no_address", network=str(network))
-            yield free
-
-    def _make_disk(self, record: VmRecord) -> None:
-        disk = self.disk(record.name)
-        try:
+        with self._kept(self.shelf.reserve(make)) as record:
+            assert record.parameters is not None
             descriptor = os.open(disk, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-        except FileExistsError:
-            raise error("vm.disk_exists", vm=record.name, path=str(disk)) from None
-        os.ftruncate(descriptor, record.parameters.disk_blocks * BLOCK_BYTES)
-        os.close(descriptor)
-        text = json.dumps(record.to_json(), indent=1)
-        self._record_path(record.name).write_text(text, "utf-8")
+            os.ftruncate(descriptor, record.parameters.disk_blocks * BLOCK_BYTES)
+            os.close(descriptor)
+            yield (
+                record,
+                VmSpec(
+                    name=record.name,
+                    id=record.id,
+                    memory_mib=record.memory_mib,
+                    disk_path=str(disk),
+                    kernel=str(image.kernel),
+                    initramfs=str(image.initramfs),
+                    command_line=record.parameters.command_line(),
+                    accelerator=record.accelerator,
+                    vcpus=record.vcpus,
+                ),
+            )
 
-    def _forget(self, name: str) -> None:
-        self._record_path(name).unlink(missing_ok=True)
-        self.disk(name).unlink(missing_ok=True)
+    @contextlib.contextmanager
+    def _own(
+        self, draft: VmRecord, examined: Examined, facts: HostFacts, entry: HostEntry
+    ) -> Iterator[tuple[VmRecord, VmSpec]]:
+        wished = examined.wish.nics
+        cards = [
+            (require_switch(facts, entry, nic.switch), nic.mac or mac_address(draft.id, number))
+            for number, nic in enumerate(wished or (), 1)
+        ]
+        if wished is None:
+            cards = [(entry.virtual_switch, mac_address(draft.id))]
+
+        def make(free: Iterator[str]) -> VmRecord:
+            nics = tuple(NicRecord(mac, switch, next(free)) for switch, mac in cards)
+            return replace(draft, address=nics[0].address if nics else None, nics=nics, disks=examined.kept)
+
+        with self._kept(self.shelf.reserve(make)) as record:
+            placed = put(examined, self.shelf.folder(record.name), record.name, record.id)
+            record = replace(record, disks=tuple(str(disk.path) for disk in placed.disks))
+            self.shelf.write(record)
+            yield record, _own_spec(record, examined.wish, placed)
+
+    @contextlib.contextmanager
+    def _kept(self, record: VmRecord) -> Iterator[VmRecord]:
+        """Keep a VM's files when all goes well inside; forget them, and its ports, when not."""
+        with contextlib.ExitStack() as undo:
+            undo.callback(self.network.close, record)
+            undo.callback(self.shelf.forget, record.name)
+            yield record
+            undo.pop_all()
 
 
-def _failed(problem: str, /, **values: Value) -> RefimplError:
-    return RefimplError(Problem(problem, values, host=str(values["host"]) if "host" in values else None))
+def _own_spec(record: VmRecord, wish: OwnGuest, placed: Placed) -> VmSpec:
+    disks = tuple(DiskSpec(str(disk.path), disk.format) for disk in placed.disks)
+    return VmSpec(
+        name=record.name,
+        id=record.id,
+        memory_mib=record.memory_mib,
+        disk_path="",
+        kernel=str(placed.kernel or ""),
+        initramfs=str(placed.initrd or ""),
+        command_line=wish.append,
+        accelerator=record.accelerator,
+        vcpus=record.vcpus,
+        more_disks=disks,
+        cards=tuple(NicSpec(nic.mac, nic.switch) for nic in record.nics),
+        dvd=str(placed.dvd) if placed.dvd else None,
+        nvram=str(placed.nvram) if placed.nvram else None,
+        line_channel=False,
+        baseline=record.accelerator == "tcg",
+    )

@@ -1,4 +1,4 @@
-"""Making, starting, stopping and removing the VMs of a group. They are listed by `LibvirtBackend.observe`.
+"""Making, starting, pausing, stopping and removing the VMs of a group. They are listed by `LibvirtBackend.observe`.
 
 What a host refuses, or that it does not answer, is raised as `connection.failures()`.
 """
@@ -30,6 +30,18 @@ def start(host: HostEntry, vm: str) -> None:
         domain = fresh.lookupByName(vm)
         if not domain.isActive():
             domain.create()
+
+
+def pause(host: HostEntry, vm: str) -> None:
+    """Let no processor of a running VM run; its memory stays."""
+    with connection.fresh(host) as fresh:
+        fresh.lookupByName(vm).suspend()
+
+
+def resume(host: HostEntry, vm: str) -> None:
+    """Let a paused VM go on."""
+    with connection.fresh(host) as fresh:
+        fresh.lookupByName(vm).resume()
 
 
 def stop(host: HostEntry, vm: str, *, force: bool = False, timeout_s: float = STOP_TIMEOUT_S) -> bool:
