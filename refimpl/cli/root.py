@@ -16,6 +16,8 @@ from refimpl.model.phase import ExitCode
 INTERRUPTED = 128 + 2
 NOT_READ = 128 + 13
 DEBUG_VARIABLE = "REFIMPL_DEBUG"
+COMPLETE_VARIABLE = "_REFIMPL_COMPLETE"
+"""Set by a shell's completion script: print candidates, and nothing else."""
 
 VERBS = {
     "demo": ("refimpl.cli.demo:demo", "Show the main job: a guest moves there and back, watched from outside."),
@@ -27,6 +29,7 @@ VERBS = {
     "cancel": ("refimpl.cli.cancel:cancel", "Ask a running move to stop and roll back."),
     "operations": ("refimpl.cli.operations:operations", "Moves of this controller: list, show, prune."),
     "recover": ("refimpl.cli.recover:recover", "End interrupted moves by evidence."),
+    "completion": ("refimpl.cli.completion:completion", "Print the completion script of a shell."),
 }
 
 
@@ -50,6 +53,8 @@ def root() -> None:
 
 def run(arguments: Sequence[str] | None = None) -> int:
     """Run the command and return its exit code. What nobody expected stays an exception, told by `excepthook`."""
+    if COMPLETE_VARIABLE in os.environ:
+        return _complete(arguments)
     from refimpl.cli.failing import EXPECTED, tell
 
     if not os.environ.get(DEBUG_VARIABLE):
@@ -69,6 +74,17 @@ def run(arguments: Sequence[str] | None = None) -> int:
     except EXPECTED as failure:
         return tell(failure)
     return int(result) if isinstance(result, int) else 0
+
+
+def _complete(arguments: Sequence[str] | None) -> int:
+    """Print what fits at the cursor. A person is typing: whatever goes wrong stays unsaid."""
+    from refimpl.cli.completion import equip
+
+    if not os.environ.get(DEBUG_VARIABLE):
+        sys.excepthook = lambda *_: None
+    root.equip = equip
+    root.main(args=arguments, prog_name="refimpl")
+    return 0
 
 
 def say_internal_error(kind: type[BaseException], error: BaseException, _trace: TracebackType | None) -> None:
