@@ -42,8 +42,10 @@ Inbox = queue.SimpleQueue[JsonEvent | _Ended | _CtrlC | _Terminated]
 def ctrl_c_into_inbox() -> Iterator[Inbox]:
     """Give an inbox into which every Ctrl-C, and SIGTERM, is put from now on, instead of ending the command."""
     inbox: Inbox = queue.SimpleQueue()
-    wishes = {signal.SIGINT: _CtrlC, signal.SIGTERM: _Terminated}
-    before = {number: signal.signal(number, lambda n, _: inbox.put(wishes[n]())) for number in wishes}
+    before = {
+        signal.SIGINT: signal.signal(signal.SIGINT, lambda *_: inbox.put(_CtrlC())),
+        signal.SIGTERM: signal.signal(signal.SIGTERM, lambda *_: inbox.put(_Terminated())),
+    }
     try:
         yield inbox
     finally:

@@ -24,7 +24,7 @@ from refimpl.model.phase import Phase
 from refimpl.model.request import PerformanceOption
 from tests.bench.results import Figure, Recorder
 from tests.bench.scene import IDLE, Moved, Scene, image_is_there, scene
-from tests.bench.statistics import ratios
+from tests.bench.statistics import LEAST, ratios
 
 KNOWN_HAND_OVER_MS = 15.0
 """What strict hand-over is known to cost more than plain libvirt's (ADR 0004)."""
@@ -153,7 +153,7 @@ def payload(bench: Bench) -> None:
 
 def lab_up(bench: Bench) -> None:
     """Time each step of building a lab of two hosts, with empty caches and with full ones."""
-    runs = max(3, min(10, bench.pairs // 2))
+    runs = max(LEAST, bench.pairs // 2)
     image_is_there()
     for state in ("cold", "warm"):
         name = f"lab of two hosts up, {state}"
@@ -191,7 +191,7 @@ def _lab_steps(root: Path, *, cold: bool) -> dict[str, float]:
 
 def convergence(bench: Bench) -> None:
     """Move a guest that dirties at twice the link's speed, a quarter of its memory and all that it can."""
-    runs = max(3, bench.pairs // 4)
+    runs = max(LEAST, bench.pairs // 4)
     pages_s = round(2 * LINK_BYTES_S / 4096)
     whole_s = DIRTY_VM_MIB * 2**20 / LINK_BYTES_S
     cases = (("a quarter", DIRTY_VM_MIB // 4, 3.0), ("all", DIRTY_VM_MIB * 11 // 16, PASS_LIMIT + 1.0))
