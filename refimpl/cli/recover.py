@@ -55,7 +55,7 @@ def recover(operation_id: str | None, from_elsewhere: bool, as_json: bool, jsonl
         items = _found(home(), group, operation_id)
         if not items and not (as_json or jsonl):
             click.echo("Nothing was interrupted: no journal, claim or mark of a move without an end.")
-        codes = [ExitCode.OK]
+        codes: list[int] = [ExitCode.OK]
         for item in items:
             codes.append(_recover(home(), group, item, from_elsewhere, inbox, (as_json, jsonl)))
             if codes[-1] == ExitCode.DETACHED:
