@@ -62,7 +62,7 @@ def _require_adapter(desk: VmDesk, place: VmPlace, wanted: Change) -> None:
     if wanted.connect is not None:
         require_switch(desk.look()[place.host.name], place.host, wanted.connect)
     name, host = place.facts.name, place.host
-    count = do("Looking at", host, name, lambda: vm_settings.adapters(host, name))
+    count = len(desk.settings(place).adapters)
     if not 1 <= wanted.number <= count:
         raise failed("vm.adapter_unknown", vm=name, host=host.name, number=wanted.number, count=count)
 
@@ -72,7 +72,7 @@ def _define(desk: VmDesk, place: VmPlace, wanted: Change) -> None:
     memory_mib, vcpus, compatible = wanted.memory_mib, wanted.vcpus, wanted.processor_compatibility
 
     def define() -> None:
-        vm_settings.define(host, name, memory_mib=memory_mib, vcpus=vcpus, processor_compatibility=compatible)
+        vm_settings.define(host, name, memory_mib=memory_mib, vcpus=vcpus, compatible=compatible)
 
     do("Changing", host, name, define)
     record = desk.record(name)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import os
+import secrets
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import replace
@@ -17,8 +18,9 @@ from refimpl.app.own_guest import Examined, OwnGuest, Placed, examine, put
 from refimpl.app.vm_network import Reach, VmNetwork
 from refimpl.app.vm_places import VmPlace, VmPlaces, do, failed, require_switch
 from refimpl.app.vm_record import NicRecord, VmRecord, VmShelf, require_name
-from refimpl.backends.libvirt import vms
+from refimpl.backends.libvirt import vm_settings, vms
 from refimpl.backends.libvirt.domain import DiskSpec, NicSpec, VmSpec, line_file, mac_address
+from refimpl.backends.libvirt.vm_settings import Settings
 from refimpl.engine.backend import Backend
 from refimpl.guest import GuestParameters, build
 from refimpl.guest.commands import send_command
@@ -72,6 +74,11 @@ class VmDesk:
     def line_files(self, name: str) -> dict[str, Path]:
         """Return, host by host, the file to which the VM's guest writes its lines there."""
         return {host.name: Path(host.log_directory) / line_file(name) for host in self._group.hosts}
+
+    def settings(self, place: VmPlace) -> Settings:
+        """Return the settings of a VM that was found."""
+        name = place.facts.name
+        return do("Looking at", place.host, name, lambda: vm_settings.read(place.host, name))
 
     def reach(self, name: str) -> Reach:
         """Return how the VM's guest is reached now."""
@@ -212,7 +219,7 @@ class VmDesk:
 
         def make(free: Iterator[str]) -> VmRecord:
             address = next(free)
-            told = replace(parameters, address=address, observer_address=observer)
+            told = replace(parameters, address=address, observer_address=observer, marker=secrets.token_hex(16))
             return replace(draft, address=address, parameters=told, disks=(str(disk),))
 
         with self._kept(self.shelf.reserve(make)) as record:

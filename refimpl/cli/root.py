@@ -23,7 +23,7 @@ VERBS = {
     "demo": ("refimpl.cli.demo:demo", "Show the main job: a guest moves there and back, watched from outside."),
     "doctor": ("refimpl.cli.doctor:doctor", "Check what this machine has and lacks, each with its mend."),
     "lab": ("refimpl.cli.lab:lab", "Hosts made out of nothing: up, status, link, shell, logs, down, reap, list."),
-    "vm": ("refimpl.cli.vm:vm", "Virtual machines: create, list, start, stop, remove."),
+    "vm": ("refimpl.cli.vm:vm", "Virtual machines: create, list, show, set, start, stop, pause, resume, remove."),
     "migrate": ("refimpl.cli.migrate:migrate", "Move a running VM to another host (Move-VM)."),
     "attach": ("refimpl.cli.attach:attach", "Follow an operation that runs, or tell how it ended."),
     "cancel": ("refimpl.cli.cancel:cancel", "Ask a running move to stop and roll back."),

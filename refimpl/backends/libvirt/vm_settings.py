@@ -7,12 +7,69 @@ while the VM is being moved, is for the caller to know.
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 from xml.etree import ElementTree as ET
 
 from refimpl.backends.libvirt import connection
-from refimpl.backends.libvirt.domain import parse, set_processor_compatibility
+from refimpl.backends.libvirt.domain import describe, parse, processor_compatibility, set_processor_compatibility
 from refimpl.model.group import HostEntry
+
+
+@dataclass(frozen=True, slots=True)
+class Adapter:
+    """A network adapter: its MAC address and the bridge that is its virtual switch (None: it is connected to none)."""
+
+    mac: str
+    bridge: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What a VM's definition says beyond the facts that checks judge. `firmware`: `bios` or `uefi`."""
+
+    processor_compatibility: bool
+    firmware: str
+    disks: tuple[str, ...]
+    dvd: str | None
+    adapters: tuple[Adapter, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """Return plain JSON values, under Hyper-V's words; adapters are numbered from 1."""
+        rows = [{"number": n, "mac": a.mac, "switch": a.bridge} for n, a in enumerate(self.adapters, 1)]
+        return {
+            "processor_compatibility": self.processor_compatibility,
+            "firmware": self.firmware,
+            "disks": list(self.disks),
+            "dvd": self.dvd,
+            "adapters": rows,
+        }
+
+
+def read(host: HostEntry, vm: str) -> Settings:
+    """Return the settings of a VM as they are now."""
+    with connection.fresh(host) as fresh:
+        return settings_of(fresh.lookupByName(vm).XMLDesc(0))
+
+
+def settings_of(xml: str) -> Settings:
+    """Return the settings that a domain's XML says."""
+    root = parse(xml)
+    dvd = root.find("devices/disk[@device='cdrom']/source")
+    return Settings(
+        processor_compatibility=processor_compatibility(root),
+        firmware="uefi" if root.find("os/loader[@type='pflash']") is not None else "bios",
+        disks=describe(xml).disks,
+        dvd=None if dvd is None else dvd.get("file"),
+        adapters=tuple(_seen(element) for element in root.iterfind("devices/interface")),
+    )
+
+
+def _seen(interface: ET.Element) -> Adapter:
+    mac, source, link = (interface.find(name) for name in ("mac", "source", "link"))
+    down = link is not None and link.get("state") == "down"
+    bridge = None if source is None or down else source.get("bridge")
+    return Adapter("" if mac is None else mac.get("address", ""), bridge)
 
 
 def define(
@@ -21,9 +78,9 @@ def define(
     *,
     memory_mib: int | None = None,
     vcpus: int | None = None,
-    processor_compatibility: bool | None = None,
+    compatible: bool | None = None,
 ) -> None:
-    """Change the definition of a VM that is off; None leaves a setting as it is."""
+    """Change the definition of a VM that is off; None leaves a setting as it is. `compatible`: with all processors."""
     lv = connection.module()
     with connection.fresh(host) as fresh:
         domain = fresh.lookupByName(vm)
@@ -34,8 +91,8 @@ def define(
             set_memory(root, memory_mib)
         if vcpus is not None:
             set_vcpus(root, vcpus)
-        if processor_compatibility is not None:
-            set_processor_compatibility(root, processor_compatibility)
+        if compatible is not None:
+            set_processor_compatibility(root, compatible)
         fresh.defineXML(ET.tostring(root, encoding="unicode"))
 
 
@@ -52,12 +109,6 @@ def set_vcpus(root: ET.Element, vcpus: int) -> None:
     for element in root.findall("vcpu"):
         element.text = str(vcpus)
         element.attrib.pop("current", None)
-
-
-def adapters(host: HostEntry, vm: str) -> int:
-    """Return how many network adapters a VM has."""
-    with connection.fresh(host) as fresh:
-        return len(parse(fresh.lookupByName(vm).XMLDesc(0)).findall("devices/interface"))
 
 
 def connect(host: HostEntry, vm: str, number: int, bridge: str | None) -> None:
