@@ -5,13 +5,11 @@ from __future__ import annotations
 import contextlib
 import secrets
 import signal
-import tempfile
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import dataclass
 from functools import partial
 from multiprocessing import get_context
-from pathlib import Path
 from typing import TypeVar
 
 from refimpl.app.accelerator import Accelerator, choose
@@ -19,17 +17,18 @@ from refimpl.app.backends import backend_for
 from refimpl.app.demo import DemoReport, Teller, WatchedMove, follow
 from refimpl.app.home import Home
 from refimpl.app.machine import machine
-from refimpl.app.observed import BEATS_BEFORE, Observed
-from refimpl.app.operations import start
-from refimpl.app.vms import VmDesk, VmRecord
+from refimpl.app.observed import BEATS_BEFORE, wait_for_work
+from refimpl.app.operations import new_operation_id, start
+from refimpl.app.vms import VmDesk
+from refimpl.app.watched import Subject, Watch, subject_of
 from refimpl.guest import GuestParameters, build
 from refimpl.hosts import netns
-from refimpl.hosts.namespace import enter_network
 from refimpl.lab import Lab, create, leftovers
-from refimpl.lab.layout import LAB_VARIABLE, state_root
+from refimpl.lab.layout import state_root
 from refimpl.lab.shelf import require
 from refimpl.lab.steps import Steps
-from refimpl.meter.receiver import Receiver
+from refimpl.lab.wish import Wish
+from refimpl.meter import samples
 from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.group import Group
 from refimpl.model.request import MigrationRequest
@@ -43,11 +42,11 @@ T = TypeVar("T")
 
 @dataclass(frozen=True, slots=True)
 class _Scene:
-    """The lab, the VM in it, and its observers."""
+    """The lab, and what is known of the VM in it."""
 
     lab: Lab
     home: Home
-    observed: Observed
+    subject: Subject
 
 
 def lab_demo(teller: Teller, *, keep: bool = False) -> DemoReport:
@@ -56,21 +55,21 @@ def lab_demo(teller: Teller, *, keep: bool = False) -> DemoReport:
     report = DemoReport("libvirt", machine())
     watch = Steps(partial(_step, report, teller))
     teller.say(report.machine.text)
-    require(state_root())
+    require(Wish(VM), state_root())
     with watch.step("guest image"):
         build()
     with watch.step("accelerator"):
         accelerator = choose("auto")
     report.accelerator = f"{accelerator.name}: {accelerator.why}"
     teller.say(f"accelerator {report.accelerator}")
-    with _ends_like_ctrl_c(), _lab(report, watch, teller, keep) as lab, tempfile.TemporaryDirectory() as scratch:
-        with _scene(lab, Path(scratch), accelerator, watch, teller) as scene:
-            first, second = (host.name for host in lab.group.hosts)
-            for source, destination in ((first, second), (second, first)):
-                move = _move(scene, source, destination, watch, teller)
-                report.moves.append(move)
-                if not move.outcome.completed:
-                    break
+    with _ends_like_ctrl_c(), _lab(report, watch, teller, keep) as lab:
+        scene = _scene(lab, accelerator, watch, teller)
+        first, second = (host.name for host in lab.group.hosts)
+        for source, destination in ((first, second), (second, first)):
+            move = _move(scene, source, destination, watch, teller)
+            report.moves.append(move)
+            if not move.outcome.completed:
+                break
     return report
 
 
@@ -99,19 +98,14 @@ def _lab(report: DemoReport, watch: Steps, teller: Teller, keep: bool) -> Iterat
                 report.left = [f"{x.kind} {x.name}: {x.reason}" for x in removal.left_behind] + leftovers(lab.id)
 
 
-@contextlib.contextmanager
-def _scene(lab: Lab, scratch: Path, accelerator: Accelerator, watch: Steps, teller: Teller) -> Iterator[_Scene]:
+def _scene(lab: Lab, accelerator: Accelerator, watch: Steps, teller: Teller) -> _Scene:
     group = lab.group
-    assert group.management_netns is not None
-    observer = [*enter_network(group.management_netns), "env", f"{LAB_VARIABLE}={lab.id}"]
-    address = group.labels["observer_address"]
-    with Receiver(scratch / "arrivals", address=address, prefix=observer) as receiver:
-        teller.say(f"VM {VM!r} on host {group.hosts[0].name}: writes memory and disk blocks, sends heartbeats")
-        with watch.step("guest up"):
-            _, files, disk = _in_a_process(_make_vm, group, accelerator.name)
-            observed = Observed(VM, files, disk, receiver, GUEST.heartbeat_period_ms)
-            observed.works()
-        yield _Scene(lab, _home(lab), observed)
+    teller.say(f"VM {VM!r} on host {group.hosts[0].name}: writes memory and disk blocks, sends heartbeats")
+    with watch.step("guest up"):
+        subject = _in_a_process(_make_vm, group, accelerator.name)
+        assert subject.probe is not None
+        wait_for_work(VM, subject.probe.files)
+    return _Scene(lab, _home(lab), subject)
 
 
 def _home(lab: Lab) -> Home:
@@ -119,7 +113,7 @@ def _home(lab: Lab) -> Home:
     return Home(lab.paths.directory / "home")
 
 
-def _make_vm(group: Group, accelerator: str) -> tuple[VmRecord, dict[str, Path], Path]:
+def _make_vm(group: Group, accelerator: str) -> Subject:
     """Make and start the VM. Runs in a process of its own, which alone is in the lab's network and ends with it."""
     if group.management_netns is not None:
         netns.enter(group.management_netns)
@@ -127,9 +121,9 @@ def _make_vm(group: Group, accelerator: str) -> tuple[VmRecord, dict[str, Path],
     try:
         desk = VmDesk(group, backend)
         host = group.hosts[0].name
-        record = desk.create(VM, host, memory_mib=MEMORY_MIB, accelerator=accelerator, parameters=GUEST)
+        desk.create(VM, host, memory_mib=MEMORY_MIB, accelerator=accelerator, parameters=GUEST)
         desk.start(VM)
-        return record, desk.line_files(VM), desk.disk(VM)
+        return subject_of(group, VM)
     finally:
         backend.close()
 
@@ -156,17 +150,20 @@ def _caught(work: Callable[[Group, str], T], group: Group, accelerator: str) -> 
 
 
 def _move(scene: _Scene, source: str, destination: str, watch: Steps, teller: Teller) -> WatchedMove:
-    with watch.step(f"{BEATS_BEFORE} heartbeats before the move"):
-        before = scene.observed.ready()
-    teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted, performance option TCPIP")
-    with watch.step(f"move {source} to {destination}"):
-        request = MigrationRequest(vm=VM, destination=destination, source=source)
-        outcome, events = follow(start(scene.home, scene.lab.group, request), teller)
-    if not outcome.completed:
-        return WatchedMove(source, destination, outcome, ())
-    teller.say("observers: heartbeats, disk blocks and the guest's check of its own memory")
-    with watch.step(f"observers after {source} to {destination}"):
-        verdicts = scene.observed.verdicts(before, source, destination, events)
+    operation = new_operation_id()
+    directory = scene.home.create(operation).directory / samples.DIRECTORY
+    with Watch(scene.lab, scene.subject, directory) as observers:
+        with watch.step(f"{BEATS_BEFORE} heartbeats before the move"):
+            before = observers.ready()
+        teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted, performance option TCPIP")
+        with watch.step(f"move {source} to {destination}"):
+            request = MigrationRequest(vm=VM, destination=destination, source=source)
+            outcome, events = follow(start(scene.home, scene.lab.group, request, operation), teller)
+        if not outcome.completed:
+            return WatchedMove(source, destination, outcome, ())
+        teller.say("observers: heartbeats, disk blocks, the guest's check of its own memory, TCP stream, switch, wire")
+        with watch.step(f"observers after {source} to {destination}"):
+            verdicts = observers.verdicts(before, events, outcome)
     return WatchedMove(source, destination, outcome, verdicts)
 
 

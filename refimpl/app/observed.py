@@ -6,7 +6,7 @@ Demo and tests ask in the same way, so that what the tests prove of the observer
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refimpl.app.live import JsonEvent
@@ -17,6 +17,7 @@ from refimpl.meter.lines import JoinedLog, read_log
 from refimpl.meter.memory import memory_verdict
 from refimpl.meter.outside_gap import LEAST_BEFORE, outside_gap_verdict
 from refimpl.meter.receiver import Receiver
+from refimpl.meter.samples import Samples
 from refimpl.meter.verdict import Verdict
 from refimpl.meter.watch import has, wait_for_log, whole_check_after
 from refimpl.model.errors import error
@@ -28,10 +29,12 @@ BEATS_BEFORE = 8 * LEAST_BEFORE
 
 @dataclass(frozen=True, slots=True)
 class Before:
-    """What is known before a move: the guest's boot id, and from when on (nanoseconds) arrivals belong to the move."""
+    """What is known before a move: the guest's boot id, from when on (nanoseconds) arrivals belong to the move, and the
+    number of the guest's last line until then."""
 
     boot: str
     quiet_from_ns: int
+    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,10 +50,6 @@ class Observed:
     receiver: Receiver
     period_ms: float
 
-    def works(self) -> None:
-        """Wait until the guest has checked its memory once: it does all its work."""
-        self.wait("work", has("check-end"))
-
     def ready(self) -> Before:
         """Wait for enough heartbeats before a move.
 
@@ -58,7 +57,8 @@ class Observed:
         """
         quiet_from_ns = max((arrival.at_ns for arrival in self.receiver.arrivals().heartbeats), default=0)
         log = self._wait_for_arrivals(BEATS_BEFORE, after_ns=quiet_from_ns)
-        return Before(log.boots[-1], quiet_from_ns)
+        boot = log.boots[-1]
+        return Before(boot, quiet_from_ns, log.last_sequence(boot))
 
     def verdicts(
         self, before: Before, source: str, destination: str, events: Sequence[JsonEvent]
@@ -70,23 +70,44 @@ class Observed:
         span_ns = (events[0]["at_ns"], events[-1]["at_ns"])
         self._wait_for_arrivals(1, after_ns=span_ns[1])
         heard = [arrival for arrival in self.receiver.arrivals().heartbeats if arrival.at_ns > before.quiet_from_ns]
+        arrivals, said = self.receiver.output.name, self._keep(log, before)
         return (
             blackout(events, source, destination),
-            outside_gap_verdict(heard, boot, span_ns, self.period_ms),
-            heartbeat_verdict(log, boot, destination),
-            disk_verdict(log, self.disk, boot=boot),
-            memory_verdict(log, boot, moved_after),
+            replace(outside_gap_verdict(heard, boot, span_ns, self.period_ms), samples=arrivals),
+            replace(heartbeat_verdict(log, boot, destination), samples=said),
+            replace(disk_verdict(log, self.disk, boot=boot), samples=said),
+            replace(memory_verdict(log, boot, moved_after), samples=said),
         )
 
     def wait(self, what: str, condition: Callable[[JoinedLog], bool]) -> JoinedLog:
         """Wait until the guest has said something, and return all that it said."""
-        try:
-            return wait_for_log(self.files, condition, what=what, timeout_s=HEARD_S)
-        except TimeoutError as failure:
-            raise error("guest.not_heard", what=what, vm=self.vm, detail=str(failure), limit_s=HEARD_S) from failure
+        return _wait(self.vm, self.files, what, condition)
+
+    def _keep(self, log: JoinedLog, before: Before) -> str:
+        """Write down, beside the arrivals, what the guest has said since `before`; return the file's name."""
+        path = self.receiver.output.with_name("guest.jsonl")
+        with path.open("w", encoding="utf-8") as output:
+            samples = Samples(output, "guest", hosts=list(self.files))
+            for line in log.lines:
+                if line.boot != before.boot or line.sequence > before.sequence:
+                    values = {"boot": line.boot, "sequence": line.sequence, "line": line.kind, "fields": line.fields}
+                    samples.add("line", 0, host=line.host, **values)
+        return path.name
 
     def _wait_for_arrivals(self, count: int, after_ns: int) -> JoinedLog:
         def enough(_: JoinedLog) -> bool:
             return sum(arrival.at_ns > after_ns for arrival in self.receiver.arrivals().heartbeats) >= count
 
         return self.wait("heartbeat", enough)
+
+
+def wait_for_work(vm: str, files: Mapping[str, Path]) -> None:
+    """Wait until a guest has checked its memory once: it does all its work. `guest.not_heard`."""
+    _wait(vm, files, "work", has("check-end"))
+
+
+def _wait(vm: str, files: Mapping[str, Path], what: str, condition: Callable[[JoinedLog], bool]) -> JoinedLog:
+    try:
+        return wait_for_log(files, condition, what=what, timeout_s=HEARD_S)
+    except TimeoutError as failure:
+        raise error("guest.not_heard", what=what, vm=vm, detail=str(failure), limit_s=HEARD_S) from failure

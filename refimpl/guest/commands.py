@@ -7,6 +7,7 @@
 | `mute` | beats | that many heartbeats are counted but not sent, on both channels |
 | `corrupt` | | one bit of one page of the working set turns; the checker is not told |
 | `disk` | 0 or 1 | the disk worker rests or goes on |
+| `skip` | bytes | that many bytes that come by TCP connections are not sent back |
 | `where` | page number | answers with the page's guest-physical address (hexadecimal) |
 | `off` | | the guest switches itself off |
 
@@ -18,6 +19,8 @@ from __future__ import annotations
 import socket
 
 COMMAND_PORT = 7001
+STREAM_PORT = 7002
+"""The TCP port at which the guest sends back what it gets, after a line of kind `stream` that says which boot it is."""
 
 
 def send_command(

@@ -19,7 +19,7 @@ from refimpl.guest.initramfs import write_cpio
 from refimpl.hosts.lock import locked
 
 _HERE = Path(__file__).parent
-_SOURCES = ("init.c", "kernel.py", "initramfs.py", "image.py")
+_SOURCES = ("init.c", "tools.h", "kernel.py", "initramfs.py", "image.py")
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,9 +1,9 @@
 /*
  * The guest that proves things: process 1 of a virtual machine, the only program in it.
  *
- * It emits heartbeats, writes and checks memory, writes and checks disk blocks, and obeys a few commands that come as
- * UDP datagrams. What it says goes to the second serial port, one line each, in the protocol that
- * refimpl/meter/lines.py documents. Parameters are read from the kernel command line, as GuestParameters
+ * It emits heartbeats, writes and checks memory, writes and checks disk blocks, sends back what comes by TCP, and obeys
+ * a few commands that come as UDP datagrams. What it says goes to the second serial port, one line each, in the
+ * protocol that refimpl/meter/lines.py documents. Parameters are read from the kernel command line, as GuestParameters
  * (refimpl/guest/parameters.py) writes them; the layout of a disk block is documented in refimpl/meter/disk.py.
  */
 #define _GNU_SOURCE
@@ -12,6 +12,7 @@
 #include <fcntl.h>
 #include <net/if.h>
 #include <netinet/in.h>
+#include <netinet/tcp.h>
 #include <pthread.h>
 #include <sched.h>
 #include <stdarg.h>
@@ -31,78 +32,19 @@
 #include <time.h>
 #include <unistd.h>
 
-enum { PAGE = 4096, PAGE_WORDS = PAGE / 8, HEADER_WORDS = 4, COMMAND_PORT = 7001, TICK_NS = 10000000 };
-#define SECOND_NS 1000000000LL
+enum { PAGE = 4096, PAGE_WORDS = PAGE / 8, HEADER_WORDS = 6, MARKER = 16 };
+enum { COMMAND_PORT = 7001, STREAM_PORT = 7002, TICK_NS = 10000000 };
 
-static char cmdline[4096];
+#include "tools.h"
+
 static char boot_id[7];
 static int line_fd = -1, beat_socket = -1;
 static struct sockaddr_in observer;
-static uint32_t crc_table[256];
+static uint8_t marker[MARKER]; /* what a listener on the network looks for; zero: none */
 
 /* Set by commands, read by the workers. */
-static atomic_long muted_beats, writer_rate, corruptions_wanted;
+static atomic_long muted_beats, writer_rate, corruptions_wanted, bytes_to_skip;
 static atomic_int check_wanted, disk_paused;
-
-/* ---- parameters and small tools ---- */
-
-static const char *parameter(const char *name, char *value, size_t size) {
-    char key[64];
-    snprintf(key, sizeof key, "refimpl.%s=", name);
-    for (char *at = strstr(cmdline, key); at; at = strstr(at + 1, key)) {
-        if (at != cmdline && at[-1] != ' ') continue;
-        at += strlen(key);
-        snprintf(value, size, "%.*s", (int)strcspn(at, " \n"), at);
-        return value;
-    }
-    return NULL;
-}
-
-static long number_parameter(const char *name, long otherwise) {
-    char value[64];
-    return parameter(name, value, sizeof value) ? strtol(value, NULL, 10) : otherwise;
-}
-
-static int64_t now_ns(void) {
-    struct timespec t;
-    clock_gettime(CLOCK_MONOTONIC, &t);
-    return t.tv_sec * SECOND_NS + t.tv_nsec;
-}
-
-static void sleep_until(int64_t at_ns) {
-    struct timespec t = {at_ns / SECOND_NS, at_ns % SECOND_NS};
-    while (clock_nanosleep(CLOCK_MONOTONIC, TIMER_ABSTIME, &t, NULL) == EINTR) {}
-}
-
-static void make_crc_table(void) {
-    for (uint32_t i = 0; i < 256; i++) {
-        uint32_t c = i;
-        for (int bit = 0; bit < 8; bit++) c = c & 1 ? 0xEDB88320u ^ (c >> 1) : c >> 1;
-        crc_table[i] = c;
-    }
-}
-
-static uint32_t crc32(const void *data, size_t size) {
-    uint32_t c = ~0u;
-    for (const uint8_t *p = data; size--; p++) c = crc_table[(c ^ *p) & 255] ^ (c >> 8);
-    return ~c;
-}
-
-static uint64_t next_random(uint64_t *state) {
-    *state ^= *state << 13;
-    *state ^= *state >> 7;
-    return *state ^= *state << 17;
-}
-
-static void fatal(const char *what) {
-    printf("refimpl-guest: %s: %s\n", what, strerror(errno));
-    fflush(stdout);
-    sync();
-    reboot(RB_POWER_OFF);
-    for (;;) pause();
-}
-
-static void complain(const char *what) { printf("refimpl-guest: %s: %s\n", what, strerror(errno)); }
 
 /* ---- the line channel ---- */
 
@@ -201,6 +143,7 @@ static void write_page(long number) {
     page[0] = 0x5245464D50414745u;
     page[1] = (uint64_t)number << 32 | generations[number];
     page[3] = content;
+    memcpy(&page[4], marker, MARKER);
     state |= 1;
     for (int i = HEADER_WORDS; i < PAGE_WORDS; i++) {
         if (content == RANDOM) page[i] = next_random(&state);
@@ -307,7 +250,8 @@ static uint32_t fill_block(struct block *block, uint64_t number, uint64_t slot) 
     memcpy(block->boot, boot_id, 6);
     block->number = number;
     block->slot = slot;
-    for (size_t i = 0; i + 8 <= sizeof block->body; i += 8) {
+    for (int i = 0; i < MARKER; i++) block->body[i] = ~marker[i]; /* another than in memory */
+    for (size_t i = MARKER; i + 8 <= sizeof block->body; i += 8) {
         uint64_t word = next_random(&state);
         memcpy(block->body + i, &word, 8);
     }
@@ -343,6 +287,42 @@ static void *disk_worker(void *unused) {
     }
 }
 
+/* ---- stream: what comes by a TCP connection goes back, byte by byte, after a line that says which boot this is ---- */
+
+static int send_back(int fd, const char *data, ssize_t size) {
+    long skip = atomic_exchange(&bytes_to_skip, 0);
+    if (skip > size) atomic_store(&bytes_to_skip, skip - size), skip = size;
+    for (data += skip, size -= skip; size > 0;) {
+        ssize_t done = send(fd, data, size, MSG_NOSIGNAL);
+        if (done < 0) return 0;
+        data += done, size -= done;
+    }
+    return 1;
+}
+
+static void *stream(void *connection) {
+    int fd = (intptr_t)connection, one = 1;
+    char data[2048];
+    ssize_t size = format_line(data, sizeof data, 1, "stream");
+    pthread_detach(pthread_self());
+    setsockopt(fd, IPPROTO_TCP, TCP_NODELAY, &one, sizeof one);
+    send(fd, data, size, MSG_NOSIGNAL);
+    while ((size = recv(fd, data, sizeof data, 0)) > 0 && send_back(fd, data, size)) {}
+    close(fd);
+    return NULL;
+}
+
+static void *stream_listener(void *unused) {
+    struct sockaddr_in here = {.sin_family = AF_INET, .sin_port = htons(STREAM_PORT)};
+    int fd = socket(AF_INET, SOCK_STREAM | SOCK_CLOEXEC, 0);
+    if (fd < 0 || bind(fd, (void *)&here, sizeof here) < 0 || listen(fd, 8) < 0) return complain("stream"), unused;
+    for (;;) {
+        int connection = accept4(fd, NULL, NULL, SOCK_CLOEXEC);
+        if (connection >= 0) start(stream, (void *)(intptr_t)connection);
+        else complain("accept");
+    }
+}
+
 /* ---- commands ---- */
 
 static const char *obey(const char *verb, long value) {
@@ -352,6 +332,7 @@ static const char *obey(const char *verb, long value) {
     else if (!strcmp(verb, "check")) atomic_store(&check_wanted, 1);
     else if (!strcmp(verb, "corrupt")) atomic_fetch_add(&corruptions_wanted, 1);
     else if (!strcmp(verb, "disk")) atomic_store(&disk_paused, value == 0);
+    else if (!strcmp(verb, "skip")) atomic_fetch_add(&bytes_to_skip, value);
     else if (!strcmp(verb, "off")) return "off";
     else if (!strcmp(verb, "where") && value >= 0 && value < page_count) {
         snprintf(answer, sizeof answer, "%llx", physical_address(pages[value]));
@@ -454,13 +435,8 @@ static long choose_boot_id(void) {
     return t.tv_sec;
 }
 
-static void start(void *(*worker)(void *)) {
-    pthread_t thread;
-    if (pthread_create(&thread, NULL, worker, NULL)) fatal("thread");
-}
-
 int main(void) {
-    char kind[16] = "zero";
+    char kind[16] = "zero", digits[2 * MARKER + 1];
     mount_all();
     make_crc_table();
     make_chunks();
@@ -469,19 +445,21 @@ int main(void) {
     start_network();
     long booted_s = choose_boot_id();
     parameter("content", kind, sizeof kind);
+    if (parameter("marker", digits, sizeof digits)) read_marker(digits, marker, MARKER);
     content = !strcmp(kind, "random") ? RANDOM : !strcmp(kind, "text") ? TEXT : ZERO;
     atomic_store(&writer_rate, number_parameter("rate", 1000));
     say("boot protocol=1 time_s=%ld beat_ms=%ld set_mib=%ld rate=%ld content=%s disk_ms=%ld disk_blocks=%ld", booted_s,
         number_parameter("beat_ms", 10), number_parameter("set_mib", 16), atomic_load(&writer_rate), kind,
         number_parameter("disk_ms", 100), number_parameter("disk_blocks", 256));
-    start(heartbeat);
+    start(heartbeat, NULL);
     make_pages();
     say("page-at %ld %llx", page_count - 1, physical_address(pages[page_count - 1]));
-    start(memory_worker);
-    start(command_listener);
+    start(memory_worker, NULL);
+    start(command_listener, NULL);
+    start(stream_listener, NULL);
     if (number_parameter("disk_ms", 100) > 0) {
         wait_for("/dev/vda");
-        start(disk_worker);
+        start(disk_worker, NULL);
     }
     for (;;)
         if (wait(NULL) < 0) pause();

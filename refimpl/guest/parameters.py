@@ -6,6 +6,7 @@
 from __future__ import annotations
 
 import ipaddress
+import re
 from dataclasses import dataclass
 from typing import Literal
 
@@ -22,15 +23,20 @@ _KERNEL_OPTIONS = (
 )
 
 
+_MARKER = re.compile(r"[0-9a-f]{32}")
+
+
 @dataclass(frozen=True, slots=True)
 class GuestParameters:
     """Work of one guest; times in milliseconds, rates in 4 KiB pages per second.
 
-    `writer_content` zero, text and random say how well the pages compress: each page keeps a header of 32 bytes that
-    is never zero (number, generation, checksum). `disk_period_ms` 0 turns the disk worker off; it owns the first
-    `disk_blocks` blocks of 4 KiB of the first virtio disk and overwrites what is there. `check_pages_per_s` paces the
-    check of the working set that goes on all the time. Without an `address` the guest has no network: no heartbeat by
-    UDP, no commands. Wrong values are a ValueError.
+    `writer_content` zero, text and random say how well the pages compress: each page keeps a header of 48 bytes that
+    is never zero (number, generation, checksum, marker). `disk_period_ms` 0 turns the disk worker off; it owns the
+    first `disk_blocks` blocks of 4 KiB of the first virtio disk and overwrites what is there. `check_pages_per_s` paces
+    the check of the working set that goes on all the time. Without an `address` the guest has no network: no heartbeat
+    by UDP, no commands, no stream. `marker` (32 hexadecimal digits) makes 16 bytes that stand in every page of the
+    working set, and with all their bits turned in every disk block: who finds them on a network has seen the guest's
+    own data. Wrong values are a ValueError.
     """
 
     heartbeat_period_ms: int = 10
@@ -43,6 +49,7 @@ class GuestParameters:
     address: str | None = None
     observer_address: str | None = None
     observer_port: int = 7000
+    marker: str | None = None
 
     def __post_init__(self) -> None:
         positive = (self.heartbeat_period_ms, self.writer_working_set_mib, self.check_pages_per_s, self.disk_blocks)
@@ -50,6 +57,8 @@ class GuestParameters:
             raise ValueError(f"guest parameters out of range: {self}")
         if self.writer_content not in ("zero", "text", "random"):
             raise ValueError(f"writer_content is zero, text or random, not {self.writer_content!r}")
+        if self.marker is not None and not _MARKER.fullmatch(self.marker):
+            raise ValueError(f"marker is 32 hexadecimal digits, not {self.marker!r}")
         if self.address is not None:
             ipaddress.IPv4Interface(self.address)
         if self.observer_address is not None:
@@ -69,6 +78,8 @@ class GuestParameters:
         if self.address is not None:
             interface = ipaddress.IPv4Interface(self.address)
             named |= {"address": interface.ip, "netmask": interface.netmask}
+        if self.marker is not None:
+            named["marker"] = self.marker
         if self.observer_address is not None:
             named |= {"observer": self.observer_address, "observer_port": self.observer_port}
         return {name: str(value) for name, value in named.items()}

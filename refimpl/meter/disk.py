@@ -9,7 +9,8 @@ writes a `disk` line. A block (integers little-endian)::
     24  8  slot
     32  4  CRC-32 of the whole block with these four bytes 0
     36  4  zero
-    40     made from the write number
+    40 16  the guest's marker with all its bits turned (all 1 when it has none)
+    56     made from the write number
 
 This reads the raw image on the storage, not what the guest sees. While the guest runs, one slot may change under the
 reader: a block that looks wrong is read again a few times.

@@ -20,12 +20,17 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """One observer's answer: its name, the state, one sentence for people, and figures (units in their names)."""
+    """One observer's answer: its name, the state, one sentence for people, and figures (units in their names).
+
+    `samples`: the file with the raw samples behind it, beside the verdicts; None when they are elsewhere (those of the
+    blackout are the events of the operation) or were not kept.
+    """
 
     name: str
     state: State
     text: str
     figures: Mapping[str, Figure] = field(default_factory=dict)
+    samples: str | None = None
 
     @property
     def good(self) -> bool:
@@ -34,7 +39,18 @@ class Verdict:
 
     def to_json(self) -> dict[str, Any]:
         """Return the verdict as plain JSON values."""
-        return {"name": self.name, "state": str(self.state), "text": self.text, "figures": dict(self.figures)}
+        return {
+            "name": self.name,
+            "state": str(self.state),
+            "text": self.text,
+            "figures": dict(self.figures),
+            "samples": self.samples,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Verdict:
+        """Build a verdict from what `to_json` gave."""
+        return cls(data["name"], State(data["state"]), data["text"], dict(data["figures"]), data["samples"])
 
 
 def not_measured(name: str, why: str, **figures: Figure) -> Verdict:

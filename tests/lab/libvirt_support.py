@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import queue
+import secrets
 import shutil
 import tempfile
 import time
@@ -28,6 +29,8 @@ from refimpl.model.request import Command, CommandKind, MigrationRequest, Plan
 EVENT_TIMEOUT_S = 60.0
 DISK_MIB = 16
 GUEST_ADDRESS = "10.90.2.50"
+MARKER = secrets.token_hex(16)
+"""What stands in the memory and on the disk of the guests of this test run."""
 
 
 @contextmanager
@@ -110,7 +113,7 @@ def make_vm(group: Group, host: HostEntry, name: str, **guest: Any) -> VmSpec:
     disk.parent.mkdir(exist_ok=True)
     with disk.open("wb") as file:
         file.truncate(DISK_MIB << 20)
-    parameters = GuestParameters(address=f"{GUEST_ADDRESS}/24", **guest)
+    parameters = GuestParameters(**{"address": f"{GUEST_ADDRESS}/24", "marker": MARKER, **guest})
     spec = VmSpec(name, id, 128, str(disk), str(image.kernel), str(image.initramfs), parameters.command_line())
     vms.create(group, host, spec)
     vms.start(host, name)

@@ -37,6 +37,7 @@ def image() -> GuestImage:
 def receiver(tmp_path: Path) -> Iterator[tuple[Receiver, int]]:
     port = free_udp_port()
     with Receiver(tmp_path / "arrivals", address="127.0.0.1", port=port) as running:
+        running.await_ready()
         yield running, port
 
 

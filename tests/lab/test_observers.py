@@ -12,13 +12,13 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.app.observed import Observed
+from refimpl.app.observed import wait_for_work
+from refimpl.app.watched import Watch
 from refimpl.guest import GuestParameters
 from refimpl.guest.tamper import flip_in_file, flip_in_process
 from refimpl.meter import blackout, disk, heartbeat, memory, outside_gap
 from refimpl.meter.lines import JoinedLog, Line
 from refimpl.meter.memory import memory_verdict
-from refimpl.meter.receiver import Receiver
 from refimpl.meter.verdict import State
 from refimpl.model.events import Kind
 from tests.lab.moving import Moving, until
@@ -31,6 +31,7 @@ from tests.lab.watching import (
     not_good,
     page_in_qemu,
     qemu_process,
+    subject_of_spec,
     tell,
     wiped,
 )
@@ -45,11 +46,9 @@ PAGE = 7
 
 @pytest.fixture
 def watching(moving: Moving, tmp_path: Path) -> Iterator[Watching]:
-    period_ms = GuestParameters().heartbeat_period_ms
-    with Receiver(tmp_path / "arrivals", address=moving.group.labels["observer_address"]) as receiver:
-        observed = Observed(moving.spec.name, lines_of(moving), Path(moving.spec.disk_path), receiver, period_ms)
-        observed.works()
-        yield Watching(moving, observed)
+    wait_for_work(moving.spec.name, lines_of(moving))
+    with Watch(moving.lab, subject_of_spec(moving), tmp_path / "observed") as watch:
+        yield Watching(moving, watch)
 
 
 def test_an_undisturbed_move_is_found_good(watching: Watching) -> None:

@@ -13,11 +13,12 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from refimpl.app.observed import Observed
 from refimpl.app.operations import Operation
+from refimpl.app.watched import ProbeFiles, Subject, Watch
 from refimpl.backends.libvirt import connection
-from refimpl.backends.libvirt.domain import line_file
+from refimpl.backends.libvirt.domain import line_file, mac_address
 from refimpl.backends.libvirt.status import read_status
+from refimpl.guest import GuestParameters
 from refimpl.guest.commands import send_command
 from refimpl.guest.tamper import host_address
 from refimpl.hosts.factory import channel_for
@@ -27,7 +28,8 @@ from refimpl.meter.lines import JoinedLog, Line, parse_line, read_log
 from refimpl.meter.receiver import DEFAULT_PORT
 from refimpl.meter.verdict import Verdict
 from refimpl.model.group import ProcessRef
-from tests.lab.libvirt_support import GUEST_ADDRESS, host_of
+from refimpl.model.outcome import Outcome
+from tests.lab.libvirt_support import GUEST_ADDRESS, MARKER, host_of
 from tests.lab.moving import Moving
 
 Actions = Mapping[str, Callable[[], None]]
@@ -36,17 +38,20 @@ Actions = Mapping[str, Callable[[], None]]
 class Watching:
     """One move of the guest while observers watch; they can be asked again and again after it."""
 
-    def __init__(self, moving: Moving, observed: Observed) -> None:
+    def __init__(self, moving: Moving, watch: Watch) -> None:
+        assert watch.observed is not None
         self.moving = moving
-        self.observed = observed
+        self.watch = watch
+        self.observed = watch.observed
         self.source = moving.place()
         self.destination = moving.other()
-        self.before = observed.ready()
+        self.before = watch.ready()
         self.events: list[dict[str, Any]] = []
+        self.outcome: Outcome | None = None
 
-    def move(self, on: Actions | None = None) -> None:
+    def move(self, on: Actions | None = None, **changes: Any) -> None:
         """Move it to its end; `on` says what to do when an event of a kind is reported."""
-        self._follow(self.moving.start(), on or {})
+        self._follow(self.moving.start(**changes), on or {})
 
     def move_held(self, action: Callable[[], None]) -> None:
         """Move it to its end, and do something between STOP and RESUME, when no vCPU runs anywhere.
@@ -64,7 +69,8 @@ class Watching:
 
     def readings(self) -> dict[str, Verdict]:
         """Ask all observers now, print what they say, and return it by their names."""
-        verdicts = self.observed.verdicts(self.before, self.source, self.destination, self.events)
+        assert self.outcome is not None
+        verdicts = self.watch.verdicts(self.before, self.events, self.outcome)
         for verdict in verdicts:
             print(f"{self.source} to {self.destination}: {verdict.name}: {verdict.state}: {verdict.text}")
         return {verdict.name: verdict for verdict in verdicts}
@@ -84,8 +90,8 @@ class Watching:
                 on.get(event["kind"], lambda: None)()
         finally:
             deque(operation.events(), maxlen=0)  # also after a failure the move comes to its end before the next test
-        outcome = operation.outcome()
-        assert outcome.completed, outcome
+        self.outcome = operation.outcome()
+        assert self.outcome.completed, self.outcome
 
 
 def lossless(readings: Mapping[str, Verdict]) -> None:
@@ -178,6 +184,13 @@ def wiped(path: Path, boot: str, count: int) -> Iterator[list[Line]]:
 def lines_of(moving: Moving) -> dict[str, Path]:
     """Return the files of the guest's lines by host."""
     return {host.name: Path(host.log_directory) / line_file(moving.spec.name) for host in moving.group.hosts}
+
+
+def subject_of_spec(moving: Moving) -> Subject:
+    """Return what is known of the guest, as its record would tell it."""
+    parameters = GuestParameters()
+    probe = ProbeFiles(lines_of(moving), Path(moving.spec.disk_path), parameters.heartbeat_period_ms, MARKER)
+    return Subject(moving.spec.name, mac_address(moving.spec.id), GUEST_ADDRESS, probe)
 
 
 class Dropper:

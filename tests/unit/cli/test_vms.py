@@ -9,7 +9,6 @@ from typing import Any
 import pytest
 
 from refimpl.app import observed, vms
-from refimpl.app.observed import Observed
 from refimpl.app.vms import VmDesk
 from refimpl.cli import main
 from refimpl.guest import GuestImage
@@ -149,8 +148,8 @@ def test_a_vm_in_two_places_is_not_touched(desk, hosts, done):
 @pytest.mark.error("guest.not_heard")
 def test_a_guest_that_is_not_heard_has_an_error_of_its_own(tmp_path, monkeypatch):
     monkeypatch.setattr(observed, "HEARD_S", 0.0)
-    silent = Observed("one", {"a": tmp_path / "lines"}, tmp_path / "disk", None, 10)  # type: ignore[arg-type]
-    assert "work of VM 'one'" in refused("guest.not_heard", silent.works)
+    silent = {"a": tmp_path / "lines"}
+    assert "work of VM 'one'" in refused("guest.not_heard", lambda: observed.wait_for_work("one", silent))
 
 
 @pytest.mark.error("lab.gone")

@@ -12,7 +12,7 @@ SOURCE = (Path(refimpl.guest.__file__).parent / "init.c").read_text()
 
 
 def test_the_program_reads_every_name_that_is_written_and_no_other():
-    full = GuestParameters(address="10.0.0.2/24", observer_address="10.0.0.1")
+    full = GuestParameters(address="10.0.0.2/24", observer_address="10.0.0.1", marker="0f" * 16)
     read = set(re.findall(r'parameter\("(\w+)"', SOURCE))
     assert set(full.values()) == read
 
@@ -39,6 +39,8 @@ def test_the_command_line_carries_the_values():
         {"address": "somewhere"},
         {"observer_address": "10.0.0.0/8"},
         {"disk_blocks": 0},
+        {"marker": "0F" * 16},
+        {"marker": "0f"},
     ],
 )
 def test_wrong_values_are_refused(values):

@@ -6,6 +6,7 @@ import time
 import pytest
 
 from refimpl.meter.receiver import Receiver, read_arrivals
+from refimpl.meter.samples import Samples
 from tests.unit.meter.guest_lines import BOOT, line
 
 
@@ -18,6 +19,7 @@ def port() -> int:
 
 def test_it_writes_down_heartbeats_with_the_time_of_their_arrival(tmp_path, port):
     with Receiver(tmp_path / "arrivals", address="127.0.0.1", port=port) as receiver:
+        receiver.await_ready()
         begin_ns = time.time_ns()
         with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
             for payload in (line(1, "udp"), b"noise", line(2, "beat 2"), line(3, "udp")[:-3], line(4, "udp")):
@@ -30,13 +32,19 @@ def test_it_writes_down_heartbeats_with_the_time_of_their_arrival(tmp_path, port
 
 
 def test_an_address_that_cannot_be_had_is_an_error(tmp_path, port):
-    with Receiver(tmp_path / "one", address="127.0.0.1", port=port):
-        with pytest.raises(RuntimeError, match="did not start"):
-            Receiver(tmp_path / "two", address="127.0.0.1", port=port)
+    with (
+        Receiver(tmp_path / "one", address="127.0.0.1", port=port).await_ready(),
+        Receiver(tmp_path / "two", address="127.0.0.1", port=port) as second,
+        pytest.raises(RuntimeError, match="cannot listen at 127.0.0.1"),
+    ):
+        second.await_ready()
 
 
-def test_a_last_line_that_is_not_complete_is_left_out(tmp_path):
-    (tmp_path / "arrivals").write_text(f"20 {BOOT} 2 0\n10 {BOOT} 1 3\n30 {BOOT}")
+def test_what_the_observer_s_own_kernel_dropped_is_told(tmp_path):
+    with (tmp_path / "arrivals").open("w") as output:
+        samples = Samples(output, "heartbeat")
+        samples.add("beat", 20, boot=BOOT, number=2, overflowed=0)
+        samples.add("beat", 10, boot=BOOT, number=1, overflowed=3)
     found = read_arrivals(tmp_path / "arrivals")
     assert [a.number for a in found.heartbeats] == [1, 2]
     assert found.overflowed == 3

@@ -12,7 +12,9 @@ def test_a_verdict_is_plain_json():
         "state": "bad",
         "text": "one block lost",
         "figures": {"lost": 1},
+        "samples": None,
     }
+    assert Verdict.from_json(verdict.to_json()) == verdict
 
 
 def test_not_measured_is_not_good():
