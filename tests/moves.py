@@ -63,6 +63,10 @@ class MemoryJournal:
         self.ended = True
 
 
+Wishes = Mapping[Kind | Phase | None, tuple[Kind, dict[str, Any]]]
+"""What is wished when something is seen or a phase entered."""
+
+
 @dataclass
 class Rig:
     """A world with claims and a journal. `events` are those of the last conductor."""
@@ -78,15 +82,22 @@ class Rig:
         for host, settings in host_settings(self.world).items():
             self.store.change_settings(host, lambda _, chosen=settings: chosen)
 
-    def start(self, *, kill_at: str | Kind | None = None, cancel_at: Kind | Phase | None = None) -> Outcome | None:
+    def start(
+        self,
+        *,
+        kill_at: str | Kind | None = None,
+        cancel_at: Kind | Phase | None = None,
+        bandwidth_at: Kind | Phase | None = None,
+    ) -> Outcome | None:
         """Carry out a move. None: it was killed, at a stop point or when it heard of something.
 
-        `cancel_at`: cancel is wished when that is seen or entered.
+        `cancel_at`, `bandwidth_at`: a cancel, or 20 MiB per second, is wished when that is seen or entered.
         """
         timeline = VirtualTimeline(self.world.now_ns())
         backend = SimulatedBackend(self.world, timeline.post, timeline)
         ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().hand_over)
-        conductor = self._conductor(ledger, backend, timeline, kill_at, cancel_at)
+        wishes = {cancel_at: (Kind.CANCEL_WISHED, {}), bandwidth_at: (Kind.BANDWIDTH_WISHED, {"mib_s": 20})}
+        conductor = self._conductor(ledger, backend, timeline, kill_at, wishes)
         try:
             if cancel_at is Phase.NEW:
                 return conductor.run(Event(Kind.CANCEL_WISHED, timeline.now_ns()))
@@ -108,7 +119,7 @@ class Rig:
         elif claim := next(iter(self.store.claims()), None):
             phase = Phase.SETUP
             ledger = Ledger(OPERATION, "group", self.request, ledger.hand_over, plan=claim.plan, claimed=True)
-        return self._conductor(ledger, backend, timeline, None, None, phase, last).recover()
+        return self._conductor(ledger, backend, timeline, None, {}, phase, last).recover()
 
     def claim_for_another(self, plan: Any) -> None:
         """Let another controller have the VM."""
@@ -144,7 +155,7 @@ class Rig:
         backend: SimulatedBackend,
         timeline: VirtualTimeline,
         kill_at: str | Kind | None,
-        cancel_at: Kind | Phase | None,
+        wishes: Wishes,
         phase: Phase = Phase.NEW,
         last: int = 0,
     ) -> Conductor:
@@ -158,22 +169,23 @@ class Rig:
             identity=Identity("home", ProcessRef(1, 1, "boot")),
             phase=phase,
             last_step=last,
-            listeners=[self._listener(timeline, cancel_at), lambda event: _kill(event.kind, kill_at)],
+            listeners=[self._listener(timeline, wishes), lambda event: _kill(event.kind, kill_at)],
             stop_point=lambda name: _kill(name, kill_at),
             step=self.step,
         )
 
-    def _listener(self, timeline: VirtualTimeline, cancel_at: Kind | Phase | None) -> Callable[[Event], None]:
-        wished: list[bool] = []
+    def _listener(self, timeline: VirtualTimeline, wishes: Wishes) -> Callable[[Event], None]:
+        wished: list[Kind | Phase] = []
 
         def listen(event: Event) -> None:
             self.events.append(event)
             if len(self.events) > MOST_EVENTS:
                 raise Circles(f"more than {MOST_EVENTS} events")
-            entered = event.kind is Kind.PHASE_ENTERED and event["phase"] is cancel_at
-            if cancel_at is not None and not wished and (entered or event.kind is cancel_at):
-                wished.append(True)
-                timeline.post(Event(Kind.CANCEL_WISHED, timeline.now_ns()))
+            seen = event["phase"] if event.kind is Kind.PHASE_ENTERED else event.kind
+            if seen in wishes and seen not in wished:
+                wished.append(seen)
+                kind, values = wishes[seen]
+                timeline.post(Event(kind, timeline.now_ns(), values))
 
         return listen
 

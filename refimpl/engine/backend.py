@@ -8,7 +8,8 @@ OBSERVE: FACTS_SEEN with the hosts of the whole group; free of side effects.
 PROBE: FACTS_SEEN as OBSERVE, and with what only writing or much reading tells of the VM of the request
     (`DiskFact.probed`, `content_hash`). What it writes carries the operation's id and removes itself, also when the
     controller dies.
-PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried);
+PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried; a VM that
+    is off needs no network);
     or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id and plan.
 START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far),
     PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; last and
@@ -70,8 +71,16 @@ OWN_COMMANDS = frozenset(
 )
 """Commands that the conductor carries out itself."""
 
-LOOKING = frozenset({CommandKind.OBSERVE, CommandKind.INSPECT, CommandKind.LOOK_FOR_BINDING, CommandKind.ADOPT})
-"""Commands to a backend that change nothing on a host."""
+LOOKING = frozenset(
+    {
+        CommandKind.OBSERVE,
+        CommandKind.PROBE,
+        CommandKind.INSPECT,
+        CommandKind.LOOK_FOR_BINDING,
+        CommandKind.ADOPT,
+    }
+)
+"""Commands to a backend that change nothing on a host (a probe takes back what it writes)."""
 
 UNJOURNALED = LOOKING | {CommandKind.ANSWER_TOO_LATE, CommandKind.WAIT_TO_LOOK}
 """Commands that need no journal entry before they are given: they change nothing anywhere."""

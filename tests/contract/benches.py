@@ -14,11 +14,12 @@ VM_ID = "11111111-2222-4333-8444-555555555555"
 
 def world(**changes: object) -> World:
     """Return a small world: VM `web` on host a, host b empty. `dirty` is bytes written per second."""
-    dirty = changes.pop("dirty", 20_000_000)
+    dirty, state = changes.pop("dirty", 20_000_000), changes.pop("state", "running")
     vm = {
         "name": "web",
         "id": VM_ID,
         "host": "a",
+        "state": state,
         "memory_mib": 256,
         "working_set_mib": 200,
         "dirty_bytes_s": [[0, dirty]],

@@ -101,7 +101,7 @@ class OpaqueBackend:
             CommandKind.PROBE: lambda _o, _p: self._say(Kind.FACTS_SEEN, facts=self.observe(Scope())),
             CommandKind.PREPARE: self._prepare,
             CommandKind.START_TRANSFER: self._start,
-            CommandKind.STEER_SWITCH: lambda _o, _p: self._say(Kind.NOT_STEERABLE, what="switch", reason="opaque"),
+            CommandKind.STEER_SWITCH: lambda _o, _p: self._not_steerable("switch"),
             CommandKind.STEER_BANDWIDTH: lambda _o, _p: self._say(
                 Kind.NOT_STEERABLE, what="bandwidth", reason="opaque"
             ),
@@ -123,6 +123,9 @@ class OpaqueBackend:
 
     def _say(self, kind: Kind, **values: object) -> None:
         self._post(Event(kind, self._timeline.now_ns(), values))
+
+    def _not_steerable(self, what: str) -> None:
+        self._say(Kind.NOT_STEERABLE, what=what, reason="opaque")
 
     def _host(self, name: str) -> HostFacts:
         if name in self._hosts.down:

@@ -24,6 +24,7 @@ COMMIT = "check setup memory switch committed reconcile cleanup completed"
 ANSWERS = (Kind.CANCEL_ACCEPTED, Kind.CANCEL_TOO_LATE, Kind.CANCEL_UNSUPPORTED)
 
 ENTERED_ON = {
+    Phase.MEMORY: {Kind.MEMORY_SEEN, Kind.ADOPTED_MEMORY},
     Phase.SWITCH: {Kind.SWITCH_SEEN, Kind.DESTINATION_ARRIVED, Kind.ADOPTED_SWITCH},
     Phase.RECONCILE: {
         Kind.CALL_RETURNED,
@@ -48,6 +49,7 @@ class Scenario:
     world: Mapping[str, Any] = field(default_factory=dict)
     request: Mapping[str, Any] = field(default_factory=dict)
     cancel_at: Kind | Phase | None = None
+    bandwidth_at: Kind | Phase | None = None
     kill_at: str | Kind | None = None
     ended: Phase | None = None
     after_ms: int = 0
@@ -84,6 +86,15 @@ def looked_at_once(rig: Rig) -> bool:
 
 def given(command: str, times: int) -> Callable[[Rig], bool]:
     return lambda rig: rig.commands().count(command) == times
+
+
+def took_longer_than_s(seconds: int) -> Callable[[Rig], bool]:
+    return lambda rig: rig.events[-1].at_ns - rig.events[0].at_ns > seconds * 1_000_000_000
+
+
+def stays_paused(rig: Rig) -> bool:
+    kinds = rig.kinds()
+    return kinds.count(Kind.LEFT_PAUSED) == 1 and Kind.DESTINATION_RAN not in kinds and Kind.SOURCE_STOPPED not in kinds
 
 
 TWO_NETWORKS = {
@@ -138,16 +149,18 @@ SCENARIOS: dict[str, Scenario] = {
         also=looked_at_once,
     ),
     "no answer to the permission to run": Scenario(
-        "check setup memory switch committed reconcile committed reconcile cleanup completed",
+        "check setup memory switch committed reconcile committed reconcile cleanup completed-with-warnings",
         AT_DESTINATION,
         faults(hangs("allow-run"), hangs("start-transfer")),
         deadlines=("committed",),
+        problem="blackout.unexpected",
     ),
     "binding not shown, the call hangs": Scenario(
-        "check setup memory switch reconcile committed reconcile cleanup completed",
+        "check setup memory switch reconcile committed reconcile cleanup completed-with-warnings",
         AT_DESTINATION,
         faults(hangs("look-for-binding"), hangs("start-transfer")),
         deadlines=("switch",),
+        problem="blackout.unexpected",
     ),
     "binding not shown": Scenario(
         "check setup memory switch reconcile committed reconcile cleanup completed",
@@ -155,11 +168,12 @@ SCENARIOS: dict[str, Scenario] = {
         hangs("look-for-binding"),
     ),
     "the switch takes longer than its deadline": Scenario(
-        "check setup memory switch reconcile switch committed reconcile cleanup completed",
+        "check setup memory switch reconcile switch committed reconcile cleanup completed-with-warnings",
         AT_DESTINATION,
         {"dirty": 900_000_000, "networks": {"migration": {"bytes_s": 2_500_000}}},
         {"pass_limit": 1},
         deadlines=("switch",),
+        problem="blackout.unexpected",
     ),
     "the source's process ends after the arrival": Scenario(
         "check setup memory switch reconcile committed reconcile cleanup completed",
@@ -167,9 +181,76 @@ SCENARIOS: dict[str, Scenario] = {
         fault("source-dies", during="arrived"),
         also=looked_at_once,
     ),
+    "a slower link is asked for in set-up": Scenario(
+        COMMIT,
+        AT_DESTINATION,
+        {"dirty": 0},
+        bandwidth_at=Kind.PREPARED,
+        also=lambda rig: given("steer-bandwidth", 1)(rig) and took_longer_than_s(10)(rig),
+    ),
+    "a slower link is asked for in memory": Scenario(
+        COMMIT,
+        AT_DESTINATION,
+        {"dirty": 0},
+        bandwidth_at=Phase.MEMORY,
+        also=lambda rig: given("steer-bandwidth", 1)(rig) and took_longer_than_s(10)(rig),
+    ),
+    "a slower link is asked for too late": Scenario(
+        COMMIT, AT_DESTINATION, bandwidth_at=Phase.SWITCH, also=given("steer-bandwidth", 0)
+    ),
+    "what is left would take too long": Scenario(
+        "check setup memory reconcile undoing cancelled",
+        world={"dirty": 900_000_000},
+        request={"cancel_if_blackout_exceeds_ms": 500, "pass_limit": 3},
+        problem="blackout.too_long",
+        also=lambda rig: given("steer-switch", 0)(rig) and given("request-cancel", 1)(rig),
+    ),
+    "what is left is allowed": Scenario(
+        COMMIT,
+        AT_DESTINATION,
+        {"dirty": 900_000_000},
+        {"cancel_if_blackout_exceeds_ms": 5_000, "pass_limit": 3},
+        also=given("steer-switch", 1),
+    ),
+    "what was left took longer than was allowed": Scenario(
+        COMMIT + "-with-warnings",
+        AT_DESTINATION,
+        {"dirty": 900_000_000, "latency_ms": {"device": 6_000}},
+        {"cancel_if_blackout_exceeds_ms": 5_000, "pass_limit": 3},
+        problem="blackout.unexpected",
+    ),
+    "a paused VM": Scenario(COMMIT, {"b": "paused"}, {"state": "paused"}, also=stays_paused),
+    "a paused VM, delegated": Scenario(
+        "check setup memory switch reconcile cleanup completed",
+        {"b": "paused"},
+        {"state": "paused", "hand_over": "delegated"},
+        also=stays_paused,
+    ),
+    "a paused VM, killed when committed": Scenario(
+        "reconcile cleanup completed",
+        {"b": "paused"},
+        {"state": "paused"},
+        kill_at="given:adopt",
+        after_ms=3_600_000,
+    ),
+    "a paused VM, the link drops": Scenario(
+        "check setup memory reconcile undoing failed",
+        {"a": "paused"},
+        {"state": "paused"} | fault("link-drops", network="migration", during="memory"),
+        problem="transfer.failed",
+    ),
+    "a VM that is off": Scenario(
+        "check setup reconcile cleanup completed", {"b": "off"}, {"state": "off"}, also=given("allow-run", 0)
+    ),
+    "a VM that is off, the call fails": Scenario(
+        "check setup reconcile undoing failed",
+        {"a": "off"},
+        {"state": "off"} | fault("call-fails", during="start"),
+        problem="transfer.failed",
+    ),
     # refused
     "destination is the source": Scenario("check refused", request={"destination": "a"}, problem="host.same"),
-    "no facts": Scenario("check refused", world=hangs("observe"), deadlines=("check",), problem="check.timeout"),
+    "no facts": Scenario("check refused", world=hangs("probe"), deadlines=("check",), problem="check.timeout"),
     "another has the VM": Scenario("check setup refused", claimed=True, problem="vm.migrating"),
     "the destination goes down between the check and the claim": Scenario(
         "check setup refused", world=fault("host-dies", host="b", at_s=0.003), problem="host.down"
@@ -305,7 +386,7 @@ SCENARIOS: dict[str, Scenario] = {
         deadlines=("cleanup",),
     ),
     # the controller killed, and recovered
-    "killed before it began": Scenario("failed", kill_at="intended:observe"),
+    "killed before it began": Scenario("failed", kill_at="intended:probe"),
     "killed in check": Scenario("failed", kill_at=Kind.FACTS_SEEN),
     "killed before the claim": Scenario("failed", kill_at="intended:claim"),
     "killed right after the claim": Scenario("failed", kill_at="given:claim"),
@@ -337,7 +418,7 @@ SCENARIOS: dict[str, Scenario] = {
         journal_says=Phase.SWITCH,
     ),
     "killed after the commit record": Scenario(
-        "reconcile committed reconcile cleanup completed",
+        "reconcile committed reconcile cleanup completed-with-warnings",
         AT_DESTINATION,
         kill_at="intended:allow-run",
         after_ms=3_600_000,
@@ -405,7 +486,7 @@ def play(scenario: Scenario, step: Step = table_step) -> tuple[Rig, Outcome]:
     rig = Rig(world(**scenario.world), replace(MigrationRequest("web", "b"), **scenario.request), step)
     if scenario.claimed:
         rig.claim_for_another(Plan("web", VM_ID, "a", "b"))
-    outcome = rig.start(kill_at=scenario.kill_at, cancel_at=scenario.cancel_at)
+    outcome = rig.start(kill_at=scenario.kill_at, cancel_at=scenario.cancel_at, bandwidth_at=scenario.bandwidth_at)
     if scenario.kill_at is not None or scenario.ended is not None:
         assert (outcome.end if outcome else None) is scenario.ended, "the stop point was never reached"
         rig.journal.phase = scenario.journal_says or rig.journal.phase

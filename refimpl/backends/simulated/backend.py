@@ -118,13 +118,12 @@ class SimulatedBackend:
         return self.world.span_ns(self.world.spec.latency_ms.control)
 
     def _prepare(self, command: Command, plan: Plan) -> None:
-        network = self.world.network_of(plan.address)
         asked = partial(self.world.faults.asked, vm=plan.vm)
         if command.operation in self.world.cancelled:
             self._prepare_failed(cancelled(plan))
         elif silent := self._silent(plan):
             self._prepare_failed(_failed(f"host {silent} does not answer"))
-        elif network is None or network in self.world.links_down or asked(FaultKind.NO_CONNECTION, network=network):
+        elif plan.vm_state is not VmState.OFF and not self._connects(plan):
             values = {"host": plan.destination, "tried": str(plan.address)}
             native = Native("simulated", 110, "connection timed out")
             problem = Problem(id="network.no_connection", values=values, side=Side.DESTINATION, native=native)
@@ -137,16 +136,21 @@ class SimulatedBackend:
         else:
             self._make_planned(command, plan)
 
+    def _connects(self, plan: Plan) -> bool:
+        network = self.world.network_of(plan.address)
+        cut = network is None or network in self.world.links_down
+        return not cut and not self.world.faults.asked(FaultKind.NO_CONNECTION, vm=plan.vm, network=network)
+
     def _silent(self, plan: Plan) -> str | None:
         return next((h for h in (plan.source, plan.destination) if not self.world.hosts[h].answers), None)
 
     def _make_planned(self, command: Command, plan: Plan) -> None:
         vm, source = self.world.vm(plan.vm), self.world.copy(plan.source, plan.vm)
-        if vm is None or source is None or not source.alive:
-            self._prepare_failed(_failed("the VM does not run at the source"))
+        if vm is None or source is None or source.state is not plan.vm_state:
+            self._prepare_failed(_failed(f"the VM is not {plan.vm_state} at the source any more"))
         elif source.operation not in (None, command.operation):
             self._prepare_failed(_failed(f"the VM carries the mark of operation {source.operation}"))
-        elif self.world.plan_copy(plan.destination, vm, command.operation, plan) is None:
+        elif source.alive and self.world.plan_copy(plan.destination, vm, command.operation, plan) is None:
             self._prepare_failed(_failed("no room for the planned VM"))
         else:
             source.operation, source.plan = command.operation, plan
@@ -260,6 +264,8 @@ class SimulatedBackend:
             self._ran_already(command.operation, plan)
         elif copy is None or copy.state is not VmState.PAUSED:
             self._run_refused(command, plan, "no paused copy at the destination")
+        elif plan.vm_state is VmState.PAUSED:
+            self._transfer_told(command.operation, plan).left_paused()
         elif not self.world.run(copy):
             self._run_refused(command, plan, "another host holds the lease")
         else:
@@ -267,13 +273,17 @@ class SimulatedBackend:
 
     def _ran_now(self, operation: str, plan: Plan) -> None:
         """Tell it through the transfer when there is one: whoever else follows it hears of it too."""
+        self._transfer_told(operation, plan).ran()
+
+    def _transfer_told(self, operation: str, plan: Plan) -> Transfer:
+        """Return the transfer, followed by this object; one that only tells where there is none any more."""
         transfer = self.world.transfers.get(operation) or Transfer(self.world, operation, plan)
         if operation not in self._following:
             self._follow(transfer)
-        transfer.ran()
+        return transfer
 
     def _ran_already(self, operation: str, plan: Plan) -> None:
-        at_ns = self.world.ran_ns.get(operation, self.world.now_ns())
+        at_ns = self.world.let_go_ns.get(operation, self.world.now_ns())
         self._told(operation, Event(Kind.DESTINATION_RAN, at_ns, {}, Side.DESTINATION, plan.destination))
 
     def _run_refused(self, command: Command, plan: Plan, detail: str) -> None:
@@ -293,7 +303,7 @@ class SimulatedBackend:
         if command.operation not in self._following:
             self._follow(transfer)
         source = self.world.copy(plan.source, plan.vm)
-        if command.operation in self.world.ran_ns or source is None or source.state is VmState.OFF:
+        if command.operation in self.world.let_go_ns or source is None or source.state is VmState.OFF:
             return
         switched = transfer.stage >= Stage.SWITCH
         self.say(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE, plan.source)

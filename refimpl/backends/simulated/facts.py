@@ -74,7 +74,7 @@ def seen(world: World, host: str, vm: str, as_source: bool) -> CopySeen:
 
 
 def _waits_to_run(world: World, copy: Copy | None) -> bool:
-    return copy is not None and copy.state is VmState.PAUSED and copy.operation not in world.ran_ns
+    return copy is not None and copy.state is VmState.PAUSED and copy.operation not in world.let_go_ns
 
 
 def _cannot_run_again(copy: Copy | None, job: Transfer | None) -> bool:

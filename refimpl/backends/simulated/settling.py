@@ -66,17 +66,17 @@ class Settling:
         return None
 
     def keep_destination(self, command: Command, plan: Plan, waited_ms: int = 0) -> None:
-        """SETTLE_DESTINATION: remove the source's copy, once the destination's is seen to run."""
+        """SETTLE_DESTINATION: remove the source's copy, once the destination's is seen to be what the VM was."""
         transfer = self._world.transfers.get(command.operation)
         if transfer is not None and transfer.stage is Stage.BOUND:
             self._wait(self.keep_destination, command, plan, waited_ms)
             return
         source, destination = self._sides(plan)
-        runs = destination is not None and destination.state is VmState.RUNNING
+        there = destination is not None and destination.state in (VmState.RUNNING, plan.vm_state)
         if self._world.faults.asked(FaultKind.SETTLE_FAILS, plan.vm):
             self._cannot(command, plan, "scripted: it cannot be settled")
-        elif not self._world.hosts[plan.destination].answers or not runs:
-            self._cannot(command, plan, "the destination's copy is not seen to run")
+        elif not self._world.hosts[plan.destination].answers or not there:
+            self._cannot(command, plan, f"the destination's copy is not seen to be {plan.vm_state}")
         elif self._source_may_run_again(plan, transfer):
             self._cannot(command, plan, f"host {plan.source} does not answer, and its copy may run again")
         else:

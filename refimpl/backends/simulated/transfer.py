@@ -212,12 +212,23 @@ class Transfer:
         source = self._source
         if self.operation in self.world.cancelled:
             self._fail(cancelled(self.plan))
-        elif vm is None or source is None or source.state is not VmState.RUNNING:
-            self.break_off("the VM does not run at the source")
+        elif vm is None or source is None or source.state is not self.plan.vm_state:
+            self.break_off(f"the VM is not {self.plan.vm_state} at the source any more")
+        elif source.state is VmState.OFF:
+            self._move_definition(source)
         elif self.world.plan_copy(self.plan.destination, vm, self.operation, self.plan) is None:
             self.break_off("the destination could not make the planned VM")
         else:
             self._begin_memory(source)
+
+    def _move_definition(self, source: Copy) -> None:
+        """Move a VM that is off: its definition is all there is of it."""
+        if self.world.copy(self.plan.destination, self.plan.vm) is not None:
+            self.break_off("the destination has a VM of that name")
+            return
+        self.world.remove(source)
+        self.world.define(self.plan.destination, source.vm, self.operation, self.plan)
+        self._return(ok=True)
 
     def _begin_memory(self, source: Copy) -> None:
         source.operation, source.plan = self.operation, self.plan
@@ -264,9 +275,11 @@ class Transfer:
     def _pass_ended(self, dirty: int) -> None:
         self._passes += 1
         self._remaining, self._pass_ns = dirty, self.world.now_ns()
-        self.tell(Kind.PASS_ENDED, Side.SOURCE, number=self._passes)
+        figures = {"remaining_bytes": self._remaining, "bytes_s": self._rate}
+        self.tell(Kind.PASS_ENDED, Side.SOURCE, number=self._passes, **figures)
         self.world.faults.strike(self.plan.vm, on_pass=self._passes)
-        fits = self._remaining * 1000 <= self._rate * self.world.spec.downtime_limit_ms
+        limits_ms = (self.world.spec.downtime_limit_ms, self.plan.cancel_if_blackout_exceeds_ms)
+        fits = self._remaining * 1000 <= self._rate * min(ms for ms in limits_ms if ms is not None)
         if fits or self.forced:
             self._go(lambda: self._switch(self._remaining))
         else:
@@ -286,9 +299,10 @@ class Transfer:
             return
         self.stage = Stage.SWITCH
         self.tell(Kind.SWITCH_SEEN, Side.SOURCE)
-        self.world.stop(source, VmState.PAUSED, "migration")
         self._stop_ns = self.world.now_ns()
-        self.tell(Kind.SOURCE_STOPPED, Side.SOURCE)
+        if source.state is VmState.RUNNING:
+            self.world.stop(source, VmState.PAUSED, "migration")
+            self.tell(Kind.SOURCE_STOPPED, Side.SOURCE)
         self._sent += remaining
         self.world.faults.strike(self.plan.vm, Moment.SWITCH)
         span_ns = remaining * SECOND_NS // self._rate
@@ -321,17 +335,25 @@ class Transfer:
     def _runs(self) -> None:
         """Delegated hand-over: the destination's system lets its copy run by itself."""
         destination = self._destination
-        if destination is None or not self.world.run(destination):
+        if destination is not None and self.plan.vm_state is VmState.PAUSED:
+            self.left_paused()
+        elif destination is None or not self.world.run(destination):
             self.break_off("the destination's copy could not take its lease")
             return
-        self.ran()
+        else:
+            self.ran()
         self._if_open(self.world.span_ns(self.world.spec.latency_ms.finish), self._bound)
 
     def ran(self) -> None:
         """The destination's copy has begun to run: note when, and say so."""
-        self.world.ran_ns[self.operation] = self.world.now_ns()
+        self.world.let_go_ns[self.operation] = self.world.now_ns()
         self.tell(Kind.DESTINATION_RAN, Side.DESTINATION)
         self.world.faults.strike(self.plan.vm, Moment.RAN)
+
+    def left_paused(self) -> None:
+        """The destination's copy may run, and stays paused as it was at the source."""
+        self.world.let_go_ns[self.operation] = self.world.now_ns()
+        self.tell(Kind.LEFT_PAUSED, Side.DESTINATION)
 
     def _torn_down(self) -> None:
         source = self._source

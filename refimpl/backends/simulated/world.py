@@ -77,7 +77,7 @@ class World:
         self.holders: dict[str, str | None] = {}
         self.transfers: dict[str, Transfer] = {}
         self.cancelled: set[str] = set()
-        self.ran_ns: dict[str, int] = {}
+        self.let_go_ns: dict[str, int] = {}
         for vm in self.spec.vms:
             self.copies[vm.host, vm.name] = Copy(vm, vm.host, VmState(vm.state))
             self.holders[vm.name] = vm.host if vm.state == "running" and vm.lease and vm.lease_held else None
@@ -156,6 +156,12 @@ class World:
         if self.memory_used_mib(host) + vm.memory_mib > self.spec.hosts[host].memory_mib:
             return None
         copy = Copy(vm, host, VmState.PLANNED, "planned", operation, plan)
+        self.copies[host, vm.name] = copy
+        return copy
+
+    def define(self, host: str, vm: VmSpec, operation: str, plan: Plan) -> Copy:
+        """Define a VM on a host, off."""
+        copy = Copy(vm, host, VmState.OFF, "", operation, plan)
         self.copies[host, vm.name] = copy
         return copy
 

@@ -115,7 +115,7 @@ class VmSpec(_Strict):
     host: str
     memory_mib: int = Field(gt=0)
     vcpus: int = Field(default=1, gt=0)
-    state: Literal["running", "off"] = "running"
+    state: Literal["running", "paused", "off"] = "running"
     working_set_mib: int = Field(default=64, ge=0)
     dirty_bytes_s: tuple[tuple[float, int], ...] = ((0.0, 20_000_000),)
     disks: tuple[DiskSpec, ...] = ()

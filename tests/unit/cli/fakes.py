@@ -47,6 +47,9 @@ def outcome(end: Phase = Phase.COMPLETED, **changes: Any) -> Outcome:
         "commit_cost_ms": 1.5,
         "encryption": True,
         "performance_option": "TCPIP",
+        "compression": "",
+        "port_ms": None,
+        "vm_state": "running",
         "hand_over": "strict",
         "recovered": False,
     }

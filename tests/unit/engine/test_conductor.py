@@ -41,7 +41,7 @@ def test_a_move_from_start_to_end() -> None:
         P.COMPLETED,
     ]
     assert run.backend.told == [
-        C.OBSERVE,
+        C.PROBE,
         C.OBSERVE,
         C.PREPARE,
         C.START_TRANSFER,
@@ -110,7 +110,7 @@ def test_a_refused_check_gives_no_command_after_it() -> None:
     run = Run(options={"ledger": ledger(plan=None, request=request(vm="other"))})
     result = run.conductor.start()
     assert result.end is P.REFUSED
-    assert run.backend.told == [C.OBSERVE]
+    assert run.backend.told == [C.PROBE]
     assert result.problems[0].phase is P.CHECK
 
 
@@ -228,7 +228,7 @@ def test_what_cannot_be_settled_keeps_its_claim() -> None:
 @pytest.mark.parametrize(
     ("silent", "end", "id"),
     [
-        pytest.param("OBSERVE", P.REFUSED, "check.timeout", marks=pytest.mark.error("check.timeout")),
+        pytest.param("PROBE", P.REFUSED, "check.timeout", marks=pytest.mark.error("check.timeout")),
         pytest.param("INSPECT", P.INDETERMINATE, "owner.silent", marks=pytest.mark.error("owner.silent")),
         pytest.param("CLEAN_UP", P.INDETERMINATE, "settle.failed", marks=pytest.mark.error("settle.failed")),
     ],
@@ -370,7 +370,7 @@ def test_without_a_journal_nothing_is_claimed() -> None:
     run = Run(journal=FullDisk(C.CLAIM))
     with pytest.raises(RefimplError, match=r"journal\.failed"):
         run.conductor.start()
-    assert run.backend.told == [C.OBSERVE]
+    assert run.backend.told == [C.PROBE]
     assert run.store.claims() == ()
 
 

@@ -16,7 +16,7 @@ from tests.builders import event, ledger, plan, request
 
 @pytest.mark.rule("R8")
 def test_the_pass_limit_is_reached_exactly_then() -> None:
-    asked = ledger(request=request(pass_limit=3), passes=3)
+    asked = ledger(plan=plan(pass_limit=3), passes=3)
     assert pass_limit(asked, event(Kind.PASS_ENDED, number=2)) is None
     made = pass_limit(asked, event(Kind.PASS_ENDED, number=3))
     assert made is not None
@@ -26,7 +26,7 @@ def test_the_pass_limit_is_reached_exactly_then() -> None:
 
 @pytest.mark.rule("R8")
 def test_the_switch_is_forced_again_only_when_it_could_not_be_forced_before() -> None:
-    failed = ledger(request=request(pass_limit=3), passes=4)
+    failed = ledger(plan=plan(pass_limit=3), passes=4)
     assert pass_limit(failed, event(Kind.PASS_ENDED, number=4)) is not None
     forced = record(failed, event(Kind.STEERED, what="switch"), Phase.MEMORY)
     assert pass_limit(forced, event(Kind.PASS_ENDED, number=4)) is None
@@ -101,3 +101,53 @@ def test_what_stopped_again_after_the_move_is_a_warning() -> None:
         made = closing(moved, event(Kind.CLEANED))
         assert made is not None
         assert made.kind is Kind.FINISHED_WITH_WARNINGS
+
+
+@pytest.mark.rule("R8")
+@pytest.mark.error("blackout.too_long")
+@pytest.mark.parametrize("rate", [1_000_000.0, None])
+def test_at_the_last_pass_a_blackout_that_would_be_too_long_cancels(rate: float | None) -> None:
+    asked = ledger(plan=plan(pass_limit=3, cancel_if_blackout_exceeds_ms=100), passes=3)
+    known = record(asked, event(Kind.PASS_ENDED, number=3, remaining_bytes=200_000, bytes_s=rate), Phase.MEMORY)
+    assert pass_limit(known, event(Kind.PASS_ENDED, number=2)) is None
+    made = pass_limit(known, event(Kind.PASS_ENDED, number=3))
+    assert made is not None
+    assert made.kind is Kind.BLACKOUT_TOO_LONG
+    assert made.values["problem"].values["predicted_ms"] == (200 if rate else "not known")
+    told = record(known, event(made.kind, **made.values), Phase.MEMORY)
+    assert pass_limit(told, event(Kind.PASS_ENDED, number=4)) is None
+    assert [p.id for p in told.problems] == ["blackout.too_long"]
+
+
+@pytest.mark.rule("R8")
+def test_at_the_last_pass_a_blackout_that_is_short_enough_is_gone_for() -> None:
+    asked = ledger(plan=plan(pass_limit=3, cancel_if_blackout_exceeds_ms=200), passes=3)
+    known = record(asked, event(Kind.PASS_ENDED, number=3, remaining_bytes=200_000, bytes_s=1_000_000.0), Phase.MEMORY)
+    made = pass_limit(known, event(Kind.PASS_ENDED, number=3))
+    assert made is not None
+    assert made.kind is Kind.PASS_LIMIT_REACHED
+
+
+@pytest.mark.rule("R8")
+@pytest.mark.rule("R18")
+@pytest.mark.error("blackout.unexpected")
+@pytest.mark.parametrize(("cancel_ms", "host_ms", "warned"), [(None, 100, True), (100, None, True), (None, 200, False)])
+def test_a_long_blackout_is_a_warning_with_both_figures(
+    cancel_ms: int | None, host_ms: int | None, warned: bool
+) -> None:
+    limits = plan(cancel_if_blackout_exceeds_ms=cancel_ms, unexpected_blackout_ms=host_ms)
+    moved = ledger(plan=limits, owner=Kind.DESTINATION_OWNS, stop_ns=0, resume_ns=150_000_000)
+    made = closing(moved, event(Kind.CLEANED))
+    assert made is not None
+    assert made.kind is (Kind.FINISHED_WITH_WARNINGS if warned else Kind.FINISHED)
+    if warned:
+        (warning,) = record(moved, event(made.kind, **made.values), Phase.CLEANUP).warnings
+        assert (warning.values["blackout_ms"], warning.values["limit_ms"]) == (150.0, 100)
+
+
+def test_a_paused_vm_that_was_moved_is_at_the_destination_without_a_warning() -> None:
+    paused = ledger(plan=plan(vm_state=VmState.PAUSED))
+    told = record(paused, event(Kind.DESTINATION_OWNS, why="", state=VmState.PAUSED), Phase.RECONCILE)
+    assert told.warnings == ()
+    running = record(ledger(), event(Kind.DESTINATION_OWNS, why="", state=VmState.PAUSED), Phase.RECONCILE)
+    assert [w.id for w in running.warnings] == ["vm.paused_there"]

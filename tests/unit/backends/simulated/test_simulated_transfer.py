@@ -117,7 +117,7 @@ def test_a_link_that_comes_back_in_time_is_waited_out() -> None:
 
 def test_a_source_that_is_slow_after_the_arrival_finds_the_reply() -> None:
     rig, outcome = moved(**freeze("arrived", 30_000, host="a"))
-    assert outcome.end is Phase.COMPLETED
+    assert outcome.completed
     assert rig.copies() == {"b": "running"}
 
 
