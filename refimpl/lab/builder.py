@@ -101,7 +101,7 @@ class Builder:
             (paths.etc / "hosts").write_text(hosts_table(self.plans), encoding="ascii")
             (paths.etc / "hostname").write_text(f"{plan.name}\n", encoding="ascii")
             (paths.etc / "machine-id").write_text(plan.uuid.replace("-", "") + "\n", encoding="ascii")
-            paths.start_script.write_text(start_script(self.lab, plan, program), encoding="utf-8")
+            paths.start_script.write_text(start_script(self.lab, plan, program, self.wish.keepalive), encoding="utf-8")
         return self._lend_to(self.plans)
 
     def _shape_links(self) -> None:

@@ -14,6 +14,7 @@ from pathlib import Path
 from refimpl.lab.layout import HostPlan, LabPaths
 
 CONDUCTOR_NAME = "conductor"
+_FIRST_RETRY_S = 0.2
 
 Setting = str | int | Sequence[str]
 
@@ -24,6 +25,19 @@ class KeepAlive:
 
     interval_s: int = 1
     count: int = 2
+
+    @property
+    def silence_s(self) -> int:
+        """The longest silence in seconds that is borne."""
+        return self.interval_s * (self.count + 1)
+
+    @property
+    def tcp_retries(self) -> int:
+        """How often the kernel repeats what is not acknowledged, to give up after as much silence or a little more.
+
+        It waits 0.2 s, then twice as long each time. A migration stream has no other limit than that.
+        """
+        return next(n for n in range(1, 32) if _FIRST_RETRY_S * (2 ** (n + 1) - 1) >= self.silence_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,12 +114,13 @@ def hosts_table(hosts: Sequence[HostPlan]) -> str:
     return "\n".join(["127.0.0.1 localhost", *lines, ""])
 
 
-def start_script(lab: LabPaths, host: HostPlan, init: Path) -> str:
+def start_script(lab: LabPaths, host: HostPlan, init: Path, keepalive: KeepAlive) -> str:
     """Return the script that runs as the first process of a host: mounts, host name, then the init program.
 
     /etc is the machine's own, seen through a read-only overlay that adds what this host has of its own, so that no
     mount point has to be made on the machine. /run is empty at each start, as after a reboot. What the lab keeps of
-    the other hosts and of the certificate authority is hidden.
+    the other hosts and of the certificate authority is hidden. Where the kernel's settings cannot be written, a
+    migration stream bears a longer silence than the control connections, and init's log says so.
     """
     paths, label = lab.host(host.name), f"refimpl:{lab.id}"
     binds = {
@@ -116,7 +131,9 @@ def start_script(lab: LabPaths, host: HostPlan, init: Path) -> str:
         paths.cache: "/var/cache/libvirt",
     }
     hidden = [lab.hosts, lab.authority.parent]
+    retries = f"echo {keepalive.tcp_retries} > /proc/sys/net/ipv4/tcp_retries2 || true"
     commands = [
+        ["sh", "-c", retries],
         ["mount", "-t", "sysfs", label, "/sys"],
         ["mount", "-t", "overlay", "-o", f"ro,lowerdir={paths.etc}:/etc", label, "/etc"],
         *(["mount", "--bind", str(source), target] for source, target in binds.items()),

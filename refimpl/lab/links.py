@@ -7,6 +7,7 @@ nobody is told, as when a switch loses power. Slowed down, a token bucket at eit
 from __future__ import annotations
 
 import json
+import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -55,6 +56,12 @@ class Link:
     def cut(self) -> None:
         """Let nothing through any more, in neither direction, silently."""
         self._run(self._switch, "ip", "link", "set", "dev", self.port, "down")
+
+    def cut_for(self, seconds: float) -> None:
+        """Cut it for so long, then bring it back to how it was; blocks meanwhile."""
+        with self.restored():
+            self.cut()
+            threading.Event().wait(seconds)
 
     def mend(self) -> None:
         """Let everything through again, at the speed that the lab gave the link."""

@@ -48,6 +48,16 @@ def test_silence_counts_as_death_after_what_was_asked_for_in_both_directions() -
         assert (found["keepalive_interval"], found["keepalive_count"]) == ("3", "7")
 
 
+@pytest.mark.parametrize(("interval_s", "count", "retries"), [(1, 2, 3), (1, 0, 2), (5, 5, 7)])
+def test_a_migration_stream_bears_no_less_silence_than_a_control_connection(
+    interval_s: int, count: int, retries: int
+) -> None:
+    keepalive = KeepAlive(interval_s, count)
+    assert keepalive.tcp_retries == retries
+    script = start_script(LAB, HOSTS[0], Path("/cache/init"), keepalive)
+    assert f"echo {retries} > /proc/sys/net/ipv4/tcp_retries2" in script
+
+
 def test_qemu_needs_nothing_of_the_machine_and_verifies_its_peer() -> None:
     found = settings("qemu.conf")
     assert found["default_tls_x509_verify"] == "1"
@@ -67,7 +77,9 @@ def test_text_is_quoted() -> None:
 
 
 def test_the_start_script_mounts_over_everything_of_the_machines_libvirt_and_then_becomes_init() -> None:
-    lines = [shlex.split(line) for line in start_script(LAB, HOSTS[0], Path("/cache/init")).splitlines()[1:]]
+    lines = [
+        shlex.split(line) for line in start_script(LAB, HOSTS[0], Path("/cache/init"), KeepAlive()).splitlines()[1:]
+    ]
     targets = [line[-1] for line in lines if line[0] == "mount"]
     for target in ("/etc/libvirt", "/etc/pki", "/var/lib/libvirt", "/var/log/libvirt", "/var/cache/libvirt", "/run"):
         assert target in targets
