@@ -1,0 +1,147 @@
+"""The parts of docs/ that are made from the program itself: the error pages, and the diagram and table of the engine.
+
+A file that is made as a whole says so at its top; a part of a page stands between two comments that name it. A test
+keeps all of them current; `ci/docs` writes them anew.
+"""
+
+import re
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+from refimpl.engine.phases import DEADLINES, TABLE
+from refimpl.model.errors import ErrorEntry, catalogue
+from refimpl.model.events import Kind
+from refimpl.model.phase import ENDS, EXIT_CODES, ExitCode, Phase
+
+DOCS = Path(__file__).resolve().parent.parent / "docs"
+RECOVERY = frozenset({Kind.LOOK_AGAIN, Kind.NOTHING_TOUCHED, Kind.TIDY_AGAIN})
+"""Decisions of a recovery: they lead in from nearly every phase and would hide the rest of the diagram."""
+
+CODE_TEXTS: Mapping[ExitCode, str] = {
+    ExitCode.OK: "done",
+    ExitCode.INTERNAL: "internal error",
+    ExitCode.USAGE: "the command line is wrong",
+    ExitCode.REFUSED: "refused, nothing was changed",
+    ExitCode.FAILED: "failed and rolled back",
+    ExitCode.CANCELLED: "cancelled and rolled back",
+    ExitCode.INDETERMINATE: "a person is needed",
+    ExitCode.LOST: "lost, or two copies ran",
+    ExitCode.ENVIRONMENT: "lab or machine broken",
+    ExitCode.DETACHED: "detached, it goes on",
+}
+
+
+def diagram() -> str:
+    """Return the engine's table as a Mermaid state diagram; events that change no phase are in the table only."""
+    arrows: dict[tuple[Phase, Phase], list[str]] = {}
+    for (phase, kind), row in TABLE.items():
+        if row.phase is not phase and kind not in RECOVERY:
+            arrows.setdefault((phase, row.phase), []).append(kind.value)
+    lines = ["```mermaid", "stateDiagram-v2", f"    [*] --> {Phase.NEW.name}"]
+    lines += [f'    state "{phase.value}" as {phase.name}' for phase in Phase]
+    lines += [f"    {a.name} --> {b.name}: {', '.join(kinds)}" for (a, b), kinds in arrows.items()]
+    lines += [f"    {phase.name} --> [*]" for phase in Phase if phase in ENDS]
+    return "\n".join([*lines, "```"])
+
+
+def table() -> str:
+    """Return every row of the engine's table, and how long each phase may last."""
+    lines = ["| in | on | to | commands |", "| --- | --- | --- | --- |"]
+    for (phase, kind), row in TABLE.items():
+        target = row.phase.value if row.phase is not phase else "same"
+        lines.append(f"| {phase.value} | {kind.value} | {target} | {', '.join(c.value for c in row.commands)} |")
+    lines += ["", "| phase | may last |", "| --- | --- |"]
+    lines += [f"| {phase.value} | {deadline.after_ms // 1000} s |" for phase, deadline in DEADLINES.items()]
+    return "\n".join(lines)
+
+
+def ends() -> str:
+    """Return the ends of a move with their exit codes."""
+    rows = [f"| {phase.value} | {int(code)} | {CODE_TEXTS[code]} |" for phase, code in EXIT_CODES.items()]
+    return "\n".join(["| end | exit code | of that code |", "| --- | --- | --- |", *rows])
+
+
+def errors() -> str:
+    """Return the page of all errors, a section for each, under the first word of their ids."""
+    families: dict[str, list[ErrorEntry]] = {}
+    for entry in catalogue().values():
+        families.setdefault(entry.id.partition(".")[0], []).append(entry)
+    lines = [
+        "# Errors",
+        "",
+        "<!-- Made by ci/docs from refimpl/model/errors.toml. -->",
+        "",
+        "Every error has an id that stays. Words in braces stand for what was measured or named. Where Hyper-V has a",
+        "code, message or event for the same thing, it is given; a dash means that none is known.",
+        "",
+    ]
+    for family in sorted(families):
+        lines += [f"## {family.replace('_', ' ')}", ""]
+        for entry in sorted(families[family], key=lambda e: e.id):
+            lines += _section(entry)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _section(entry: ErrorEntry) -> list[str]:
+    code = f"{int(entry.exit)} ({CODE_TEXTS[entry.exit]})"
+    return [
+        f"### `{entry.id}`",
+        "",
+        f"> {escaped(_plain(entry.text))}",
+        "",
+        f"Why: {escaped(_plain(entry.why))}  ",
+        f"Mend: {escaped(_plain(entry.mend))}  ",
+        f"Exit code: {code}. Hyper-V: {escaped(entry.hyperv) or '-'}",
+        "",
+    ]
+
+
+def _plain(template: str) -> str:
+    """Return a template with its placeholders as bare names in braces."""
+    return " ".join(re.sub(r"\{(\w+)[^{}]*\}", r"{\1}", template).split())
+
+
+def escaped(text: str) -> str:
+    """Return a text in which Markdown and HTML see nothing of theirs."""
+    return re.sub(r"([\\`*_<>|#\[\]])", r"\\\1", text)
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors}
+PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
+    "how-it-works.md": {"diagram": diagram, "table": table, "ends": ends}
+}
+
+
+def current(name: str, text: str) -> str:
+    """Return a page of docs/ as it has to be; ValueError when a part that belongs in it has no place there."""
+    if name in PAGES:
+        return PAGES[name]()
+    for part, make in PARTS[name].items():
+        begin, end = f"<!-- begin {part}, made by ci/docs -->", f"<!-- end {part} -->"
+        before, found, rest = text.partition(begin)
+        _, closed, after = rest.partition(end)
+        if not found or not closed:
+            raise ValueError(f"{name} has no place for {part}: {begin} ... {end}")
+        text = f"{before}{begin}\n\n{make()}\n\n{end}{after}"
+    return text
+
+
+def main(arguments: list[str]) -> int:
+    """Write what is not current, or with `--check` end with 1 when there is such a page."""
+    old = []
+    for name in (*PAGES, *PARTS):
+        path = DOCS / name
+        text = path.read_text("utf-8") if path.exists() else ""
+        wanted = current(name, text)
+        if wanted != text:
+            old.append(name)
+            if "--check" not in arguments:
+                path.write_text(wanted, "utf-8")
+    for name in old:
+        print(f"docs/{name} {'is not current: run ci/docs' if '--check' in arguments else 'written'}")
+    return 1 if old and "--check" in arguments else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
