@@ -6,8 +6,9 @@ No VM is moved and no number is measured; whoever shows results of this has to s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from refimpl.app.live import JsonEvent
 from refimpl.backends.simulated import SimulatedBackend, World, default_world, host_settings, load_world
@@ -22,6 +23,9 @@ from refimpl.model.ledger import Ledger
 from refimpl.model.outcome import Outcome
 from refimpl.model.request import MigrationRequest
 
+if TYPE_CHECKING:
+    from refimpl.report.data import ReportData
+
 GROUP = "simulated"
 
 
@@ -33,23 +37,37 @@ def open_world(file: Path | None) -> World:
 class SimulatedOperation:
     """A move in a world. It runs when its events are asked for: virtual time needs no waiting."""
 
-    def __init__(self, world: World, request: MigrationRequest, operation: str = "simulated") -> None:
+    def __init__(
+        self, world: World, request: MigrationRequest, operation: str = "simulated", file: Path | None = None
+    ) -> None:
+        """`file`: where the world was read from, for the command that asks for the same again."""
         self._world = world
+        self._file = file
         self._request = request
         self._outcome: Outcome | None = None
+        self._seen: list[JsonEvent] = []
         self.id = operation
 
     def events(self) -> Iterator[JsonEvent]:
         """Carry the move out and yield its events as JSON values."""
         seen: list[Event] = []
         self._outcome = self._run(seen)
-        yield from (event.to_json() for event in seen)
+        self._seen = [event.to_json() for event in seen]
+        yield from self._seen
 
     def outcome(self) -> Outcome:
         """Return how it ended; `operation.no_end` before its events were taken."""
         if self._outcome is None:
             raise error("operation.no_end", operation=self.id, said="nothing")
         return self._outcome
+
+    def report(self, outcome: Outcome | None, verdicts: Iterable[Mapping[str, Any]] = ()) -> ReportData:
+        """Return what a report page shows of it."""
+        from refimpl.app.report import gathered
+
+        world = ("--world", str(self._file)) if self._file else ()
+        request, options = self._request.to_json(), ("--backend", "simulated", *world)
+        return gathered(self.id, request, self._seen, outcome, verdicts=verdicts, options=options, simulated=True)
 
     def cancel(self) -> None:
         """Too late always: to a person, a move in virtual time is over as soon as it has begun."""

@@ -24,11 +24,17 @@ VERBS = {
     "doctor": ("refimpl.cli.doctor:doctor", "Check what this machine has and lacks, each with its mend."),
     "lab": ("refimpl.cli.lab:lab", "Hosts made out of nothing: up, status, link, shell, logs, down, reap, list."),
     "vm": ("refimpl.cli.vm:vm", "Virtual machines: create, list, show, set, start, stop, pause, resume, remove."),
+    "host": ("refimpl.cli.host:host", "Settings of hosts for live migration: get, set (Get-/Set-VMHost)."),
+    "network": (
+        "refimpl.cli.network:network",
+        "Migration networks of hosts: add, list, set, remove (*-VMMigrationNetwork).",
+    ),
     "migrate": ("refimpl.cli.migrate:migrate", "Move a running VM to another host (Move-VM)."),
     "attach": ("refimpl.cli.attach:attach", "Follow an operation that runs, or tell how it ended."),
     "cancel": ("refimpl.cli.cancel:cancel", "Ask a running move to stop and roll back."),
-    "operations": ("refimpl.cli.operations:operations", "Moves of this controller: list, show, prune."),
+    "operations": ("refimpl.cli.operations:operations", "Moves of this controller: list, show, set, prune."),
     "recover": ("refimpl.cli.recover:recover", "End interrupted moves by evidence."),
+    "report": ("refimpl.cli.report:report", "Write the report page of a move: one HTML file."),
     "completion": ("refimpl.cli.completion:completion", "Print the completion script of a shell."),
 }
 

@@ -1,0 +1,139 @@
+"""Gathering what a report page shows: an operation's journal, its spec and end, and what observers kept beside it."""
+
+from __future__ import annotations
+
+import json
+import shlex
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import UTC, datetime
+from importlib.util import find_spec
+from pathlib import Path
+from typing import Any
+
+import refimpl
+from refimpl.app.home import Home, OperationFiles
+from refimpl.app.live import JsonEvent, Progress, fold, line
+from refimpl.app.machine import machine
+from refimpl.app.operations import Summary, summarise
+from refimpl.meter.samples import DIRECTORY, read_samples
+from refimpl.model.errors import error
+from refimpl.model.outcome import Outcome
+from refimpl.report.data import ReportData, State, Track
+
+_TRACKS = (
+    ("heartbeat", "beat", "heartbeats"),
+    ("arp", "reply", "answers to ARP"),
+    ("stream", "record", "records of the TCP stream"),
+)
+
+
+def operation_report(files: OperationFiles) -> ReportData:
+    """Return what is known of an operation, whatever became of it. `operation.unreadable`, `journal.failed`."""
+    spec = files.read_spec()
+    observed = files.directory / DIRECTORY
+    summary = summarise(files)
+    return gathered(
+        files.id,
+        spec["request"],
+        [json.loads(text) for _, text in files.lines()],
+        summary.outcome,
+        state=_state(summary),
+        verdicts=_verdicts(observed / "verdicts.json"),
+        tracks=_tracks(observed),
+        options=("--lab", spec["group"]["name"]),
+    )
+
+
+def gathered(
+    operation: str,
+    request: Mapping[str, Any],
+    events: Sequence[JsonEvent],
+    outcome: Outcome | None,
+    *,
+    state: State = State.ENDED,
+    verdicts: Iterable[Mapping[str, Any]] = (),
+    tracks: Iterable[Track] = (),
+    options: Sequence[str] = (),
+    simulated: bool = False,
+) -> ReportData:
+    """Return the data of a page from its parts. `options`: of the command that asks for the same again."""
+    return ReportData(
+        operation=operation,
+        request=request,
+        events=tuple(events),
+        said=tuple(_said(events)),
+        outcome=outcome,
+        state=state,
+        verdicts=tuple(verdicts),
+        tracks=tuple(tracks),
+        environment=(("refimpl", refimpl.__version__), ("machine, when this page was made", machine().text)),
+        reproduce=command(request, options),
+        simulated=simulated,
+        made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
+    )
+
+
+def html(*moves: ReportData, title: str = "", note: str = "") -> str:
+    """Return the page of one move or several. `report.no_library` when jinja2 is not installed."""
+    if find_spec("jinja2") is None:
+        raise error("report.no_library")
+    from refimpl.report.page import page
+
+    return page(*moves, title=title, note=note)
+
+
+def latest(home: Home) -> OperationFiles:
+    """Return the operation that was begun last. `report.no_operation` when there is none."""
+    found = list(home.all())
+    if not found:
+        raise error("report.no_operation", home=str(home.path))
+    return found[-1]
+
+
+def command(request: Mapping[str, Any], options: Sequence[str] = ()) -> str:
+    """Return the command that asks for the same move, as a shell takes it."""
+    words = ["refimpl", "migrate", *options]
+    for name, option in _OPTIONS:
+        if request.get(name):
+            words += [option, str(request[name])]
+    if not request.get("encryption", True):
+        words += ["--encryption", "off"]
+    return shlex.join([*words, "--", request["vm"], request["destination"]])
+
+
+_OPTIONS = (
+    ("source", "--source"),
+    ("performance_option", "--performance-option"),
+    ("pass_limit", "--pass-limit"),
+    ("bandwidth_mib_s", "--bandwidth"),
+    ("cancel_if_blackout_exceeds_ms", "--cancel-if-blackout-exceeds"),
+)
+
+
+def _said(events: Sequence[JsonEvent]) -> Iterable[str | None]:
+    progress = Progress()
+    for event in events:
+        progress = fold(progress, event)
+        yield line(event, progress)
+
+
+def _state(summary: Summary) -> State:
+    if summary.outcome is not None:
+        return State.ENDED
+    if summary.alive:
+        return State.RUNNING
+    return State.LAB_GONE if summary.lab_gone else State.INTERRUPTED
+
+
+def _verdicts(path: Path) -> list[Mapping[str, Any]]:
+    if not path.exists():
+        return []
+    kept: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
+    return list(kept["verdicts"])
+
+
+def _tracks(observed: Path) -> Iterable[Track]:
+    for file, kind, name in _TRACKS:
+        times = tuple(sample["at_ns"] for sample in read_samples(observed / f"{file}.jsonl", kind))
+        if times:
+            yield Track(name, times)
