@@ -6,15 +6,16 @@ readonly needed_programs=(
     "libvirtd and virtlockd >= 10.0, with the QEMU driver, the lockd plug-in and the development files"
     "qemu-system-x86_64 and qemu-img >= 8.2"
     "ip (iproute2), nft (nftables), nsenter and unshare (util-linux), modprobe (kmod)"
+    "dnsmasq (the program, no service of it), and OVMF for VMs with UEFI"
     "gcc, the C library's headers with libc.a, pkg-config, zstd"
     "python3 >= 3.11 with venv and headers"
 )
 
 # These exist afterwards on every known system, or set-up says which does not.
-readonly programs=(libvirtd virtlockd virsh qemu-system-x86_64 qemu-img ip nft nsenter unshare modprobe gcc zstd)
+readonly programs=(libvirtd virtlockd virsh qemu-system-x86_64 qemu-img ip nft dnsmasq nsenter unshare modprobe gcc zstd)
 
 readonly common_packages=(
-    iproute2 nftables util-linux kmod gcc libc6-dev pkg-config zstd ca-certificates
+    iproute2 nftables util-linux kmod gcc libc6-dev pkg-config zstd ca-certificates dnsmasq-base ovmf
     python3 python3-venv python3-dev
 )
 readonly libvirt_packages=(

@@ -9,15 +9,17 @@ import os
 import sys
 from collections.abc import Iterator
 from itertools import chain
+from pathlib import Path
 
 from refimpl.app.home import Home
 from refimpl.hosts.command import run_local
 from refimpl.lab import layout
 from refimpl.lab.requirements import COMPILER, PROGRAMS, SETUP, Finding, package, program, requirements
 
-OTHER_PROGRAMS = ("nft", "apt-get", "apt-cache", "dpkg-deb", COMPILER)
-"""What a lab can be built without: its search for what was left, and the guest's builder, run these."""
+OTHER_PROGRAMS = ("nft", "dnsmasq", "qemu-img", "apt-get", "apt-cache", "dpkg-deb", COMPILER)
+"""What a lab can be built without: its search for what was left, guests of one's own, the guest's builder run these."""
 _LOOK_S = 20.0
+_FIRMWARE = ("/usr/share/qemu/firmware", "/etc/qemu/firmware")
 _VERSION_OPTION = {"ip": "-Version"}
 
 
@@ -28,6 +30,8 @@ def examine(home: Home) -> Iterator[Finding]:
         return
     yield from _needed()
     yield package("libvirt", "libvirt-python", "libvirt")
+    yield package("pycdlib", "pycdlib", "lab")
+    yield _uefi()
     yield _namespaces()
     yield _kvm()
     yield _operations(home)
@@ -59,6 +63,14 @@ def _with_version(found: Finding) -> Finding:
         return Finding(found.name, False, f"{found.text} does not run: {failure}", SETUP)
     said = (done.stdout or done.stderr).strip().splitlines()
     return Finding(found.name, done.status == 0, said[0] if said else found.text, "" if done.status == 0 else SETUP)
+
+
+def _uefi() -> Finding:
+    """Look for what QEMU describes as firmware: without it a VM has a BIOS only, which most need no more than."""
+    found = sorted(path for directory in _FIRMWARE for path in Path(directory).glob("*edk2*x86_64*.json"))
+    if found:
+        return Finding("UEFI firmware", True, str(found[-1]))
+    return Finding("UEFI firmware", False, "not installed: no VM with --firmware uefi", SETUP)
 
 
 def _namespaces() -> Finding:

@@ -40,6 +40,10 @@ def examine(path: Path, what: str, vm: str) -> Image:
         found = "vpc"
     if found not in FORMATS:
         raise _wrong("vm.image_format", path=str(path), format=_NAMES.get(found, found), target=target)
+    size_bytes = path.stat().st_size
+    if found == "raw" and size_bytes % _SECTOR_BYTES:
+        detail = f"it has {size_bytes} bytes, no whole number of sectors of {_SECTOR_BYTES}: it is no disk"
+        raise _wrong("vm.file_unusable", path=str(path), what=what, vm=vm, detail=detail)
     base = info.get("backing-filename") or _data_file(info)
     if base:
         raise _wrong("vm.image_based", path=str(path), base=str(base), target=target)

@@ -115,10 +115,6 @@ class VmDesk:
             making = self._own(draft, examined, seen[entry.name], entry)
         with making as (record, spec):
             do("Creating", entry, name, lambda: vms.create(self._group, entry, spec))
-            with contextlib.ExitStack() as undo:
-                undo.callback(vms.remove, self._group, entry, name)
-                self.network.open(record)
-                undo.pop_all()
         return record
 
     def start(self, name: str) -> VmPlace:
@@ -270,6 +266,7 @@ class VmDesk:
         with contextlib.ExitStack() as undo:
             undo.callback(self.network.close, record)
             undo.callback(self.shelf.forget, record.name)
+            self.network.open(record)
             yield record
             undo.pop_all()
 

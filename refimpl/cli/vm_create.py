@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -165,7 +166,7 @@ def create(
     click.echo(f"accelerator {chosen.name}" + ("" if chosen.name == "kvm" else " (refimpl doctor says why not KVM)"))
     say_reach(reach, open_lab(lab_name).group.management_netns)
     if not start_it:
-        click.echo(f"Next: refimpl vm start {name}")
+        click.echo(f"Next: refimpl vm start {shlex.quote(name)}")
     return ExitCode.OK
 
 

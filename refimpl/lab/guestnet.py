@@ -88,7 +88,6 @@ def configuration(hosts: Path, leases: Path) -> str:
         f"dhcp-hostsfile={hosts}",
         f"dhcp-leasefile={leases}",
         "log-facility=-",
-        "log-dhcp",
         "pid-file",
         "user=nobody",
         "group=nogroup",

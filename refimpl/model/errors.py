@@ -5,6 +5,7 @@ A `Problem` is one finding with its measured values; a `RefimplError` carries on
 
 from __future__ import annotations
 
+import shlex
 import tomllib
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict, dataclass, field
@@ -67,7 +68,7 @@ class Problem:
     @property
     def mend(self) -> str:
         """The command or step that mends it."""
-        return _fill(entry(self.id).mend, self.values)
+        return _fill(entry(self.id).mend, {name: _as_word(name, value) for name, value in self.values.items()})
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -143,6 +144,22 @@ def _entry(id: str, row: Mapping[str, str]) -> ErrorEntry:
         exit=ExitCode[row.get("exit", "REFUSED")],
         hyperv=row.get("hyperv", ""),
     )
+
+
+_NAMES = frozenset({"vm", "host", "lab", "path", "target", "directory"})
+
+
+class _Word(str):
+    """A name as a shell has to be given it, where a mend shows it as it is; `{name!r}` shows it as in a sentence."""
+
+    __slots__ = ()
+
+    def __format__(self, spec: str) -> str:
+        return format(shlex.quote(self), spec)
+
+
+def _as_word(name: str, value: Value) -> Value:
+    return _Word(value) if name in _NAMES and isinstance(value, str) else value
 
 
 class _Missing(dict[str, Any]):
