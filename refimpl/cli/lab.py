@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import os
-from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
@@ -19,7 +18,7 @@ from refimpl.model.phase import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from refimpl.lab import Removal, Wish
+    from refimpl.lab import Removal
 
 SHORT = "Hosts made out of nothing: up, status, link, shell, logs, down, reap, list."
 
@@ -53,6 +52,8 @@ def up(name: str | None, hosts: int | None, memory: int | None, file: Path | Non
     """
     if file is not None and (hosts is not None or memory is not None):
         raise click.UsageError("a lab file says how many hosts there are and what they declare: leave out the options")
+    from refimpl.app.labs import build, wish_of
+
     steps: list[tuple[str, float]] = []
 
     def on_step(step: str, took_s: float) -> None:
@@ -60,11 +61,9 @@ def up(name: str | None, hosts: int | None, memory: int | None, file: Path | Non
         click.echo(f"  {step:<22}{took_s:7.2f} s", err=True)
 
     with errors_as_json(as_json):
-        wish = _wish(name, hosts, memory, file)
+        wish = wish_of(name, hosts, memory, file)
         require_root("lab up")
-        from refimpl.lab import create_as
-
-        made = create_as(wish, on_step=on_step)
+        made = build(wish, on_step)
     group = made.group
     if as_json:
         rows = [{"name": step, "seconds": round(took_s, 4)} for step, took_s in steps]
@@ -81,17 +80,6 @@ def up(name: str | None, hosts: int | None, memory: int | None, file: Path | Non
         click.echo(f"Remark: {remark}")
     click.echo(f"Next: refimpl vm create web1 --start, then refimpl migrate web1 {other if other != first else 'HOST'}")
     return ExitCode.OK
-
-
-def _wish(name: str | None, hosts: int | None, memory: int | None, file: Path | None) -> Wish:
-    from refimpl.lab.wish import DEFAULT_MEMORY_MIB, plain_wish
-
-    if file is None:
-        return plain_wish(name or "lab", hosts or 2, memory or DEFAULT_MEMORY_MIB)
-    from refimpl.lab.labfile import load_lab
-
-    read = load_lab(file)
-    return replace(read.wish, name=name) if name else read.wish
 
 
 @lab.command(short_help="Look at every host of a lab now.")
