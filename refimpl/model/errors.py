@@ -20,7 +20,11 @@ Value = str | int | float | bool | None
 
 @dataclass(frozen=True, slots=True)
 class ErrorEntry:
-    """One entry of the error data: texts with `{placeholders}` that the values of a problem fill."""
+    """One entry of the error data: texts with `{placeholders}` that the values of a problem fill.
+
+    For findings of a compatibility report: `message_id` is Hyper-V's MessageId where one is known, `object` the type
+    and name of the object at fault (Hyper-V's Source).
+    """
 
     id: str
     text: str
@@ -28,6 +32,8 @@ class ErrorEntry:
     mend: str
     exit: ExitCode
     hyperv: str
+    message_id: int | None = None
+    object: str = "VirtualMachine {vm}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +75,17 @@ class Problem:
     def mend(self) -> str:
         """The command or step that mends it."""
         return _fill(entry(self.id).mend, {name: _as_word(name, value) for name, value in self.values.items()})
+
+    @property
+    def refuses(self) -> bool:
+        """Whether it stands in the way; what ends with exit code 0 is a warning."""
+        return entry(self.id).exit is not ExitCode.OK
+
+    @property
+    def object(self) -> tuple[str, str]:
+        """Type and name of the object at fault, under Hyper-V's names of types."""
+        type, _, name = entry(self.id).object.partition(" ")
+        return type, _fill(name, self.values)
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""
@@ -127,7 +144,7 @@ def entry(id: str) -> ErrorEntry:
     return catalogue()[id]
 
 
-def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Mapping[str, str]]]:
+def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Mapping[str, Any]]]:
     for key, value in data.items():
         if "text" in value:
             yield prefix + key, value
@@ -135,7 +152,7 @@ def _flat(data: Mapping[str, Any], prefix: str = "") -> Iterable[tuple[str, Mapp
             yield from _flat(value, f"{prefix}{key}.")
 
 
-def _entry(id: str, row: Mapping[str, str]) -> ErrorEntry:
+def _entry(id: str, row: Mapping[str, Any]) -> ErrorEntry:
     return ErrorEntry(
         id=id,
         text=row["text"],
@@ -143,6 +160,8 @@ def _entry(id: str, row: Mapping[str, str]) -> ErrorEntry:
         mend=row["mend"],
         exit=ExitCode[row.get("exit", "REFUSED")],
         hyperv=row.get("hyperv", ""),
+        message_id=row.get("message_id"),
+        object=row.get("object", "VirtualMachine {vm}"),
     )
 
 

@@ -21,7 +21,8 @@ class DiskFact:
     `device`: `disk`, `cdrom` or `floppy`. `format`: what the VM's definition says it is; `content`: what the file
     itself begins like (`raw` when like nothing known). `cache`: QEMU's cache mode. `chain`: files it is based on.
     `probed`: whether a file written beside it at the source was read on this host, and the other way round;
-    `content_hash`: of read-only media only. Both only after a probe.
+    `content_hash`: of read-only media only. Both only after a probe. `shared_file_system`: whether the system below
+    holds the file's file system for one that hosts share.
     """
 
     path: str
@@ -36,6 +37,7 @@ class DiskFact:
     chain: tuple[str, ...] = ()
     probed: bool | None = None
     content_hash: str | None = None
+    shared_file_system: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -51,6 +51,7 @@ class MigrationRequest:
 
     `performance_option` and `pass_limit` None: as the source host is set (R12). `bandwidth_mib_s` 0: unlimited.
     `cancel_if_blackout_exceeds_ms`: Hyper-V's CancelIfBlackoutThresholdExceeded with a number; None: never.
+    `vm_id`: only if the VM of that name has this id, as a compatibility report says; None: whichever it has.
     """
 
     vm: str
@@ -61,6 +62,7 @@ class MigrationRequest:
     pass_limit: int | None = None
     bandwidth_mib_s: int = 0
     cancel_if_blackout_exceeds_ms: int | None = None
+    vm_id: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that `from_json` reads back."""
