@@ -18,9 +18,8 @@ from refimpl.app.demo import DemoReport, Teller, WatchedMove, follow
 from refimpl.app.home import Home
 from refimpl.app.machine import machine
 from refimpl.app.observed import BEATS_BEFORE, wait_for_work
-from refimpl.app.operations import new_operation_id, start
 from refimpl.app.vms import VmDesk
-from refimpl.app.watched import Subject, Watch, subject_of
+from refimpl.app.watched import Subject, subject_of, watching
 from refimpl.guest import GuestParameters, build
 from refimpl.hosts import netns
 from refimpl.lab import Lab, create, leftovers
@@ -28,7 +27,6 @@ from refimpl.lab.layout import state_root
 from refimpl.lab.shelf import require
 from refimpl.lab.steps import Steps
 from refimpl.lab.wish import Wish
-from refimpl.meter import samples
 from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.group import Group
 from refimpl.model.request import MigrationRequest
@@ -150,21 +148,17 @@ def _caught(work: Callable[[Group, str], T], group: Group, accelerator: str) -> 
 
 
 def _move(scene: _Scene, source: str, destination: str, watch: Steps, teller: Teller) -> WatchedMove:
-    operation = new_operation_id()
-    directory = scene.home.create(operation).directory / samples.DIRECTORY
-    with Watch(scene.lab, scene.subject, directory) as observers:
+    with contextlib.ExitStack() as observers:
         with watch.step(f"{BEATS_BEFORE} heartbeats before the move"):
-            before = observers.ready()
+            prepared = observers.enter_context(watching(scene.lab, scene.home, scene.subject))
         teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted, performance option TCPIP")
         with watch.step(f"move {source} to {destination}"):
-            request = MigrationRequest(vm=VM, destination=destination, source=source)
-            outcome, events = follow(start(scene.home, scene.lab.group, request, operation), teller)
-        if not outcome.completed:
-            return WatchedMove(source, destination, outcome, ())
-        teller.say("observers: heartbeats, disk blocks, the guest's check of its own memory, TCP stream, switch, wire")
+            operation = prepared.start(MigrationRequest(vm=VM, destination=destination, source=source))
+            outcome, _ = follow(operation, teller)
+        if outcome.completed:
+            teller.say("observers: heartbeats, disk blocks, the guest's check of its memory, TCP stream, switch, wire")
         with watch.step(f"observers after {source} to {destination}"):
-            verdicts = observers.verdicts(before, events, outcome)
-    return WatchedMove(source, destination, outcome, verdicts)
+            return WatchedMove(source, destination, outcome, operation.verdicts())
 
 
 @contextlib.contextmanager

@@ -8,14 +8,17 @@ gap by ARP questions to its address, where the switch has it, how much went over
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
-from contextlib import ExitStack
+import shutil
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
+from refimpl.app.home import Home, OperationFiles
 from refimpl.app.live import JsonEvent
 from refimpl.app.observed import BEATS_BEFORE, HEARD_S, Before, Observed
+from refimpl.app.operations import Operation, new_operation_id, start
 from refimpl.app.vm_record import VmShelf
 from refimpl.backends.libvirt.domain import line_file, mac_address
 from refimpl.hosts.command import replace_file
@@ -27,11 +30,12 @@ from refimpl.lab.links import VM_NETWORK
 from refimpl.meter import arp, blackout, outside_gap, stream, switch, wire
 from refimpl.meter.program import Program
 from refimpl.meter.receiver import Receiver
-from refimpl.meter.samples import SCHEMA_VERSION, Sample
+from refimpl.meter.samples import DIRECTORY, SCHEMA_VERSION, Sample
 from refimpl.meter.verdict import Verdict, not_measured
 from refimpl.model.errors import error
 from refimpl.model.group import Group
 from refimpl.model.outcome import Outcome
+from refimpl.model.request import MigrationRequest
 
 VERDICTS = "verdicts.json"
 _PAUSE_S = 0.1
@@ -122,18 +126,15 @@ class Watch:
 
     def _start(self) -> Sequence[Program]:
         subject, probe = self._subject, self._subject.probe
-        ports = {VM_NETWORK: [], "": []}  # type: dict[str, list[str]]
-        for link in self._lab.links():
-            ports[VM_NETWORK if link.network == VM_NETWORK else ""].append(link.port)
+        links = self._lab.links()
+        vm_ports = [link.port for link in links if link.network == VM_NETWORK]
+        other_ports = [link.port for link in links if link.network != VM_NETWORK]
         markers = wire.markers_of(probe.marker) if probe and probe.marker else {}
+        wanted = {"port": other_ports, "marker": [f"{name}={digits}" for name, digits in markers.items()]}
         there, here = self._inside(layout.SWITCH), self._inside(layout.CONDUCTOR)
-        wanted = [f"{name}={digits}" for name, digits in markers.items()]
-        lists = {"port": ports[""], "marker": wanted}
         programs = [
-            Program(
-                "switch", self._file("switch"), {"mac": subject.mac}, prefix=there, lists={"port": ports[VM_NETWORK]}
-            ),
-            Program("wire", self._file("wire"), {}, prefix=there, lists=lists),
+            Program("switch", self._file("switch"), {"mac": subject.mac}, prefix=there, lists={"port": vm_ports}),
+            Program("wire", self._file("wire"), {}, prefix=there, lists=wanted),
         ]
         if probe is not None:
             address = self._lab.group.labels["observer_address"]
@@ -199,6 +200,68 @@ class Watch:
             "verdicts": [verdict.to_json() for verdict in verdicts],
         }
         replace_file(self._directory / VERDICTS, json.dumps(values, indent=1).encode(), 0o600)
+
+
+class WatchedOperation:
+    """A move that is watched: it can be followed as any other, and remembers its events for the observers."""
+
+    def __init__(self, watch: Watch, before: Before, operation: Operation, directory: Path) -> None:
+        self._watch, self._before, self._operation = watch, before, operation
+        self._events: list[JsonEvent] = []
+        self.directory = directory
+
+    @property
+    def id(self) -> str:
+        """The operation's id."""
+        return self._operation.id
+
+    def events(self) -> Iterator[JsonEvent]:
+        """Yield all events, until its conductor ends."""
+        self._events = []
+        for event in self._operation.events():
+            self._events.append(event)
+            yield event
+
+    def outcome(self) -> Outcome:
+        """Return how it ended; RefimplError when it did not."""
+        return self._operation.outcome()
+
+    def cancel(self) -> None:
+        """Ask for a cancel."""
+        self._operation.cancel()
+
+    def verdicts(self) -> tuple[Verdict, ...]:
+        """Ask the observers about the move, which has to have been followed to its end; nothing if not completed."""
+        outcome = self.outcome()
+        return self._watch.verdicts(self._before, self._events, outcome) if outcome.completed else ()
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """Observers that have heard enough of a VM, and wait for its move."""
+
+    watch: Watch
+    before: Before
+    lab: Lab
+    home: Home
+    files: OperationFiles
+
+    def start(self, request: MigrationRequest) -> WatchedOperation:
+        """Start the move."""
+        operation = start(self.home, self.lab.group, request, self.files.id)
+        return WatchedOperation(self.watch, self.before, operation, self.files.directory / DIRECTORY)
+
+
+@contextmanager
+def watching(lab: Lab, home: Home, subject: Subject) -> Iterator[Prepared]:
+    """Give observers that are ready for a move, which has to be started inside; without one nothing is left of them."""
+    files = home.create(new_operation_id())
+    try:
+        with Watch(lab, subject, files.directory / DIRECTORY) as watch:
+            yield Prepared(watch, watch.ready(), lab, home, files)
+    finally:
+        if not files.spec.exists():
+            shutil.rmtree(files.directory, ignore_errors=True)
 
 
 @dataclass(frozen=True, slots=True)

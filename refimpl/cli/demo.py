@@ -166,7 +166,10 @@ def table(moves: list[WatchedMove], *, simulated: bool) -> str:
 def _figure(observer: str, template: str) -> Callable[[WatchedMove], str]:
     def words(move: WatchedMove) -> str:
         verdict = move.verdict(observer)
-        return template.format_map(verdict.figures) if verdict and verdict.figures else NOT_MEASURED
+        try:
+            return template.format_map(verdict.figures if verdict else {})
+        except KeyError:
+            return NOT_MEASURED
 
     return words
 
@@ -198,5 +201,12 @@ _ROWS: Sequence[tuple[str, Callable[[WatchedMove], str]]] = (
     ("heartbeat verdict", _verdict("heartbeat")),
     ("disk verdict", _verdict("disk")),
     ("memory verdict", _verdict("memory")),
+    ("TCP stream verdict", _verdict("tcp stream")),
+    ("  its longest pause", _figure("tcp stream", "{longest_pause_ms:.1f} ms")),
+    ("switch verdict", _verdict("switch")),
+    ("  new port learnt after", _figure("switch", "{mac_relearned_ms:.1f} ms")),
+    ("  told by", _figure("switch", "{told_by}")),
+    ("wire verdict", _verdict("wire")),
+    ("  guest's markers in clear", _figure("wire", "{memory_markers}")),
 )
 _GUEST_ROWS = next(number for number, (name, _) in enumerate(_ROWS) if name.startswith("outside gap"))

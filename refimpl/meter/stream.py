@@ -22,7 +22,7 @@ from refimpl.meter.lines import parse_line
 from refimpl.meter.program import SO_TIMESTAMPNS, STOP, arrived_ns, fail, readable, ready
 from refimpl.meter.records import Found, RecordReader, record
 from refimpl.meter.samples import Sample, Samples
-from refimpl.meter.verdict import State, Verdict, not_measured
+from refimpl.meter.verdict import Figure, State, Verdict, not_measured
 
 NAME = "tcp stream"
 FILE = "stream"
@@ -51,15 +51,15 @@ def stream_verdict(samples: Sequence[Sample], boot: str, around_ns: tuple[int, i
     before = [(b - a) / 1e6 for a, b in pauses if b < start_ns]
     around = [(b - a) / 1e6 for a, b in pauses if b >= start_ns and a <= end_ns]
     counts = {what: sum(s["count"] for s in samples if s["kind"] == "wrong" and s["what"] == what) for what in _WRONG}
-    figures = {
+    figures: dict[str, Figure] = {
         "records": len(records),
         "period_ms": period_ms,
-        "longest_pause_ms": max(around, default=None),
-        "before_max_ms": max(before, default=None),
         "gaps": counts["gap"],
         "duplicates": counts["duplicate"],
         "unreadable": counts["unreadable"],
     }
+    for name, found in (("longest_pause_ms", around), ("before_max_ms", before)):
+        figures |= {name: max(found)} if found else {}
     faults = [f"connection ended: {s['why']}" for s in samples if s["kind"] == "ended"]
     faults += [f"{count} {_words(what)}" for what, count in counts.items() if count]
     if not faults and not any(s["sent_ns"] > end_ns for s in records):

@@ -53,11 +53,12 @@ def switch_verdict(samples: Sequence[Sample], ports: tuple[str, str], stopped_ns
         "mac_relearned_ms": (relearned_ns - ran_ns) / 1e6,
         "told_by": there[0]["type"],
         "first_frame_ms": (first_ns - ran_ns) / 1e6,
-        "last_frame_ms": (here[-1]["at_ns"] - stopped_ns) / 1e6 if here else None,
         "announcements": sum(s["type"] in ("rarp", "announcement") for s in there),
         "frames_before_resume": sum(s["at_ns"] < ran_ns for s in there),
         "frames_from_both": sum(s["at_ns"] > first_ns for s in here),
     }
+    if here:
+        figures["last_frame_ms"] = (here[-1]["at_ns"] - stopped_ns) / 1e6
     faults = _faults(figures, learned[-1]["port"], destination)
     if faults:
         return Verdict(NAME, State.BAD, "; ".join(faults), figures)

@@ -16,11 +16,14 @@ from refimpl.app.observed import wait_for_work
 from refimpl.app.watched import Watch
 from refimpl.guest import GuestParameters
 from refimpl.guest.tamper import flip_in_file, flip_in_process
-from refimpl.meter import blackout, disk, heartbeat, memory, outside_gap
+from refimpl.meter import blackout, disk, heartbeat, memory, outside_gap, stream, switch, wire
 from refimpl.meter.lines import JoinedLog, Line
 from refimpl.meter.memory import memory_verdict
+from refimpl.meter.records import RECORD_BYTES
 from refimpl.meter.verdict import State
 from refimpl.model.events import Kind
+from tests.lab.libvirt_support import MARKER
+from tests.lab.meddling import connections_reset, leak, speak_as_the_vm
 from tests.lab.moving import Moving, until
 from tests.lab.watching import (
     Dropper,
@@ -42,6 +45,7 @@ FROZEN_MS = 500
 DROPPED = 50
 LINES = 5
 PAGE = 7
+PAGES_PER_MIB = 256
 
 
 @pytest.fixture
@@ -51,11 +55,21 @@ def watching(moving: Moving, tmp_path: Path) -> Iterator[Watching]:
         yield Watching(moving, watch)
 
 
+@pytest.mark.rule("R16")
 def test_an_undisturbed_move_is_found_good(watching: Watching) -> None:
     watching.move()
     readings = watching.readings()
     assert not_good(readings) == set()
     lossless(readings)
+    at_switch = readings[switch.NAME].figures
+    assert at_switch["told_by"] in ("rarp", "announcement")
+    assert (at_switch["frames_before_resume"], at_switch["frames_from_both"]) == (0, 0)
+    assert at_switch["first_frame_ms"] > 0
+    assert at_switch["mac_relearned_ms"] > 0
+    assert readings[stream.NAME].figures["longest_pause_ms"] > 0
+    seen = readings[wire.NAME].figures
+    assert (seen["encrypted"], seen["memory_markers"], seen["disk_markers"]) == (True, 0, 0)
+    assert seen["seen_bytes"] >= wire.LEAST_SHARE * seen["sent_bytes"]
     assert readings[blackout.NAME].figures["blackout_ms"] > 0
     assert readings[heartbeat.NAME].figures["lines_on_last_host"] > 0
     assert readings[memory.NAME].figures["whole_checks"] > 0
@@ -65,7 +79,8 @@ def test_a_destination_frozen_at_resume_is_in_the_outside_gap_and_not_in_the_bla
     """Frozen on QEMU's RESUME event, so after it: a freeze before it would be part of the blackout by definition.
 
     The gap is the longest single silence, and a heartbeat may come between RESUME and the freeze. So the freeze is
-    500 ms longer than the blackout was: the gap then exceeds by 500 ms what it would be without.
+    500 ms longer than the blackout was: the gap then exceeds by 500 ms what it would be without. ARP questions, which
+    need nothing in the guest, see the same.
     """
     freezers: list[Freezer] = []
     dark_before = []
@@ -77,15 +92,57 @@ def test_a_destination_frozen_at_resume_is_in_the_outside_gap_and_not_in_the_bla
     def arrived() -> None:
         freezers.append(Freezer(qemu_process(watching.moving, watching.destination)))
 
-    watching.move({Kind.DESTINATION_ARRIVED: arrived, Kind.DESTINATION_RAN: freeze})
+    with watching.watched_as_own_guest() as own:
+        before = own.ready()
+        watching.move({Kind.DESTINATION_ARRIVED: arrived, Kind.DESTINATION_RAN: freeze})
+        asked = watching.readings_of(own, before)[outside_gap.NAME]
     readings = watching.readings()
     gap, dark, (freezer,) = readings[outside_gap.NAME].figures, readings[blackout.NAME], freezers
     print(f"frozen for {freezer.frozen_ms:.1f} ms, {(freezer.from_ns - dark.figures['ran_at_ns']) / 1e6:.1f} ms late")
     assert dark == dark_before[0]
     assert dark.figures["ran_at_ns"] <= freezer.from_ns
     assert gap["outside_gap_ms"] >= freezer.frozen_ms
+    assert asked.figures["outside_gap_ms"] >= freezer.frozen_ms
     assert gap["outside_gap_ms"] - dark.figures["blackout_ms"] - gap["period_ms"] >= FROZEN_MS
     assert not_good(readings) == set()
+
+
+def test_a_plain_move_shows_the_guest_s_memory_and_a_stream_with_a_hole_its_size(watching: Watching) -> None:
+    """A guest of one's own is watched beside it: with the same eyes, but for what its own program would say."""
+    with watching.watched_as_own_guest() as own:
+        before = own.ready()
+        watching.move({Kind.MEMORY_SEEN: lambda: tell("skip", 2 * RECORD_BYTES)}, encryption=False)
+        found = watching.readings_of(own, before)
+    readings = watching.readings()
+    seen, flow = readings[wire.NAME], readings[stream.NAME]
+    assert (seen.state, seen.figures["encrypted"]) == (State.OK, False)
+    assert seen.figures["memory_markers"] >= GuestParameters().writer_working_set_mib * PAGES_PER_MIB / 2
+    assert (flow.state, flow.figures["gaps"], flow.figures["unreadable"]) == (State.BAD, 2, 0)
+    assert not_good(readings) == {stream.NAME}
+    assert not_good(found) == {wire.NAME}
+    assert found[wire.NAME].state is State.NOT_MEASURED
+    assert set(found) == {blackout.NAME, outside_gap.NAME, switch.NAME, wire.NAME}
+    lossless(found)
+
+
+def test_each_observer_of_the_network_notices_what_is_done_there(watching: Watching) -> None:
+    """The connection is reset, the guest's marker crosses the migration network in clear, two ports speak as the VM."""
+
+    def meddle() -> None:
+        leak(watching.moving, watching.source, bytes.fromhex(MARKER))
+        with connections_reset():
+            until(lambda: watching.samples("stream", "ended"), "the end of the connection")
+
+    watching.move({Kind.MEMORY_SEEN: meddle})
+    until(lambda: watching.readings()[switch.NAME].state is State.OK, "the switch to have learnt the new port")
+    speak_as_the_vm(watching.moving, watching.source)
+    until(lambda: not watching.readings()[switch.NAME].good, "the frame from the other port")
+    readings = watching.readings()
+    assert "connection ended: reset" in readings[stream.NAME].text
+    assert (readings[wire.NAME].state, readings[wire.NAME].figures["memory_markers"]) == (State.BAD, 1)
+    assert (readings[switch.NAME].state, readings[switch.NAME].figures["frames_from_both"]) == (State.BAD, 1)
+    assert not_good(readings) == {stream.NAME, wire.NAME, switch.NAME}
+    lossless(readings)
 
 
 def test_dropped_datagrams_are_lost_and_silence_and_nothing_else(watching: Watching) -> None:

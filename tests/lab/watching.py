@@ -10,9 +10,11 @@ import time
 from collections import deque
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from refimpl.app.observed import Before
 from refimpl.app.operations import Operation
 from refimpl.app.watched import ProbeFiles, Subject, Watch
 from refimpl.backends.libvirt import connection
@@ -26,6 +28,7 @@ from refimpl.hosts.process import here, send_signal
 from refimpl.meter import blackout, outside_gap
 from refimpl.meter.lines import JoinedLog, Line, parse_line, read_log
 from refimpl.meter.receiver import DEFAULT_PORT
+from refimpl.meter.samples import Sample, read_samples
 from refimpl.meter.verdict import Verdict
 from refimpl.model.group import ProcessRef
 from refimpl.model.outcome import Outcome
@@ -67,10 +70,23 @@ class Watching:
                 stop.go()
                 self._follow(operation, {})
 
+    def watched_as_own_guest(self) -> Watch:
+        """Return another watch of the same VM, which knows of no program of ours in its guest."""
+        subject = replace(subject_of_spec(self.moving), probe=None)
+        return Watch(self.moving.lab, subject, self.moving.directory / "own")
+
+    def samples(self, program: str, *kinds: str) -> list[Sample]:
+        """Return the samples that an observer has so far."""
+        return read_samples(self.moving.directory / "observed" / f"{program}.jsonl", *kinds)
+
     def readings(self) -> dict[str, Verdict]:
         """Ask all observers now, print what they say, and return it by their names."""
+        return self.readings_of(self.watch, self.before)
+
+    def readings_of(self, watch: Watch, before: Before) -> dict[str, Verdict]:
+        """Ask the observers of another watch of the same move."""
         assert self.outcome is not None
-        verdicts = self.watch.verdicts(self.before, self.events, self.outcome)
+        verdicts = watch.verdicts(before, self.events, self.outcome)
         for verdict in verdicts:
             print(f"{self.source} to {self.destination}: {verdict.name}: {verdict.state}: {verdict.text}")
         return {verdict.name: verdict for verdict in verdicts}

@@ -22,6 +22,9 @@ GOOD = (
     Verdict("heartbeat", State.OK, "", {"beats": 206, "beats_missing": 0, "duplicated": 0}),
     Verdict("disk", State.OK, "", {"acknowledged": 9}),
     Verdict("memory", State.OK, "", {"pages": 2048}),
+    Verdict("tcp stream", State.OK, "", {"longest_pause_ms": 219.04}),
+    Verdict("switch", State.OK, "", {"mac_relearned_ms": 0.23, "told_by": "rarp"}),
+    Verdict("wire", State.OK, "", {"memory_markers": 0}),
 )
 
 
@@ -51,10 +54,15 @@ def test_two_green_moves_and_nothing_left_are_green():
     assert row(found, "outside gap (silence heard)") == ["99.5", "ms", "99.5", "ms"]
     assert row(found, "QEMU's own figure") == ["38.0", "ms", "38.0", "ms"]
     assert row(found, "memory verdict") == ["ok", "ok"]
+    assert row(found, "  its longest pause") == ["219.0", "ms", "219.0", "ms"]
+    assert row(found, "  new port learnt after") == ["0.2", "ms", "0.2", "ms"]
+    assert row(found, "  guest's markers in clear") == ["0", "0"]
 
 
 @pytest.mark.error("demo.not_green")
-@pytest.mark.parametrize("name", ["blackout", "outside gap", "heartbeat", "disk", "memory"])
+@pytest.mark.parametrize(
+    "name", ["blackout", "outside gap", "heartbeat", "disk", "memory", "tcp stream", "switch", "wire"]
+)
 @pytest.mark.parametrize("state", [State.BAD, State.NOT_MEASURED])
 def test_one_verdict_that_is_not_good_makes_it_not_green(name, state):
     found = report(move(), move(Verdict(name, state, "the reason")))

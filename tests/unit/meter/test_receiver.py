@@ -35,7 +35,7 @@ def test_an_address_that_cannot_be_had_is_an_error(tmp_path, port):
     with (
         Receiver(tmp_path / "one", address="127.0.0.1", port=port).await_ready(),
         Receiver(tmp_path / "two", address="127.0.0.1", port=port) as second,
-        pytest.raises(RuntimeError, match="cannot listen at 127.0.0.1"),
+        pytest.raises(RuntimeError, match=r"cannot listen at 127\.0\.0\.1"),
     ):
         second.await_ready()
 
