@@ -9,8 +9,10 @@ from __future__ import annotations
 import os
 import signal
 import sys
+from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +46,7 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
         timeline = RealTimeline()
         journal = stack.enter_context(closing(FileJournal(files.journal)))
         log = EventLog([line for _, line in journal.lines()])
-        control = ControlServer(files.socket, log, lambda: timeline.post(Event(Kind.CANCEL_WISHED, timeline.now_ns())))
+        control = ControlServer(files.socket, log, partial(_wish, timeline))
         ended: list[Outcome] = []
         stack.callback(lambda: _hang_up(files, log, control, ended))
         backend = stack.enter_context(closing(backend_for(group, timeline.post)))
@@ -66,6 +68,10 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
             _take_over(store, ledger, conductor.identity)
         ended.append(conductor.recover() if spec["recover"] else conductor.start())
     return ended[0]
+
+
+def _wish(timeline: RealTimeline, kind: Kind, values: Mapping[str, Any]) -> None:
+    timeline.post(Event(kind, timeline.now_ns(), values))
 
 
 def _only_conductor(files: OperationFiles, stack: ExitStack) -> ProcessRef:

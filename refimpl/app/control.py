@@ -1,7 +1,8 @@
-"""The socket between a conductor process and those who attach to it: events out, a wish to cancel in.
+"""The socket between a conductor process and those who attach to it: events out, wishes in.
 
 One JSON object a line. A client sends `{"do": "events"}` and is sent every event, from the first on, as
-`{"seq": n, "event": {...}}` until `{"outcome": {...}}`, or `{"do": "cancel"}` and is answered `{"ok": true}`.
+`{"seq": n, "event": {...}}` until `{"outcome": {...}}`. With `{"do": "cancel"}` or `{"do": "bandwidth", "mib_s": n}` it
+wishes something, and is answered `{"ok": true}`; what becomes of the wish is told by events.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ import os
 import socket
 import socketserver
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from refimpl.model.events import Event
+from refimpl.model.events import Event, Kind
 
 
 class EventLog:
@@ -69,14 +70,24 @@ class _Handler(socketserver.StreamRequestHandler):
         except ValueError:
             return
         try:
-            if request.get("do") == "cancel":
-                self.server.cancel()
-                self.wfile.write(b'{"ok": true}\n')
-            elif request.get("do") == "events":
+            if request.get("do") == "events":
                 for line in self.server.log.follow():
                     self.wfile.write(line.encode())
+            elif (wished := _wish(request)) is not None:
+                self.server.wish(*wished)
+                self.wfile.write(b'{"ok": true}\n')
         except OSError:
             return
+
+
+def _wish(request: Mapping[str, Any]) -> tuple[Kind, Mapping[str, Any]] | None:
+    """Return the wish that a request is, None when it is none."""
+    mib_s = request.get("mib_s")
+    if request.get("do") == "cancel":
+        return Kind.CANCEL_WISHED, {}
+    if request.get("do") == "bandwidth" and isinstance(mib_s, int) and mib_s >= 0:
+        return Kind.BANDWIDTH_WISHED, {"mib_s": mib_s}
+    return None
 
 
 class ControlServer(socketserver.ThreadingUnixStreamServer):
@@ -85,9 +96,10 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
     daemon_threads = False
     block_on_close = True
 
-    def __init__(self, path: Path, log: EventLog, cancel: Callable[[], None]) -> None:
+    def __init__(self, path: Path, log: EventLog, wish: Callable[[Kind, Mapping[str, Any]], None]) -> None:
+        """`wish` takes what a client wishes, in a thread of that client's own."""
         self.log = log
-        self.cancel = cancel
+        self.wish = wish
         path.unlink(missing_ok=True)
         with _short(path) as short:
             super().__init__(short, _Handler)
@@ -113,8 +125,17 @@ def follow(path: Path) -> Iterator[dict[str, Any]]:
 
 def ask_cancel(path: Path) -> None:
     """Ask a conductor to cancel. OSError when nobody listens."""
+    _ask(path, {"do": "cancel"})
+
+
+def ask_bandwidth(path: Path, mib_s: int) -> None:
+    """Ask a conductor to limit the transfer to so many MiB per second; 0: no limit. OSError when nobody listens."""
+    _ask(path, {"do": "bandwidth", "mib_s": mib_s})
+
+
+def _ask(path: Path, request: Mapping[str, Any]) -> None:
     with _connect(path) as connection, connection.makefile("rw", encoding="utf-8") as stream:
-        stream.write('{"do": "cancel"}\n')
+        stream.write(json.dumps(request) + "\n")
         stream.flush()
         if not stream.readline():
             raise ConnectionResetError("the conductor did not answer")

@@ -7,7 +7,7 @@ import os
 import secrets
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -113,8 +113,15 @@ class Operation:
 
     def cancel(self) -> None:
         """Ask for a cancel; what became of it is told by events and outcome."""
+        self._ask(control.ask_cancel)
+
+    def set_bandwidth(self, mib_s: int) -> None:
+        """Ask for another limit of the transfer in MiB per second (0: none); what became of it is told by events."""
+        self._ask(lambda socket: control.ask_bandwidth(socket, mib_s))
+
+    def _ask(self, ask: Callable[[Path], None]) -> None:
         try:
-            control.ask_cancel(self._files.socket)
+            ask(self._files.socket)
         except OSError:
             summary = summarise(self._files)
             if summary.outcome is not None:

@@ -23,8 +23,8 @@ def cancel(operation_id: str, as_json: bool, jsonl: bool) -> int:
     """Ask OPERATION (its id, or the beginning of it) to stop, and wait for what becomes of it.
 
     Corresponds to no cmdlet of its own: Move-VM is cancelled with Stop-Job, or in Hyper-V Manager. From the switch on
-    a cancel is refused and the move goes through. Exit codes: 0 cancelled, the VM runs on the source as before; 3 came
-    too late; else that of the move's end.
+    a cancel is refused and the move goes through. Exit codes: 0 cancelled, the VM is on the source as before; 0 too if it
+    came too late and the move was completed, which is a warning; else that of the move's end.
 
     \b
     Example:
@@ -41,9 +41,5 @@ def cancel(operation_id: str, as_json: bool, jsonl: bool) -> int:
 
 
 def cancel_code(outcome: Outcome | None, code: int) -> int:
-    """Return the exit code of a cancel whose move ended like this: 0 only when it was really cancelled."""
-    if outcome is None:
-        return code
-    if outcome.end is Phase.CANCELLED:
-        return ExitCode.OK
-    return ExitCode.REFUSED if outcome.completed else code
+    """Return the exit code of a cancel whose move ended like this: 0 when it was cancelled, or completed after all."""
+    return ExitCode.OK if outcome is not None and outcome.end is Phase.CANCELLED else code

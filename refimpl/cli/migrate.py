@@ -35,20 +35,22 @@ SHORT = "Move a running VM to another host (Move-VM)."
 @click.option(
     "--performance-option",
     type=click.Choice([option.value for option in PerformanceOption], case_sensitive=False),
-    default=PerformanceOption.TCPIP.value,
     metavar="|".join(PerformanceOption),
-    show_default=True,
-    help="As of Set-VMHost -VirtualMachineMigrationPerformanceOption.",
+    help="As of Set-VMHost -VirtualMachineMigrationPerformanceOption. [default: as the source host is set]",
 )
 @click.option(
     "--pass-limit",
     type=click.IntRange(1, 100),
-    default=5,
-    show_default=True,
-    help="Passes over the memory after which the switch is forced.",
+    help="Passes over the memory after which the switch is forced. [default: as the source host is set]",
 )
 @click.option(
     "--bandwidth", type=click.IntRange(0), default=0, metavar="MIB_S", help="Limit in MiB per second. [default: none]"
+)
+@click.option(
+    "--cancel-if-blackout-exceeds",
+    type=click.IntRange(1),
+    metavar="MS",
+    help="Cancel at the last pass if the VM would stand still for longer (CancelIfBlackoutThresholdExceeded).",
 )
 @click.option("--detach", is_flag=True, help="Start it and return at once (exit code 11); `attach` follows it.")
 @click.option("--backend", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
@@ -65,9 +67,10 @@ def migrate(
     destination: str,
     source: str | None,
     encryption: str,
-    performance_option: str,
-    pass_limit: int,
+    performance_option: str | None,
+    pass_limit: int | None,
     bandwidth: int,
+    cancel_if_blackout_exceeds: int | None,
     detach: bool,
     backend: str,
     world: Path | None,
@@ -91,9 +94,10 @@ def migrate(
         destination=destination,
         source=source,
         encryption=encryption == "on",
-        performance_option=PerformanceOption(performance_option),
+        performance_option=PerformanceOption(performance_option) if performance_option else None,
         pass_limit=pass_limit,
         bandwidth_mib_s=bandwidth,
+        cancel_if_blackout_exceeds_ms=cancel_if_blackout_exceeds,
     )
     if (world is not None or detach) and (backend == "simulated") != (world is not None):
         option = "--detach" if detach and world is None else "--world"

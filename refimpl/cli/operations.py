@@ -13,6 +13,7 @@ import click
 from refimpl.cli.context import home, is_root, json_option
 from refimpl.cli.ending import outcome_text
 from refimpl.cli.failing import errors_as_json
+from refimpl.cli.operations_set import set_
 from refimpl.cli.recover import PASS_BOUND
 from refimpl.cli.say import as_json as print_json
 from refimpl.cli.say import columns, milliseconds
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from refimpl.app.operations import Summary
     from refimpl.app.recovery import Interrupted
 
-SHORT = "Moves of this controller: list, show, prune."
+SHORT = "Moves of this controller: list, show, set, prune."
 _COLUMNS = ("operation", "began", "lab", "vm", "source", "destination", "phase", "state")
 
 
@@ -35,6 +36,9 @@ def operations() -> None:
 
     Corresponds to no cmdlet; Hyper-V keeps such things in its event log.
     """
+
+
+operations.add_command(set_)
 
 
 @operations.command("list", short_help="List operations, interrupted ones among them.")

@@ -174,7 +174,7 @@ class _Word(str):
     __slots__ = ()
 
     def __format__(self, spec: str) -> str:
-        return format(shlex.quote(self), spec)
+        return format(shlex.quote(str(self)), spec)
 
 
 def _as_word(name: str, value: Value) -> Value:

@@ -7,7 +7,7 @@ the blackout and what is left would take longer (CancelIfBlackoutThresholdExceed
 from __future__ import annotations
 
 from refimpl.model.decision import Decision, decision
-from refimpl.model.errors import Problem
+from refimpl.model.errors import Problem, Value
 from refimpl.model.events import Event, Kind
 from refimpl.model.ledger import Ledger
 
@@ -21,7 +21,7 @@ def pass_limit(ledger: Ledger, event: Event) -> Decision | None:
     predicted_ms = predicted_blackout_ms(ledger)
     if limit_ms is None or (predicted_ms is not None and predicted_ms <= limit_ms):
         return decision(Kind.PASS_LIMIT_REACHED, passes=ledger.passes)
-    values = {
+    values: dict[str, Value] = {
         "vm": plan.vm,
         "limit_ms": limit_ms,
         "predicted_ms": "not known" if predicted_ms is None else round(predicted_ms),
@@ -47,5 +47,5 @@ def long_blackout(ledger: Ledger) -> Problem | None:
     blackout_ms = (ledger.resume_ns - ledger.stop_ns) / 1e6
     if not known or blackout_ms <= min(known):
         return None
-    values = {"vm": plan.vm, "blackout_ms": round(blackout_ms, 1), "limit_ms": min(known), "passes": ledger.passes}
-    return Problem("blackout.unexpected", values)
+    figures = {"blackout_ms": round(blackout_ms, 1), "limit_ms": min(known), "passes": ledger.passes}
+    return Problem("blackout.unexpected", {"vm": plan.vm, **figures})

@@ -4,19 +4,24 @@ from __future__ import annotations
 
 import threading
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from refimpl.app.control import ControlServer, EventLog, ask_cancel, follow
+from refimpl.app.control import ControlServer, EventLog, ask_bandwidth, ask_cancel, follow
 from refimpl.model.events import Kind
 from tests.builders import event
+
+
+def no_wish(kind: Kind, values: object) -> None:
+    raise AssertionError(f"{kind} was wished")
 
 
 def test_followers_get_everything_in_order(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 120)
     deep.mkdir()
     log = EventLog(['{"kind": "earlier"}'])
-    server = ControlServer(deep / "socket", log, lambda: None)
+    server = ControlServer(deep / "socket", log, no_wish)
     got: list[list[object]] = [[], []]
 
     def read(number: int) -> None:
@@ -39,7 +44,7 @@ def test_followers_get_everything_in_order(tmp_path: Path) -> None:
 
 def test_a_conductor_that_fails_does_not_keep_its_followers(tmp_path: Path) -> None:
     log = EventLog()
-    server = ControlServer(tmp_path / "socket", log, lambda: None)
+    server = ControlServer(tmp_path / "socket", log, no_wish)
     got: list[object] = []
     follower = threading.Thread(target=lambda: got.extend(follow(tmp_path / "socket")))
     follower.start()
@@ -51,11 +56,12 @@ def test_a_conductor_that_fails_does_not_keep_its_followers(tmp_path: Path) -> N
     assert len(got) == 1
 
 
-def test_cancel_reaches_the_conductor(tmp_path: Path) -> None:
-    wished = threading.Event()
-    server = ControlServer(tmp_path / "socket", EventLog(), wished.set)
+def test_wishes_reach_the_conductor(tmp_path: Path) -> None:
+    wished: list[tuple[Kind, dict[str, Any]]] = []
+    server = ControlServer(tmp_path / "socket", EventLog(), lambda kind, values: wished.append((kind, dict(values))))
     ask_cancel(tmp_path / "socket")
-    assert wished.is_set()
+    ask_bandwidth(tmp_path / "socket", 20)
+    assert wished == [(Kind.CANCEL_WISHED, {}), (Kind.BANDWIDTH_WISHED, {"mib_s": 20})]
     server.stop()
 
 
@@ -67,12 +73,13 @@ def test_nobody_listens(tmp_path: Path) -> None:
 def test_nonsense_is_dropped_and_the_server_goes_on(tmp_path: Path) -> None:
     import socket
 
-    wished = threading.Event()
-    server = ControlServer(tmp_path / "socket", EventLog(), wished.set)
-    with socket.socket(socket.AF_UNIX) as rude:
-        rude.connect(str(tmp_path / "socket"))
-        rude.sendall(b"not json\n")
-        assert rude.recv(100) == b""
+    wished: list[Kind] = []
+    server = ControlServer(tmp_path / "socket", EventLog(), lambda kind, _: wished.append(kind))
+    for nonsense in (b"not json\n", b'{"do": "bandwidth", "mib_s": -1}\n', b'{"do": "bandwidth", "mib_s": "x"}\n'):
+        with socket.socket(socket.AF_UNIX) as rude:
+            rude.connect(str(tmp_path / "socket"))
+            rude.sendall(nonsense)
+            assert rude.recv(100) == b""
     ask_cancel(tmp_path / "socket")
-    assert wished.is_set()
+    assert wished == [Kind.CANCEL_WISHED]
     server.stop()

@@ -154,7 +154,7 @@ def test_where_labs_are_is_the_same_here_and_in_the_lab() -> None:
     assert (completion.LAB_ROOT_VARIABLE, completion.LAB_ROOT) == (layout.ROOT_VARIABLE, layout.DEFAULT_ROOT)
 
 
-NO_NAMES = {"world", "command", "shell", "as_json", "jsonl"}
+NO_NAMES = {"subnet", "world", "command", "shell", "as_json", "jsonl"}
 
 
 @pytest.mark.parametrize(("name", "command"), all_commands(), ids=[name for name, _ in all_commands()])

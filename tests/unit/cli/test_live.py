@@ -25,6 +25,7 @@ def progress_event(**values):
 
 IN_MEMORY = (
     event(Kind.STARTED, request=REQUEST),
+    event(Kind.CHECKS_PASSED, 50, plan={"pass_limit": 5}),
     event(Kind.PHASE_ENTERED, 100, phase="memory"),
     progress_event(remaining_bytes=128 * MIB, bytes_s=100 * MIB, dirty_bytes_s=20 * MIB),
 )
@@ -69,7 +70,7 @@ def test_elapsed_time_never_runs_backwards():
 
 
 def test_progress_is_worth_no_line():
-    assert line(IN_MEMORY[2], after(*IN_MEMORY)) is None
+    assert line(IN_MEMORY[3], after(*IN_MEMORY)) is None
 
 
 def test_an_end_is_worth_no_line_as_the_verdict_follows():

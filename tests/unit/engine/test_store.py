@@ -6,16 +6,19 @@ import os
 import signal
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 from typing import IO
 
 import pytest
 
 from refimpl.engine import store as store_module
-from refimpl.engine.store import Claim, GroupStore, MemoryStore, Store
-from refimpl.model.errors import RefimplError
+from refimpl.engine.store import Claim, GroupStore, LimitReached, MemoryStore, Store, completed
+from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.group import ProcessRef
-from tests.builders import plan
+from refimpl.model.request import PerformanceOption
+from refimpl.model.settings import Authentication, HostSettings
+from tests.builders import NETWORKS, facts, plan
 
 ME = ProcessRef(os.getpid(), 1, "boot")
 
@@ -103,3 +106,62 @@ def test_a_lock_on_a_name_that_was_taken_away_excludes_nobody(tmp_path: Path, mo
     monkeypatch.setattr(store_module, "_locks", late)
     assert second.claim(claim("one")) is None
     assert third.claim(claim("one")) is not None
+
+
+@pytest.mark.rule("R7")
+def test_the_third_move_of_a_host_with_a_limit_of_two_is_refused_whoever_asks(tmp_path: Path) -> None:
+    first, second = GroupStore(tmp_path / "group.db"), GroupStore(tmp_path / "group.db")
+    assert first.claim(claim("one", "vm-1")) is None
+    assert second.claim(claim("two", "vm-2")) is None
+    assert second.claim(claim("three", "vm-3")) == LimitReached("a", 2, ("one", "two"))
+    assert [c.operation for c in first.claims()] == ["one", "two"]
+    assert not list(tmp_path.glob("*three*"))
+    first.release("vm-1", "one")
+    assert second.claim(claim("three", "vm-3")) is None
+
+
+@pytest.mark.rule("R7")
+@pytest.mark.rule("R12")
+@pytest.mark.parametrize("host", ["a", "b"])
+def test_the_limit_of_either_host_counts_and_is_two_unless_it_is_set(store: Store, host: str) -> None:
+    assert HostSettings().maximum_migrations == 2
+    store.change_settings(host, lambda old: replace(old, maximum_migrations=1))
+    assert store.claim(claim("one", "vm-1")) is None
+    assert store.claim(claim("two", "vm-2")) == LimitReached(host, 1, ("one",))
+    elsewhere = Claim("two", "/home/two", ME, plan(vm_id="vm-2", source="c", destination="d"))
+    assert store.claim(elsewhere) is None
+
+
+def test_a_move_that_has_begun_is_recovered_whatever_the_limit(store: Store) -> None:
+    for host in ("a", "b"):
+        store.change_settings(host, lambda old: replace(old, maximum_migrations=0))
+    assert store.claim(claim("one")) == LimitReached("a", 0, ())
+    assert store.claim(claim("one"), bounded=False) is None
+    assert store.claim(claim("two"), bounded=False) == claim("one")
+
+
+def test_settings_are_kept_and_a_change_that_fails_changes_nothing(tmp_path: Path) -> None:
+    store = GroupStore(tmp_path / "group.db")
+    wanted = HostSettings(True, 3, 4, Authentication.KERBEROS, PerformanceOption.TCPIP, True, NETWORKS, 7, 900)
+    assert store.change_settings("a", lambda _: wanted) == wanted
+
+    def fail(_: HostSettings) -> HostSettings:
+        raise RefimplError(Problem("network.listed"))
+
+    with pytest.raises(RefimplError):
+        store.change_settings("a", fail)
+    assert GroupStore(tmp_path / "group.db").settings() == {"a": wanted}
+
+
+def test_facts_are_completed_with_what_others_move_and_with_the_store_s_silence(tmp_path: Path) -> None:
+    store = GroupStore(tmp_path / "group.db")
+    store.change_settings("a", lambda old: replace(old, pass_limit=9))
+    store.claim(claim("one", "vm-1"))
+    store.claim(claim("two", "vm-2"))
+    whole = completed(facts(), store, "two")
+    assert whole.moving == {"a": ("one",), "b": ("one",)}
+    assert whole.settings["a"].pass_limit == 9
+    (tmp_path / "group.db").write_bytes(b"this is no database" * 100)
+    silent = completed(facts(), store, "two")
+    assert silent.store_problem is not None
+    assert silent.store_problem.id == "store.failed"
