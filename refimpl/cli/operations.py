@@ -181,12 +181,13 @@ def prune(days: float | None, everything: bool, lab_gone: bool, as_json: bool) -
 def show(operation_id: str, as_json: bool) -> int:
     """Show OPERATION (its id, or the beginning of it): phases, events, what the engine set out to do, and the end.
 
-    Corresponds to no cmdlet. Ends with 0 whatever the operation's end was.
+    Corresponds to Get-Job, and to Msvm_MigrationJob. Ends with 0 whatever the operation's end was.
 
     \b
     Example:
       refimpl operations show 3fa9
     """
+    from refimpl.app.job import job_of
     from refimpl.app.operations import summarise
 
     with errors_as_json(as_json):
@@ -194,12 +195,14 @@ def show(operation_id: str, as_json: bool) -> int:
         summary = summarise(files)
         events = [json_module.loads(line) for _, line in files.lines()]
         intentions = _intentions(files)
+        job = job_of(summary.vm, summary.destination, events, summary.outcome).to_json()
     if as_json:
         outcome = summary.outcome.to_json() if summary.outcome else None
-        rows = {"events": events, "phases": phases(events), "intentions": intentions, "outcome": outcome}
+        rows = {"events": events, "phases": phases(events), "intentions": intentions, "job": job, "outcome": outcome}
         print_json({**_row(files), **rows})
         return ExitCode.OK
     click.echo(f"Operation {summary.id}: VM {summary.vm!r} from {summary.source or '?'} to {summary.destination}")
+    click.echo(f"Job: {job['JobStatus']}, {job['PercentComplete']} %, error code {job['ErrorCode']:#010x}")
     _print_phases(phases(events))
     _print_events(events)
     _print_intentions(intentions)

@@ -127,8 +127,17 @@ def test_show_as_json_has_everything(home, capsys):
     main(["operations", "show", "1", "--json"])
     shown = json.loads(capsys.readouterr().out)
     assert shown["outcome"]["end"] == "failed"
+    assert (shown["job"]["JobState"], shown["job"]["PercentComplete"]) == (10, 1)
+    assert shown["job"]["ErrorCode"] != 0
     assert shown["intentions"] == [{"step": 3, "phase": "setup", "kind": "prepare"}]
     assert [e["kind"] for e in shown["events"]] == ["started", "phase-entered", "phase-entered"]
+
+
+@pytest.mark.error("operation.dead")
+def test_the_bandwidth_of_a_dead_one_cannot_be_changed(home, capsys):
+    operation(home, "22222222", None)
+    assert main(["operations", "set", "2", "--bandwidth", "5"]) == 6
+    assert "refimpl recover" in capsys.readouterr().err
 
 
 @pytest.mark.error("operation.no_end")
