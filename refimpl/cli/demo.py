@@ -40,7 +40,7 @@ class _Teller:
         """Print a step's end."""
         self.close()
         if self._jsonl:
-            print_json({"step": name, "took_s": round(took_s, 3)})
+            print_json({"kind": "step", "step": name, "took_s": round(took_s, 3)})
         elif not self._json:
             click.echo(click.style(f"{name}: {took_s:.1f} s", dim=True))
 
@@ -92,7 +92,7 @@ def demo(backend: str, world: Path | None, keep: bool, as_json: bool, jsonl: boo
         finally:
             teller.close()
     if as_json or jsonl:
-        print_json({"report": report.to_json()})
+        print_json({"kind": "report", "report": report.to_json()})
     else:
         click.echo(report_text(report))
     return report.exit_code

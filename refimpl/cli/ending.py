@@ -15,7 +15,7 @@ def tell_outcome(outcome: Outcome | None, operation: str, *, json: bool = False,
     if outcome is None:
         return _tell_detached(operation, as_data=json or jsonl)
     if json or jsonl:
-        as_json({"outcome": outcome.to_json()})
+        as_json({"kind": "outcome", "outcome": outcome.to_json()})
     else:
         click.echo(outcome_text(outcome))
     return outcome.exit_code
@@ -23,7 +23,7 @@ def tell_outcome(outcome: Outcome | None, operation: str, *, json: bool = False,
 
 def _tell_detached(operation: str, *, as_data: bool) -> int:
     if as_data:
-        as_json({"detached": {"operation": operation, "exit_code": int(ExitCode.DETACHED)}})
+        as_json({"kind": "detached", "detached": {"operation": operation, "exit_code": int(ExitCode.DETACHED)}})
     click.echo(
         f"detached: operation {operation} goes on, with the cancel if one was asked for: refimpl attach {operation}",
         err=as_data,

@@ -113,7 +113,8 @@ def _recover(
     except RefimplError as failure:
         # One that cannot be recovered must not keep the others from it.
         if json or jsonl:
-            print_json({"operation": item.operation, "problems": rows(failure), "exit_code": exit_code(failure)})
+            told = {"problems": rows(failure), "exit_code": int(exit_code(failure))}
+            print_json({"kind": "problems", "operation": item.operation, **told})
         tell(failure)
         return exit_code(failure)
     return tell_outcome(outcome, item.operation, json=json, jsonl=jsonl)

@@ -89,14 +89,8 @@ def inset(spans: Sequence[Span], length_ms: float, still: StandStill) -> Markup:
         for order, (mark, row) in enumerate(zip(still.marks, rows, strict=True), 1)
     ]
     parts.append(time_axis(Scale(0.0, still.ms), axis_y, signed=True))
-    text = "; ".join(
-        f"{order}: +{duration(mark.at_ms - still.begin_ms)} {mark.text}" for order, mark in _numbered(still)
-    )
+    text = "; ".join(f"+{duration(mark.at_ms - still.begin_ms)} {mark.text}" for mark in still.marks)
     return picture(f"Magnified: {name_of(still)}", text, axis_y + _AXIS, *parts, class_="inset")
-
-
-def _numbered(still: StandStill) -> list[tuple[int, Mark]]:
-    return list(enumerate(still.marks, 1))
 
 
 def _part(span: Span, scale: Scale, y: float) -> Markup:

@@ -23,7 +23,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Track:
-    """What one observer outside the VM heard of it: what its samples are (`heartbeats`), and when (ns since the epoch)."""
+    """What one observer outside the VM heard: what its samples are (`heartbeats`), and when (ns since the epoch)."""
 
     name: str
     times_ns: tuple[int, ...]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 
@@ -44,16 +44,17 @@ def settings(request: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Settin
     rows = [Setting(name, words(known[key]), _origin(key, origins)) for key, name, words in _NAMES if key in known]
     if not plan:
         # What was not asked for is not decided before the checks have passed.
-        rows = [
-            Setting(row.name, "as the source host is set" if row.value == "None" else row.value, "request")
-            for row in rows
-        ]
+        rows = [_asked(row) for row in rows]
     networks = plan.get("networks") or ()
     used = plan.get("network", 0)
     for order, address in enumerate(networks):
         word = "used" if order == used else "did not connect" if order < used else "not needed"
         rows.append(Setting(f"migration network {order + 1}", f"{address} ({word})", _origin("networks", origins)))
     return rows
+
+
+def _asked(row: Setting) -> Setting:
+    return Setting(row.name, "as the source host is set", "") if row.value == "None" else replace(row, origin="request")
 
 
 def _origin(key: str, origins: Mapping[str, str]) -> str:

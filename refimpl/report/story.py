@@ -44,7 +44,7 @@ class Mark:
 
 @dataclass(frozen=True, slots=True)
 class StandStill:
-    """A time in which no vCPU ran. `moved`: it ended at the destination, and is the move's blackout. `open`: no end seen."""
+    """A time in which no vCPU ran. `moved`: it ended at the destination, the blackout. `open`: its end was not seen."""
 
     begin_ms: float
     end_ms: float
@@ -88,7 +88,7 @@ def begin_ns(events: Sequence[JsonEvent]) -> int:
 
 def at_ms(event: JsonEvent, zero_ns: int) -> float:
     """Return when an event was, never before the first one."""
-    return max(0.0, (event["at_ns"] - zero_ns) / 1e6)
+    return max(0.0, (int(event["at_ns"]) - zero_ns) / 1e6)
 
 
 def length_ms(events: Sequence[JsonEvent]) -> float:

@@ -30,7 +30,7 @@ class Strip:
 
 
 def strip(track: Track, zero_ns: int, length_ms: float, still: StandStill | None) -> Strip | None:
-    """Return the strip, None when fewer than two samples touch the move. Times count from the move's first event (`zero_ns`)."""
+    """Return the strip, None when fewer than two samples touch the move. Times count from its start, `zero_ns`."""
     times = sorted((at_ns - zero_ns) / 1e6 for at_ns in track.times_ns)
     around = [pair for pair in itertools.pairwise(times) if pair[1] >= 0 and pair[0] <= length_ms]
     if not around:

@@ -73,7 +73,7 @@ def test_detached_says_how_to_attach(capsys):
 def test_detached_keeps_json_clean(capsys):
     assert tell_outcome(None, "0a1b2c3d", jsonl=True) == 11
     captured = capsys.readouterr()
-    assert json.loads(captured.out) == {"detached": {"operation": "0a1b2c3d", "exit_code": 11}}
+    assert json.loads(captured.out) == {"kind": "detached", "detached": {"operation": "0a1b2c3d", "exit_code": 11}}
     assert "refimpl attach" in captured.err
 
 
