@@ -53,6 +53,7 @@ SHORT = "Move a running VM to another host (Move-VM)."
     help="Cancel at the last pass if the VM would stand still for longer (CancelIfBlackoutThresholdExceeded).",
 )
 @click.option("--detach", is_flag=True, help="Start it and return at once (exit code 11); `attach` follows it.")
+@click.option("--watch", is_flag=True, help="Say what observers outside the VM saw of the move, and keep every sample.")
 @click.option("--backend", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
 @click.option(
     "--world",
@@ -72,6 +73,7 @@ def migrate(
     bandwidth: int,
     cancel_if_blackout_exceeds: int | None,
     detach: bool,
+    watch: bool,
     backend: str,
     world: Path | None,
     as_json: bool,
@@ -86,7 +88,7 @@ def migrate(
 
     \b
     Examples:
-      refimpl migrate web1 h2 --bandwidth 100
+      refimpl migrate web1 h2 --bandwidth 100 --watch
       refimpl migrate demo b --backend simulated      (its own world: VM demo on host a, host b empty)
     """
     request = MigrationRequest(
@@ -102,6 +104,13 @@ def migrate(
     if (world is not None or detach) and (backend == "simulated") != (world is not None):
         option = "--detach" if detach and world is None else "--world"
         raise click.UsageError(f"{option} does not go with --backend {backend}")
+    if watch and (detach or backend == "simulated"):
+        raise click.UsageError(f"--watch does not go with {'--detach' if detach else '--backend simulated'}")
+    if watch:
+        from refimpl.cli.watching import watched_move
+
+        with errors_as_json(as_json or jsonl):
+            return watched_move(lab_name, request, json=as_json, jsonl=jsonl)
     with errors_as_json(as_json or jsonl), ctrl_c_into_inbox() as inbox:
         operation = _simulated(request, world) if backend == "simulated" else _started(request, lab_name)
         if detach:

@@ -81,4 +81,4 @@ def test_what_was_seen_is_told_line_by_line_with_where_its_samples_are(tmp_path)
         "  wire        not measured  no marker of this guest is known",
         f"  every sample: {tmp_path}",
     ]
-    assert "the move was not completed" in verdicts_text((), tmp_path)
+    assert "only of a completed move" in verdicts_text((), tmp_path)
