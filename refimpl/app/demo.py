@@ -17,6 +17,7 @@ from refimpl.meter.verdict import Verdict
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ExitCode
 from refimpl.model.request import MigrationRequest
+from refimpl.report.data import ReportData
 
 
 class Teller(Protocol):
@@ -37,12 +38,13 @@ class Teller(Protocol):
 
 @dataclass(frozen=True, slots=True)
 class WatchedMove:
-    """One move: how it ended, and what each observer found."""
+    """One move: how it ended, what each observer found, and what a report page shows of it."""
 
     source: str
     destination: str
     outcome: Outcome
     verdicts: tuple[Verdict, ...]
+    page: ReportData | None = None
 
     @property
     def green(self) -> bool:
@@ -123,9 +125,10 @@ def simulated_demo(world_file: Path | None, teller: Teller) -> DemoReport:
     for number, (source, destination) in enumerate(((vm.host, other), (other, vm.host)), 1):
         teller.say(f"move of VM {vm.name!r} from host {source} to host {destination}")
         request = MigrationRequest(vm=vm.name, destination=destination, source=source)
-        outcome, events = follow(SimulatedOperation(world, request, f"simulated-{number}"), teller)
+        operation = SimulatedOperation(world, request, f"simulated-{number}", world_file)
+        outcome, events = follow(operation, teller)
         verdicts = (blackout(events, source, destination),)
-        report.moves.append(WatchedMove(source, destination, outcome, verdicts))
+        report.moves.append(WatchedMove(source, destination, outcome, verdicts, operation.report(verdicts)))
         if not outcome.completed:
             break
     return report

@@ -18,6 +18,7 @@ from refimpl.app.demo import DemoReport, Teller, WatchedMove, follow
 from refimpl.app.home import Home
 from refimpl.app.machine import machine
 from refimpl.app.observed import BEATS_BEFORE, wait_for_work
+from refimpl.app.report import operation_report
 from refimpl.app.vms import VmDesk
 from refimpl.app.watched import Subject, subject_of, watching
 from refimpl.guest import GuestParameters, build
@@ -158,7 +159,9 @@ def _move(scene: _Scene, source: str, destination: str, watch: Steps, teller: Te
         if outcome.completed:
             teller.say("observers: heartbeats, disk blocks, the guest's check of its memory, TCP stream, switch, wire")
         with watch.step(f"observers after {source} to {destination}"):
-            return WatchedMove(source, destination, outcome, operation.verdicts())
+            verdicts = operation.verdicts()
+        page = operation_report(scene.home.find(operation.id))
+        return WatchedMove(source, destination, outcome, verdicts, page)
 
 
 @contextlib.contextmanager

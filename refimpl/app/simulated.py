@@ -6,9 +6,9 @@ No VM is moved and no number is measured; whoever shows results of this has to s
 from __future__ import annotations
 
 import os
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from refimpl.app.live import JsonEvent
 from refimpl.backends.simulated import SimulatedBackend, World, default_world, host_settings, load_world
@@ -24,6 +24,7 @@ from refimpl.model.outcome import Outcome
 from refimpl.model.request import MigrationRequest
 
 if TYPE_CHECKING:
+    from refimpl.meter.verdict import Verdict
     from refimpl.report.data import ReportData
 
 GROUP = "simulated"
@@ -61,13 +62,14 @@ class SimulatedOperation:
             raise error("operation.no_end", operation=self.id, said="nothing")
         return self._outcome
 
-    def report(self, outcome: Outcome | None, verdicts: Iterable[Mapping[str, Any]] = ()) -> ReportData:
-        """Return what a report page shows of it."""
+    def report(self, verdicts: Iterable[Verdict] = ()) -> ReportData:
+        """Return what a report page shows of it, with what observers found."""
         from refimpl.app.report import gathered
 
         world = ("--world", str(self._file)) if self._file else ()
         request, options = self._request.to_json(), ("--backend", "simulated", *world)
-        return gathered(self.id, request, self._seen, outcome, verdicts=verdicts, options=options, simulated=True)
+        found = [verdict.to_json() for verdict in verdicts]
+        return gathered(self.id, request, self._seen, self._outcome, verdicts=found, options=options, simulated=True)
 
     def cancel(self) -> None:
         """Too late always: to a person, a move in virtual time is over as soon as it has begun."""

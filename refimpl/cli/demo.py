@@ -13,6 +13,7 @@ from refimpl.app.live import JsonEvent
 from refimpl.cli.context import require_root
 from refimpl.cli.display import Display, Silent, display_for
 from refimpl.cli.failing import errors_as_json, problem_text
+from refimpl.cli.report import report_option, write_report
 from refimpl.cli.say import NOT_MEASURED, columns, mib, milliseconds
 from refimpl.cli.say import as_json as print_json
 from refimpl.model.errors import Problem
@@ -72,7 +73,8 @@ class _Teller:
 @click.option("--keep", is_flag=True, help="Leave the lab up, to look at it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
 @click.option("--jsonl", is_flag=True, help="Print every step and event as a JSON line, the report last.")
-def demo(backend: str, world: Path | None, keep: bool, as_json: bool, jsonl: bool) -> int:
+@report_option
+def demo(backend: str, world: Path | None, keep: bool, as_json: bool, jsonl: bool, report_file: Path | None) -> int:
     """Two hosts come out of nothing, a guest that works moves live from one to the other and back, encrypted.
 
     Observers outside the VM say what happened; then everything is taken away again, also after an error or Ctrl-C.
@@ -95,6 +97,9 @@ def demo(backend: str, world: Path | None, keep: bool, as_json: bool, jsonl: boo
         print_json({"kind": "report", "report": report.to_json()})
     else:
         click.echo(report_text(report))
+    if report_file is not None:
+        pages = [move.page for move in report.moves if move.page is not None]
+        write_report(report_file, *pages, title="There and back: the demo's moves")
     return report.exit_code
 
 

@@ -69,7 +69,8 @@ def errors_as_json(wanted: bool) -> Iterator[None]:
         yield
     except EXPECTED as failure:
         if wanted:
-            click.echo(json.dumps({"kind": "problems", "problems": rows(failure), "exit_code": int(exit_code(failure))}))
+            told = {"problems": rows(failure), "exit_code": int(exit_code(failure))}
+            click.echo(json.dumps({"kind": "problems", **told}))
         raise
 
 

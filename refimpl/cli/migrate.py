@@ -13,6 +13,7 @@ from refimpl.cli.display import display_for
 from refimpl.cli.ending import tell_outcome
 from refimpl.cli.failing import errors_as_json
 from refimpl.cli.following import Inbox, ctrl_c_into_inbox, follow
+from refimpl.cli.report import report_of, report_option, write_report
 from refimpl.model.request import MigrationRequest, PerformanceOption
 
 if TYPE_CHECKING:
@@ -62,6 +63,7 @@ SHORT = "Move a running VM to another host (Move-VM)."
 )
 @json_option
 @click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, the outcome last.")
+@report_option
 @lab_option
 def migrate(
     vm: str,
@@ -78,6 +80,7 @@ def migrate(
     world: Path | None,
     as_json: bool,
     jsonl: bool,
+    report_file: Path | None,
     lab_name: str | None,
 ) -> int:
     """Move the running VM to host DESTINATION and wait until it has ended.
@@ -104,6 +107,8 @@ def migrate(
     if (world is not None or detach) and (backend == "simulated") != (world is not None):
         option = "--detach" if detach and world is None else "--world"
         raise click.UsageError(f"{option} does not go with --backend {backend}")
+    if report_file is not None and detach:
+        raise click.UsageError("--report does not go with --detach: refimpl report writes it later")
     if watch and (detach or backend == "simulated"):
         raise click.UsageError(f"--watch does not go with {'--detach' if detach else '--backend simulated'}")
     if watch:
@@ -115,7 +120,10 @@ def migrate(
         operation = _simulated(request, world) if backend == "simulated" else _started(request, lab_name)
         if detach:
             return tell_outcome(None, operation.id, json=as_json, jsonl=jsonl)
-        return show(operation, inbox, as_json, jsonl)
+        code = show(operation, inbox, as_json, jsonl)
+        if report_file is not None:
+            write_report(report_file, report_of(operation))
+        return code
 
 
 def show(operation: Followed, inbox: Inbox, json: bool, jsonl: bool) -> int:
@@ -135,4 +143,4 @@ def _simulated(request: MigrationRequest, world: Path | None) -> Followed:
     from refimpl.app.simulated import SimulatedOperation, open_world
 
     click.echo("SIMULATED: no VM is moved; all times are virtual and say nothing about any machine.", err=True)
-    return SimulatedOperation(open_world(world), request)
+    return SimulatedOperation(open_world(world), request, file=world)

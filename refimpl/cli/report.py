@@ -15,7 +15,6 @@ from refimpl.model.phase import ExitCode
 
 if TYPE_CHECKING:
     from refimpl.app.live import Followed
-    from refimpl.model.outcome import Outcome
     from refimpl.report.data import ReportData
 
 SHORT = "Write the report page of a move: one HTML file."
@@ -25,8 +24,17 @@ Verb = TypeVar("Verb", bound=Callable[..., Any])
 def report_option(function: Verb) -> Verb:
     """Give a verb the option `--report`."""
     text = "Write the report page, one HTML file, when it has ended."
-    kind = click.Path(path_type=Path, dir_okay=False)
-    return click.option("--report", "report_file", type=kind, metavar="FILE", help=text)(function)
+    kind = click.Path(path_type=Path, dir_okay=False, writable=True)
+    option = click.option("--report", "report_file", type=kind, metavar="FILE", callback=_in_a_directory, help=text)
+    return option(function)
+
+
+def _in_a_directory(_: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
+    """Refuse a file that cannot be written before anything is moved, not after it."""
+    if file is not None and not os.access(file.absolute().parent, os.W_OK | os.X_OK):
+        directory = file.absolute().parent
+        raise click.BadParameter(f"directory {directory} is not there or cannot be written to", param=parameter)
+    return file
 
 
 @click.command(short_help=SHORT)
@@ -82,21 +90,19 @@ def _has_display() -> bool:
     return shown and sys.stdout.isatty() and not is_root()
 
 
-def write_report(file: Path | None, *moves: ReportData, title: str = "", note: str = "") -> None:
-    """Write the page of moves to a file, and say so on standard error; without a file do nothing."""
-    if file is None:
-        return
+def write_report(file: Path, *moves: ReportData, title: str = "") -> None:
+    """Write the page of moves to a file, and say so on standard error."""
     from refimpl.app.report import html
 
-    file.write_text(html(*moves, title=title, note=note), "utf-8")
+    file.write_text(html(*moves, title=title), "utf-8")
     click.echo(f"report: {file}", err=True)
 
 
-def report_of(operation: Followed, outcome: Outcome | None) -> ReportData:
+def report_of(operation: Followed) -> ReportData:
     """Return the data of a move that was followed: in a world, or of this controller."""
     from refimpl.app.report import operation_report
     from refimpl.app.simulated import SimulatedOperation
 
     if isinstance(operation, SimulatedOperation):
-        return operation.report(outcome)
+        return operation.report()
     return operation_report(home().find(operation.id))
