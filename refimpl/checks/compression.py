@@ -12,11 +12,16 @@ from refimpl.model.request import PerformanceOption
 
 def check(s: Subject) -> Iterator[Problem]:
     """Yield that compression was chosen and the hosts have no method in common."""
-    if s.vm is None or s.source is None or s.destination is None or s.vm.state is VmState.OFF:
+    if (
+        s.facts.store_problem is not None
+        or s.vm is None
+        or s.source is None
+        or s.destination is None
+        or s.vm.state is VmState.OFF
+    ):
         return
-    option = s.request.performance_option or s.settings(s.source.name).performance_option
     both = s.source.reachable and s.destination.reachable
-    if option is PerformanceOption.COMPRESSION and both and not method(s):
+    if s.option is PerformanceOption.COMPRESSION and both and not method(s):
         here, there = (", ".join(h.compression) or "none" for h in (s.source, s.destination))
         yield s.problem("compression.none", s.destination.name, source=s.source.name, here=here, there=there)
 
@@ -26,3 +31,12 @@ def method(s: Subject) -> str:
     assert s.source is not None
     assert s.destination is not None
     return next((m for m in s.source.compression if m in s.destination.compression), "")
+
+
+def told(s: Subject) -> str | None:
+    """Say how the memory goes; None when not both hosts were seen."""
+    if s.pair is None:
+        return None
+    if s.live_pair is None:
+        return "the VM is off: there is no memory to compress"
+    return f"{s.option}" + (f" by {method(s)}" if s.option is PerformanceOption.COMPRESSION else ": memory goes as it is")

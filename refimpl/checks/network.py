@@ -18,7 +18,8 @@ from refimpl.model.settings import HostSettings
 def check(s: Subject) -> Iterator[Problem]:
     """Yield a destination whose settings leave no network, or none that the source has a route to."""
     host = s.destination
-    if host is None or not host.reachable or (s.vm is not None and s.vm.state is VmState.OFF):
+    off = s.vm is not None and s.vm.state is VmState.OFF
+    if s.facts.store_problem is not None or host is None or not host.reachable or off:
         return
     allowed = listeners(host, s.settings(host.name))
     if not allowed:
@@ -29,6 +30,13 @@ def check(s: Subject) -> Iterator[Problem]:
         routes = ", ".join(s.source.routes) or "none"
         addresses = ", ".join(allowed)
         yield s.problem("network.no_route", host.name, source=s.source.name, addresses=addresses, routes=routes)
+
+
+def told(s: Subject) -> str | None:
+    """Say which addresses would be tried; None when not both hosts were seen."""
+    if s.pair is None:
+        return None
+    return "the VM is off and needs none" if s.live_pair is None else f"in this order: {', '.join(usable(s))}"
 
 
 def usable(s: Subject) -> tuple[str, ...]:
