@@ -1,6 +1,6 @@
 """What a lab needs of this machine, looked at one by one: the one list, for `lab up` and for the doctor.
 
-Looking changes nothing.
+Looking changes nothing and runs nothing; what only a try can show is in `features`.
 """
 
 from __future__ import annotations
@@ -14,10 +14,10 @@ from importlib import metadata
 from pathlib import Path
 from typing import Any
 
-from refimpl.lab.errors import LabError
-from refimpl.lab.tools import SEARCH_PATH, init_path, run_tool
+from refimpl.lab.tools import SEARCH_PATH, init_path
 
 SETUP = "ci/setup"
+PACKAGES, PYTHON, MODULE = "packages", "python", "module"
 PROGRAMS = (
     "ip",
     "nsenter",
@@ -37,12 +37,16 @@ _LONGEST_ROOT = 60
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `ok` False needs its mend; `mend` of one that is in order is only a remark."""
+    """One thing that was looked at. `ok` False needs its mend; `mend` of one that is in order is only a remark.
+
+    `repair`: by what the doctor can mend it himself (`PACKAGES`, ...); empty: a person has to.
+    """
 
     name: str
     ok: bool
     text: str
     mend: str = ""
+    repair: str = ""
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values."""
@@ -65,29 +69,19 @@ def requirements(root: Path) -> Iterator[Finding]:
 def program(name: str) -> Finding:
     """Look for a program where the lab looks for it."""
     path = shutil.which(name, path=SEARCH_PATH)
-    return Finding(name, True, path) if path else Finding(name, False, "not installed", SETUP)
+    return Finding(name, True, path) if path else Finding(name, False, "not installed", SETUP, PACKAGES)
 
 
 def package(module: str, distribution: str, extra: str) -> Finding:
     """Look for a Python package; `extra` is the one of this project's that brings it."""
     name = f"python {module}"
     if importlib.util.find_spec(module) is None:
-        return Finding(name, False, "not installed", f"pip install 'refimpl[{extra}]', or {SETUP}")
+        mend = f"pip install 'refimpl[{extra}]', or {SETUP}"
+        return Finding(name, False, "not installed", mend, f"{PYTHON}:{distribution}")
     try:
         return Finding(name, True, metadata.version(distribution))
     except metadata.PackageNotFoundError:
         return Finding(name, True, "there, version not known")
-
-
-def ipv6() -> Finding:
-    """Give an IPv6 address to the loopback of a network namespace that ends with the try."""
-    name, command = "IPv6", ("unshare", "--net", "ip", "-6", "address", "add", "fd00:90:3::1/64", "dev", "lo")
-    try:
-        run_tool(*command)
-    except LabError as failure:
-        said = str(failure.values.get("said", "")).splitlines() or ["no IPv6 address can be set"]
-        return Finding(name, False, said[0], "boot the kernel with IPv6 (ipv6.disable=0)")
-    return Finding(name, True, "the kernel has it")
 
 
 def _root() -> Finding:
@@ -100,7 +94,9 @@ def _tun() -> Finding:
     device = Path("/dev/net/tun")
     if device.exists():
         return Finding("tun device", True, str(device))
-    return Finding("tun device", False, f"{device} is not there: no network cards for VMs", "modprobe tun")
+    return Finding(
+        "tun device", False, f"{device} is not there: no network cards for VMs", "modprobe tun", f"{MODULE}:tun"
+    )
 
 
 def _overlay() -> Finding:
@@ -111,13 +107,15 @@ def _overlay() -> Finding:
     modules = Path(f"/lib/modules/{os.uname().release}")
     if any(modules.glob("kernel/fs/overlayfs/overlay.ko*")):
         return Finding(name, True, good)
-    return Finding(name, False, "the kernel has no file system overlay", "use a kernel that has it")
+    return Finding(
+        name, False, "the kernel has no file system overlay", "use a kernel that has it", f"{MODULE}:overlay"
+    )
 
 
 def _lock_driver() -> Finding:
     found = next(iter(Path("/usr").glob("lib*/**/libvirt/lock-driver/lockd.so")), None)
     if found is None:
-        return Finding("lock driver", False, "libvirt's lock driver lockd is not installed: no leases", SETUP)
+        return Finding("lock driver", False, "libvirt's lock driver lockd is not installed: no leases", SETUP, PACKAGES)
     return Finding("lock driver", True, str(found))
 
 

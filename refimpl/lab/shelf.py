@@ -21,10 +21,11 @@ from refimpl.hosts.lock import locked
 from refimpl.hosts.stops import stop_point
 from refimpl.lab import layout
 from refimpl.lab.errors import LabError
+from refimpl.lab.features import ipv6
 from refimpl.lab.layout import LabPaths
 from refimpl.lab.reaper import Removal, Remover, directory_identity, recorded_processes
 from refimpl.lab.registry import Content, Item, Kind, Registry
-from refimpl.lab.requirements import ipv6, requirements
+from refimpl.lab.requirements import requirements
 from refimpl.lab.steps import OnStep, Steps, no_report
 from refimpl.lab.wish import Wish
 

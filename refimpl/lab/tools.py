@@ -31,7 +31,7 @@ def run_tool(*command: str, lab_id: str = "", stdin: str | None = None, timeout_
     return done.stdout
 
 
-def lab_environment(lab_id: str, **more: str) -> Mapping[str, str]:
+def lab_environment(lab_id: str = "", **more: str) -> Mapping[str, str]:
     """Return the whole environment of a process that the lab starts: nothing of the caller's own but the time zone."""
     base = {"PATH": SEARCH_PATH, "LC_ALL": "C.UTF-8", "HOME": "/root"}
     zone = {"TZ": os.environ["TZ"]} if "TZ" in os.environ else {}

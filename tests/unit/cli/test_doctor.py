@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import socket
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 from xml.etree import ElementTree
 
 import pytest
@@ -16,6 +18,7 @@ from refimpl.backends.libvirt.domain import VmSpec, domain_xml
 from refimpl.cli import main
 from refimpl.guest import GuestImage, accelerator
 from refimpl.guest.accelerator import KvmProbe, boot_with_kvm
+from refimpl.lab import features, requirements
 from refimpl.lab.requirements import Finding, program
 from refimpl.model.errors import RefimplError
 from refimpl.model.group import ChannelSpec, Group, HostEntry, ProcessRef
@@ -45,10 +48,56 @@ def test_elsewhere_than_on_linux_it_stops_at_the_system(monkeypatch, tmp_path):
 
 
 def test_a_program_that_is_not_there_and_one_that_fails(monkeypatch):
-    assert program("no-such-program") == Finding("no-such-program", False, "not installed", "ci/setup")
+    assert program("no-such-program") == Finding("no-such-program", False, "not installed", "ci/setup", "packages")
     monkeypatch.setattr(doctor, "PROGRAMS", ("false", "true"))
     assert not doctor._with_version(program("false")).ok
     assert doctor._with_version(program("true")).ok
+
+
+def test_a_program_that_is_too_old_is_lacking(monkeypatch, tmp_path):
+    old = tmp_path / "libvirtd"
+    old.write_text("#!/bin/sh\necho 'libvirtd (libvirt) 9.0.0'\n")
+    old.chmod(0o755)
+    found = doctor._with_version(Finding("libvirtd", True, str(old)))
+    assert (found.ok, found.repair) == (False, "packages")
+    assert "at least 10.0" in found.text
+    old.write_text("#!/bin/sh\necho 'libvirtd (libvirt) 11.3.0'\n")
+    assert doctor._with_version(Finding("libvirtd", True, str(old))).ok
+
+
+def test_programs_that_are_hidden_are_found_lacking(monkeypatch, tmp_path):
+    for name in ("ip", "unshare"):
+        (tmp_path / name).symlink_to(f"/usr/bin/{name}")
+    monkeypatch.setattr(requirements, "SEARCH_PATH", str(tmp_path))
+    found = {f.name: f.ok for f in doctor._needed() if f.name in (*requirements.PROGRAMS, *doctor.OTHER_PROGRAMS)}
+    assert {name for name, ok in found.items() if ok} == {"ip", "unshare"}
+    assert len(found) > 10
+
+
+@pytest.mark.parametrize(("free_mib", "ok"), [(100, False), (5000, True)])
+def test_too_little_room_is_lacking(monkeypatch, free_mib, ok):
+    monkeypatch.setattr(doctor.psutil, "virtual_memory", lambda: SimpleNamespace(available=free_mib << 20))
+    monkeypatch.setattr(doctor.shutil, "disk_usage", lambda _: SimpleNamespace(free=free_mib << 20))
+    assert [finding.ok for finding in doctor._room()] == [ok] * 3
+
+
+def test_a_forward_whose_port_another_program_has_is_lacking(monkeypatch):
+    with socket.socket() as other:
+        other.bind(("127.0.0.1", 0))
+        other.listen()
+        port = other.getsockname()[1]
+        monkeypatch.setattr(doctor, "_recorded_forwards", lambda: [("web", port, False)])
+        assert "web" in doctor._forwards().text
+        assert not doctor._forwards().ok
+        monkeypatch.setattr(doctor, "_recorded_forwards", lambda: [("web", port, True)])
+        assert doctor._forwards().ok
+
+
+def test_a_feature_that_fails_says_why_and_one_whose_program_is_missing_too():
+    said = features._tried("x", ["sh", "-c", "echo first >&2; echo no such thing >&2; exit 2"], "good", "mend it")
+    assert (said.ok, said.text, said.mend) == (False, "no such thing", "mend it")
+    assert features._tried("x", ["no-such-program"], "good", "mend it").repair == "packages"
+    assert features._tried("x", ["true"], "good", "mend it") == Finding("x", True, "good")
 
 
 def test_whatever_lab_up_would_refuse_the_doctor_finds_too(monkeypatch, tmp_path):
