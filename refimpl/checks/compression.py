@@ -39,4 +39,4 @@ def told(s: Subject) -> str | None:
         return None
     if s.live_pair is None:
         return "the VM is off: there is no memory to compress"
-    return f"{s.option}" + (f" by {method(s)}" if s.option is PerformanceOption.COMPRESSION else ": memory goes as it is")
+    return f"Compression by {method(s)}" if s.option is PerformanceOption.COMPRESSION else "memory goes as it is"

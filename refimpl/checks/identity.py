@@ -26,6 +26,14 @@ def check(s: Subject) -> Iterator[Problem]:
             yield from _place(s, s.destination)
 
 
+def told(s: Subject) -> str | None:
+    """Say where the VM is; None when it or a host was not seen."""
+    if s.pair is None:
+        return None
+    vm, source, destination = s.pair
+    return f"VM {vm.name} ({vm.state}) is on {source.name}; name and id are free on {destination.name}"
+
+
 def _hosts(s: Subject) -> Iterator[Problem]:
     known = ", ".join(sorted(s.facts.hosts))
     for name, side in ((s.request.source, Side.SOURCE), (s.request.destination, Side.DESTINATION)):
@@ -55,6 +63,9 @@ def _vm(s: Subject) -> Iterator[Problem]:
             yield _not_there(s)
         return
     host = s.source.name
+    if s.request.vm_id not in (None, s.vm.id):
+        values = {"reported": s.request.vm_id, "id": s.vm.id, "destination": s.request.destination}
+        yield s.problem("report.stale", host, vm=name, **values)
     if s.vm.state not in (VmState.RUNNING, VmState.PAUSED, VmState.OFF):
         yield s.problem("vm.not_running", host, vm=name, state=s.vm.state)
     elsewhere = [p for p in s.places if p not in (host, s.request.destination)]

@@ -2,9 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-
-from refimpl.checks import compression, identity, limits, memory, network, security, storage
+from refimpl.checks import compression, network
+from refimpl.checks.families import FAMILIES
 from refimpl.checks.subject import Subject, subject
 from refimpl.model.decision import Decision, decision
 from refimpl.model.errors import Problem
@@ -13,30 +12,21 @@ from refimpl.model.facts import Facts, VmState
 from refimpl.model.ledger import Ledger
 from refimpl.model.request import HandOver, PerformanceOption, Plan
 
-CHECKS: tuple[Callable[[Subject], Iterator[Problem]], ...] = (
-    identity.check,
-    limits.check,
-    security.check,
-    network.check,
-    compression.check,
-    memory.check,
-    storage.check,
-)
-
 
 def problems(s: Subject) -> tuple[Problem, ...]:
-    """Return everything that stands in the way, in the order of the checks."""
-    return tuple(problem for check in CHECKS for problem in check(s))
+    """Return everything that was found, warnings too, in the order of the checks."""
+    return tuple(problem for family in FAMILIES for problem in family.check(s))
 
 
 def judge(ledger: Ledger, event: Event) -> Decision:
-    """Return CHECKS_PASSED with the plan, or CHECKS_REFUSED with all problems."""
+    """Return CHECKS_PASSED with the plan and the warnings, or CHECKS_REFUSED with all that stands in the way."""
     facts: Facts = event["facts"]
     s = subject(ledger.request, ledger.operation, ledger.group, facts)
     found = problems(s)
-    if found:
-        return decision(Kind.CHECKS_REFUSED, problems=found)
-    return decision(Kind.CHECKS_PASSED, plan=_plan(s, ledger.hand_over))
+    refusals = tuple(p for p in found if p.refuses)
+    if refusals:
+        return decision(Kind.CHECKS_REFUSED, problems=refusals)
+    return decision(Kind.CHECKS_PASSED, plan=_plan(s, ledger.hand_over), warnings=found)
 
 
 def _plan(s: Subject, hand_over: HandOver) -> Plan:
@@ -45,7 +35,7 @@ def _plan(s: Subject, hand_over: HandOver) -> Plan:
     assert s.source is not None
     assert s.destination is not None
     request, settings, host = s.request, s.settings(s.source.name), f"host {s.source.name}"
-    option = request.performance_option or settings.performance_option
+    option = s.option or settings.performance_option
     off = s.vm.state is VmState.OFF
     return Plan(
         vm=s.vm.name,

@@ -27,6 +27,17 @@ def check(s: Subject) -> Iterator[Problem]:
             yield s.problem("limit.reached", host.name, vm=s.request.vm, limit=limit, operations=under_way)
 
 
+def told(s: Subject) -> str | None:
+    """Say how many migrations both hosts take part in; None when not both hosts were seen."""
+    if s.pair is None:
+        return None
+    counts = []
+    for host in (s.pair.source.name, s.pair.destination.name):
+        limit = s.settings(host).maximum_migrations
+        counts.append(f"{host} takes part in {len(s.facts.moving.get(host, ()))} of {limit}")
+    return f"migration enabled on both; {', '.join(counts)}"
+
+
 def limit_reached(plan: Plan, host: str, limit: int, operations: Sequence[str]) -> Problem:
     """Return the problem of a limit that was reached between the checks and the claim (event 21501)."""
     under_way = ", ".join(operations) or "none"

@@ -28,6 +28,17 @@ def check(s: Subject) -> Iterator[Problem]:
                 yield from _certificate(s, host, shown[role])
 
 
+def told(s: Subject) -> str | None:
+    """Say for what the certificates are good; None when not both hosts were seen."""
+    if s.pair is None:
+        return None
+    if not (s.pair.source.certificates or s.pair.destination.certificates):
+        return "these hosts have none to show"
+    channel = "control connection and migration channel" if s.request.encryption else "control connection"
+    off = "" if s.request.encryption else "; ENCRYPTION IS OFF for the memory"
+    return f"valid, trusted and of the right names for {channel}{off}"
+
+
 def _certificate(s: Subject, host: HostFacts, c: CertificateFact) -> Iterator[Problem]:
     found = partial(s.problem, role=c.role)
     if not c.trusted:

@@ -1,43 +1,114 @@
-"""Are the VM's disks the same file on both hosts, and is its lease held by a living lock daemon."""
+"""Are the VM's disks and media the same on both hosts, and can QEMU move a VM that has them (R5, semantics 2.8).
+
+A disk has to be one file that both hosts see: by its identity, by a file that a probe wrote beside it, by its size. A
+medium that is only read may be a copy of the source's: its content counts.
+"""
 
 from __future__ import annotations
 
+import posixpath
+import shlex
 from collections.abc import Iterator
 from functools import partial
 
-from refimpl.checks.subject import Subject
+from refimpl.checks.subject import Pair, Subject
 from refimpl.model.errors import Problem
-from refimpl.model.facts import HostFacts, VmFacts, VmState
+from refimpl.model.facts import DiskFact, VmState
+
+MEDIA = frozenset({"cdrom", "floppy"})
+SAFE_CACHES = frozenset({"none", "directsync"})
+"""Cache modes that keep nothing back from the destination, wherever the disk is (libvirt-qemu 6.2)."""
+
+BLOCKED_FORMATS = {
+    "vhdx": "vhdx",
+    "vhd": "vpc",
+    "vpc": "vpc",
+    "vmdk": "vmdk",
+    "vdi": "vdi",
+    "qcow": "qcow",
+    "parallels": "parallels",
+}
+"""Formats whose driver in QEMU forbids migration, and the driver's name for qemu-img."""
 
 
 def check(s: Subject) -> Iterator[Problem]:
-    """Yield what is wrong with disks (R5, semantics 2.8) and lease (handover 3)."""
-    if s.vm is None or s.source is None or not s.source.reachable:
-        return
-    if s.destination is not None and s.destination.reachable and s.destination is not s.source:
-        yield from _disks(s, s.vm, s.destination)
-    if s.vm.state is VmState.RUNNING:
-        yield from _lease(s, s.vm, s.source)
-    for host in (s.source, s.destination):
-        if host is not None and host.reachable and host.lock_daemon_alive is False:
-            yield s.problem("lock_daemon.down", host.name)
+    """Yield what is wrong with the disks and media of a VM; of one that is off, only that they are not there."""
+    if s.pair is not None:
+        for disk in s.pair.vm.disks:
+            yield from (_medium if disk.device in MEDIA else _disk)(s, s.pair, disk)
+            yield from _bases(s, s.pair, disk)
+    if s.vm is not None and s.source is not None and s.source.reachable and s.vm.state is not VmState.OFF:
+        for disk in s.vm.disks:
+            yield from _kind(s, disk, s.vm.name, s.source.name)
 
 
-def _disks(s: Subject, vm: VmFacts, destination: HostFacts) -> Iterator[Problem]:
-    for disk in vm.disks:
-        there = destination.disks.get(disk.path)
-        found = partial(s.problem, vm=vm.name, path=disk.path)
-        if there is None or there.identity is None:
-            yield found("disk.missing", destination.name)
-        elif there.identity != disk.identity:
-            yield found("disk.different", destination.name, there=there.identity, here=str(disk.identity))
+def _disk(s: Subject, pair: Pair, disk: DiskFact) -> Iterator[Problem]:
+    there = pair.destination.disks.get(disk.path)
+    found = partial(s.problem, vm=pair.vm.name, path=disk.path)
+    if there is None or there.identity is None:
+        yield found("disk.missing", pair.destination.name)
+    elif there.identity != disk.identity:
+        yield found("disk.different", pair.destination.name, there=there.identity, here=str(disk.identity))
+    elif there.probed is False:
+        yield found("disk.unshared", pair.destination.name)
+    elif _fixed_size(disk) and None not in (sizes := (disk.size_bytes, there.size_bytes)) and len(set(sizes)) > 1:
+        yield found("disk.size", pair.destination.name, here_bytes=sizes[0], there_bytes=sizes[1])
 
 
-def _lease(s: Subject, vm: VmFacts, source: HostFacts) -> Iterator[Problem]:
-    found = partial(s.problem, vm=vm.name, path=vm.lease.path if vm.lease else None)
-    if vm.lease is None:
-        yield found("lease.absent", source.name)
-    elif vm.lease.held is None:
-        yield found("lease.unseen", source.name)
-    elif not vm.lease.held:
-        yield found("lease.not_held", source.name)
+def _fixed_size(disk: DiskFact) -> bool:
+    """Whether the file keeps its size while the VM runs; both hosts look at it at different moments."""
+    return disk.read_only or (disk.format, disk.content) == ("raw", "raw")
+
+
+def _medium(s: Subject, pair: Pair, disk: DiskFact) -> Iterator[Problem]:
+    there = pair.destination.disks.get(disk.path)
+    found = partial(s.problem, vm=pair.vm.name, path=disk.path)
+    if there is None or there.identity is None:
+        yield found("media.missing", pair.destination.name)
+    elif there.identity != disk.identity and (differ := _difference(disk, there)) is not None:
+        yield found("media.different", pair.destination.name, here=differ[0], there=differ[1])
+
+
+def _difference(here: DiskFact, there: DiskFact) -> tuple[str, str] | None:
+    """Return in what two media differ; None when they do not, or when only a probe can tell."""
+    if None not in (here.content_hash, there.content_hash):
+        hashes = str(here.content_hash), str(there.content_hash)
+        return None if hashes[0] == hashes[1] else hashes
+    if here.size_bytes == there.size_bytes:
+        return None
+    return f"{here.size_bytes} bytes", f"{there.size_bytes} bytes"
+
+
+def _bases(s: Subject, pair: Pair, disk: DiskFact) -> Iterator[Problem]:
+    """Yield files on which a disk is based and which the destination was seen not to have."""
+    for path in disk.chain:
+        there = pair.destination.disks.get(path)
+        if there is not None and there.identity is None:
+            yield s.problem("disk.missing", pair.destination.name, vm=pair.vm.name, path=path)
+
+
+def _kind(s: Subject, disk: DiskFact, vm: str, host: str) -> Iterator[Problem]:
+    found = partial(s.problem, vm=vm, path=disk.path)
+    if disk.transient:
+        yield found("disk.transient", host)
+    name = next((f for f in (disk.content, disk.format) if f in BLOCKED_FORMATS), None)
+    if name is not None:
+        target = shlex.quote(posixpath.splitext(disk.path)[0] + ".qcow2")
+        declared = f", though it is defined as {disk.format}" if disk.format not in (None, name) else ""
+        driver, quoted = BLOCKED_FORMATS[name], shlex.quote(disk.path)
+        yield found("disk.format", host, format=name, declared=declared, driver=driver, quoted=quoted, target=target)
+    kept_back = disk.cache is not None and disk.cache not in SAFE_CACHES and not disk.read_only
+    if kept_back and disk.shared_file_system is False and disk.device not in MEDIA:
+        yield found("disk.cache", host, cache=disk.cache)
+
+
+def told(s: Subject) -> str | None:
+    """Say how many disks were compared and how surely; None when they were not seen from both hosts."""
+    if s.pair is None:
+        return None
+    disks = [d for d in s.pair.vm.disks if d.device not in MEDIA]
+    media = len(s.pair.vm.disks) - len(disks)
+    theirs = [s.pair.destination.disks.get(d.path) for d in disks]
+    surely = "probed by writing" if theirs and all(d and d.probed for d in theirs) else "by identity, not probed"
+    text = f"{len(disks)} disk(s) the same from both hosts ({surely})" if disks else "no disks"
+    return text + (f", {media} medium or media there" if media else "")

@@ -3,12 +3,21 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 from refimpl.model.errors import Native, Problem, Value
 from refimpl.model.facts import Facts, HostFacts, VmFacts, VmState
 from refimpl.model.phase import Side
-from refimpl.model.request import MigrationRequest
+from refimpl.model.request import MigrationRequest, PerformanceOption
 from refimpl.model.settings import HostSettings
+
+
+class Pair(NamedTuple):
+    """A VM and the two hosts between which it could move, all of them seen."""
+
+    vm: VmFacts
+    source: HostFacts
+    destination: HostFacts
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +37,27 @@ class Subject:
         """Hosts that have a VM of the requested name, the ones on which it is not off first."""
         found = [(h, v) for h in self.facts.hosts.values() if (v := h.vm(self.request.vm)) is not None]
         return tuple(h.name for h, v in sorted(found, key=lambda pair: pair[1].state is VmState.OFF))
+
+    @property
+    def pair(self) -> Pair | None:
+        """The VM, its host and the destination, None unless all are known, both hosts answer and are two."""
+        if self.vm is None or self.source is None or self.destination is None or self.source is self.destination:
+            return None
+        both = self.source.reachable and self.destination.reachable
+        return Pair(self.vm, self.source, self.destination) if both else None
+
+    @property
+    def live_pair(self) -> Pair | None:
+        """The same for a VM that has memory to move; None when it is off."""
+        pair = self.pair
+        return None if pair is None or pair.vm.state is VmState.OFF else pair
+
+    @property
+    def option(self) -> PerformanceOption | None:
+        """The performance option that counts: the request's, else the source's (R12); None when there is no source."""
+        if self.request.performance_option is not None or self.source is None:
+            return self.request.performance_option
+        return self.settings(self.source.name).performance_option
 
     def settings(self, host: str) -> HostSettings:
         """Return a host's settings for migration, Hyper-V's defaults where it has none of its own."""

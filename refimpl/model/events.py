@@ -131,7 +131,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.EVIDENCE_SEEN: ("evidence",),
     Kind.CANNOT_SETTLE: ("problem",),
     Kind.LEFT_BEHIND: ("items",),
-    Kind.CHECKS_PASSED: ("plan",),
+    Kind.CHECKS_PASSED: ("plan", "warnings"),
     Kind.CHECKS_REFUSED: ("problems",),
     Kind.NEXT_NETWORK: ("plan",),
     Kind.NO_NETWORK_LEFT: ("problem",),

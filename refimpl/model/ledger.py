@@ -154,6 +154,13 @@ def _planned(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, plan=event["plan"])
 
 
+def _checks_passed(ledger: Ledger, event: Event) -> Ledger:
+    """Note plan and warnings. The checks are made again under the claim: the later figures of a warning count."""
+    fresh = event["warnings"] or ()
+    others = tuple(w for w in ledger.warnings if w.id not in {f.id for f in fresh})
+    return replace(_planned(ledger, event), warnings=(*others, *fresh))
+
+
 def _network_failed(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, networks_tried=(*ledger.networks_tried, event["address"]))
 
@@ -256,7 +263,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.CANCEL_ACCEPTED: lambda ledger, _: replace(ledger, cancel_accepted=True),
     Kind.CANCEL_TOO_LATE: _too_late,
     Kind.CANCEL_UNSUPPORTED: _too_late,
-    Kind.CHECKS_PASSED: _planned,
+    Kind.CHECKS_PASSED: _checks_passed,
     Kind.CHECKS_REFUSED: _checks_refused,
     Kind.CLAIM_REFUSED: _refused,
     Kind.NETWORK_FAILED: _network_failed,

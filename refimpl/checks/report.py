@@ -1,0 +1,35 @@
+"""All checks together as a compatibility report: every finding, and for every family in order what was seen of it."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from refimpl.checks.families import FAMILIES, Family
+from refimpl.checks.subject import Subject
+from refimpl.model.compatibility import Checked, CompatibilityReport, Verdict
+from refimpl.model.errors import Problem
+
+
+def compared(s: Subject) -> CompatibilityReport:
+    """Compare a VM with its destination (R11)."""
+    found = [(family, tuple(family.check(s))) for family in FAMILIES]
+    return CompatibilityReport(
+        group=s.group,
+        request=s.request,
+        vm_id=s.vm.id if s.vm else None,
+        source=s.source.name if s.source else None,
+        compared_s=s.facts.now_s,
+        problems=tuple(problem for _, problems in found for problem in problems),
+        checked=tuple(_checked(s, family, problems) for family, problems in found),
+    )
+
+
+def _checked(s: Subject, family: Family, problems: Sequence[Problem]) -> Checked:
+    if any(problem.refuses for problem in problems):
+        return Checked(family.name, Verdict.REFUSED, f"{len(problems)} finding(s), told below")
+    if problems:
+        return Checked(family.name, Verdict.WARNING, f"{len(problems)} warning(s), told below")
+    text = family.told(s)
+    if text is None:
+        return Checked(family.name, Verdict.NOT_SEEN, "nothing of it could be seen")
+    return Checked(family.name, Verdict.OK, text)
