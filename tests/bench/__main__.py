@@ -6,6 +6,7 @@ import argparse
 import os
 import shlex
 import shutil
+import signal
 import sys
 import tempfile
 from collections.abc import Sequence
@@ -29,12 +30,15 @@ def main(arguments: Sequence[str]) -> int:
     )
     root = Path(tempfile.mkdtemp(prefix="rb-"))
     print(f"{calibrated.text}; raw samples: {recorder.samples}", file=sys.stderr)
+    # Whoever ends it gets everything taken away first, as after Ctrl-C.
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     try:
         for name in wanted.only or EXPERIMENTS:
             _one(name, Bench(wanted.pairs, root, recorder))
             recorder.write()
     finally:
         left = _take_away(root)
+        signal.signal(signal.SIGTERM, before)
     print(recorder.markdown())
     print(f"written to {recorder.directory}", file=sys.stderr)
     for line in left:
