@@ -115,7 +115,7 @@ def migrate(
         from refimpl.cli.watching import watched_move
 
         with errors_as_json(as_json or jsonl):
-            return watched_move(lab_name, request, json=as_json, jsonl=jsonl)
+            return watched_move(lab_name, request, json=as_json, jsonl=jsonl, report_file=report_file)
     with errors_as_json(as_json or jsonl), ctrl_c_into_inbox() as inbox:
         operation = _simulated(request, world) if backend == "simulated" else _started(request, lab_name)
         if detach:

@@ -14,6 +14,7 @@ from refimpl.cli.display import display_for
 from refimpl.cli.ending import tell_outcome
 from refimpl.cli.failing import problem_text
 from refimpl.cli.following import ctrl_c_into_inbox, follow
+from refimpl.cli.report import report_of, write_report
 from refimpl.cli.say import as_json, columns
 from refimpl.model.errors import RefimplError
 from refimpl.model.outcome import Outcome
@@ -26,14 +27,19 @@ if TYPE_CHECKING:
 _COLOURS = {"ok": "green", "bad": "red", "not measured": "yellow"}
 
 
-def watched_move(lab_name: str | None, request: MigrationRequest, *, json: bool, jsonl: bool) -> int:
+def watched_move(
+    lab_name: str | None, request: MigrationRequest, *, json: bool, jsonl: bool, report_file: Path | None = None
+) -> int:
     """Move a VM with observers around it; return the exit code of the move, whatever they found."""
     require_root("migrate")
     with _observers(request.vm, lab_name) as prepared:
         with ctrl_c_into_inbox() as inbox:
             operation = prepared.start(request)
             outcome = follow(operation, display_for(json=json, jsonl=jsonl), inbox)
-        return _tell(operation, outcome, json=json, jsonl=jsonl)
+        code = _tell(operation, outcome, json=json, jsonl=jsonl)
+    if report_file is not None and outcome is not None:
+        write_report(report_file, report_of(operation))
+    return code
 
 
 @contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -12,6 +13,7 @@ import pytest
 
 from refimpl.backends.libvirt.domain import line_file
 from refimpl.lab import leftovers
+from refimpl.meter.samples import read_samples
 from tests.lab.cli_support import Command, Done
 from tests.lab.lab_support import state_directory
 from tests.lab.moving import until
@@ -143,6 +145,20 @@ def test_a_move_tells_its_figures_and_stays_readable(refimpl: Command, web: str)
 def test_json_lines_end_with_the_outcome(refimpl: Command, web: str) -> None:
     done = refimpl("migrate", web, other(refimpl), "--jsonl")
     assert (done.code, done.json["outcome"]["end"], done.err) == (0, "completed", "")
+
+
+def test_a_watched_move_says_what_was_seen_and_keeps_every_sample(refimpl: Command, web: str, tmp_path: Path) -> None:
+    page = tmp_path / "page.html"
+    done = refimpl("migrate", web, other(refimpl), "--watch", "--jsonl", "--report", str(page))
+    assert (done.code, done.json["outcome"]["end"]) == (0, "completed"), done
+    seen = json.loads(done.out.splitlines()[-2])
+    assert {verdict["state"] for verdict in seen["verdicts"]} == {"ok"}, seen
+    kept = Path(seen["directory"])
+    assert json.loads((kept / "verdicts.json").read_text())["verdicts"] == seen["verdicts"]
+    assert all(read_samples(kept / verdict["samples"]) for verdict in seen["verdicts"] if verdict["samples"])
+    assert "outside gap" in page.read_text("utf-8").lower()
+    unknown = refimpl("migrate", "nobody", "h1", "--watch", "--json")
+    assert (unknown.code, [problem["id"] for problem in unknown.json["problems"]]) == (8, ["watch.no_record"])
 
 
 def test_what_is_refused_changes_nothing(refimpl: Command, web: str) -> None:

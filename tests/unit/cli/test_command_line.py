@@ -17,7 +17,7 @@ from refimpl.cli import main
 from refimpl.cli.root import VERBS, say_internal_error
 from refimpl.lab import LabState, LabSummary
 
-HEAVY = ("rich", "pydantic", "libvirt", "cryptography", "psutil", "refimpl.lab", "refimpl.app", "refimpl.backends")
+HEAVY = ("rich", "pydantic", "libvirt", "cryptography", "jinja2", "psutil", "refimpl.lab", "refimpl.app", "refimpl.backends")
 
 
 def command_of(name: str) -> click.Command:
@@ -79,9 +79,10 @@ def test_version(capsys):
         ["migrate", "web", "h2", "--performance-option", "RDMA"],
         ["migrate", "web", "h2", "--world", "w.toml"],
         ["migrate", "web", "h2", "--backend", "simulated", "--detach"],
+        ["migrate", "web", "h2", "--detach", "--watch"],
+        ["migrate", "demo", "b", "--backend", "simulated", "--watch"],
         ["demo", "--world", "w.toml"],
         ["demo", "--backend", "simulated", "--keep"],
-        ["vm", "create", "a/b"],
         ["vm", "create", "web", "--memory", "96", "--working-set", "90"],
         ["lab", "up", "--hosts", "0"],
     ],
