@@ -73,13 +73,13 @@ def gathered(
     )
 
 
-def html(*moves: ReportData, title: str = "", note: str = "") -> str:
+def html(*moves: ReportData, title: str = "") -> str:
     """Return the page of one move or several. `report.no_library` when jinja2 is not installed."""
     if find_spec("jinja2") is None:
         raise error("report.no_library")
     from refimpl.report.page import page
 
-    return page(*moves, title=title, note=note)
+    return page(*moves, title=title)
 
 
 def latest(home: Home) -> OperationFiles:

@@ -84,10 +84,9 @@ def inset(spans: Sequence[Span], length_ms: float, still: StandStill) -> Markup:
     parts += [
         _part(span, scale, bar_y) for span in spans if span.end_ms > still.begin_ms and span.begin_ms < still.end_ms
     ]
-    parts += [
-        _mark(order, mark, scale, bar_y, row)
-        for order, (mark, row) in enumerate(zip(still.marks, rows, strict=True), 1)
-    ]
+    placed = [(order, mark, row) for order, (mark, row) in enumerate(zip(still.marks, rows, strict=True), 1)]
+    parts += [_stem(mark, scale, bar_y, row) for _, mark, row in placed]
+    parts += [_disc(order, mark, scale, bar_y, row) for order, mark, row in placed]
     parts.append(time_axis(Scale(0.0, still.ms), axis_y, signed=True))
     text = "; ".join(f"+{duration(mark.at_ms - still.begin_ms)} {mark.text}" for mark in still.marks)
     return picture(f"Magnified: {name_of(still)}", text, axis_y + _AXIS, *parts, class_="inset")
@@ -114,15 +113,23 @@ def _rows(still: StandStill) -> list[int]:
     return found
 
 
-def _mark(order: int, mark: Mark, scale: Scale, bar_y: float, row: int) -> Markup:
-    share = scale.share(mark.at_ms)
-    x, y = f"{100 * share:.3f}%", bar_y + 36 + row * _ROW_PX
+def _stem(mark: Mark, scale: Scale, bar_y: float, row: int) -> Markup:
+    x = scale.percent(mark.at_ms)
+    return tag("line", x1=x, x2=x, y1=bar_y - 4, y2=_row_y(bar_y, row), class_="mark")
+
+
+def _disc(order: int, mark: Mark, scale: Scale, bar_y: float, row: int) -> Markup:
+    share, y = scale.share(mark.at_ms), _row_y(bar_y, row)
+    x = f"{100 * share:.3f}%"
     # Numbers at the very edges stay whole.
-    push = 9 if share < 0.03 else -9 if share > 0.97 else 0
+    push = f"translate({9 if share < 0.03 else -9 if share > 0.97 else 0} 0)"
     return tag(
         "g",
         tag("title", mark.text),
-        tag("line", x1=x, x2=x, y1=bar_y - 4, y2=y, class_="mark"),
-        tag("circle", cx=x, cy=y, r=9, class_="mark-disc", transform=f"translate({push} 0)"),
-        tag("text", order, x=x, y=y + 4, text_anchor="middle", class_="mark-number", transform=f"translate({push} 0)"),
+        tag("circle", cx=x, cy=y, r=9, class_="mark-disc", transform=push),
+        tag("text", order, x=x, y=y + 4, text_anchor="middle", class_="mark-number", transform=push),
     )
+
+
+def _row_y(bar_y: float, row: int) -> float:
+    return bar_y + 36 + row * _ROW_PX

@@ -14,8 +14,8 @@ from refimpl.report.view import view
 from refimpl.report.words import duration, label, size
 
 
-def page(*moves: ReportData, title: str = "", note: str = "") -> str:
-    """Return the HTML of a report. `note`: a sentence above all moves, such as how the whole was judged."""
+def page(*moves: ReportData, title: str = "") -> str:
+    """Return the HTML of a report of at least one move; `title` is that of several."""
     environment = Environment(
         loader=PackageLoader("refimpl.report", "templates"),
         autoescape=True,
@@ -27,7 +27,7 @@ def page(*moves: ReportData, title: str = "", note: str = "") -> str:
     style = files("refimpl.report").joinpath("templates/page.css").read_text("utf-8")
     views = [view(move, f"move{number}") for number, move in enumerate(moves, 1)]
     return environment.get_template("page.html").render(
-        moves=views, title=title or _title(moves), note=note, style=Markup(style), version=refimpl.__version__
+        moves=views, title=title or _title(moves), style=Markup(style), version=refimpl.__version__
     )
 
 

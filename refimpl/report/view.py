@@ -99,6 +99,12 @@ class View:
         """Whether memory crossed the network encrypted, as far as there was anything to cross."""
         return bool(self.data.request.get("encryption", True))
 
+    @property
+    def observers(self) -> str:
+        """How many observers found the move in order."""
+        states = [row.get("state") for row in self.data.verdicts]
+        return f"{states.count('ok')} of {len(states)} ok" if states else "none watched"
+
     def shown(self, look: story.Look) -> list[str]:
         """Return what of a look at both hosts says anything."""
         empty = ("", None, False)
