@@ -7,8 +7,9 @@ from contextlib import suppress
 
 from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.operation import Call, Operation
+from refimpl.backends.libvirt.progress import start_progress
 from refimpl.backends.libvirt.status import Status, read_status
-from refimpl.backends.libvirt.transfer import finished, start_progress
+from refimpl.backends.libvirt.transfer import finished
 from refimpl.hosts.channel import HostChannel
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind

@@ -9,6 +9,7 @@ import os
 import select
 import threading
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -18,7 +19,7 @@ from refimpl.backends.libvirt.watch import NativeEvent, Watch
 from refimpl.engine.backend import Post
 from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.factory import channel_for
-from refimpl.model.errors import Problem
+from refimpl.model.errors import Problem, Value
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import Group, HostEntry
 from refimpl.model.phase import Side
@@ -73,15 +74,17 @@ class Operation:
         self.closing = threading.Event()
         self.arrived_domain: Any = None
         self.last_returned: Event | None = None
+        self.unmeasured: list[Event] = []
+        self.port_ms: float | None = None
         self.on_memory_phase: Callable[[], None] = lambda: None
         self._post = post
         self._pidfd: int | None = None
         self._listening: tuple[Callable[[NativeEvent], None], Callable[[NativeEvent], None]] | None = None
 
-    def problem(self, id: str, side: Side, error: Exception) -> Problem:
+    def problem(self, id: str, side: Side, error: Exception, **more: Value) -> Problem:
         """Return a problem of this operation: what the system below or a host said, and on which side."""
         plan = self.plan
-        values = {"vm": plan.vm, "operation": self.id, "source": plan.source, "detail": str(error)}
+        values = {"vm": plan.vm, "operation": self.id, "source": plan.source, "detail": str(error), **more}
         host = plan.source if side is Side.SOURCE else plan.destination
         return Problem(id=id, values=values, side=side, host=host, native=connection.native(error))
 
@@ -152,6 +155,19 @@ class Operation:
                 os.close(self._pidfd)
                 self._pidfd = None
 
+    def _post_or_measure(self, events: Sequence[Event]) -> None:
+        """Post events, but for ends of passes that are to be posted with what is left: they wait for `progress`."""
+        limited = self.plan.cancel_if_blackout_exceeds_ms is not None
+        waiting = [event for event in events if limited and event.kind is Kind.PASS_ENDED]
+        self.unmeasured += waiting
+        self.post_all([event for event in events if event not in waiting])
+        if waiting:
+            self.changed.notify_all()
+
+    def _complete(self, event: Event) -> Event:
+        ran = event.kind is Kind.DESTINATION_RAN
+        return replace(event, values={**event.values, "port_ms": self.port_ms}) if ran else event
+
     def _source_told(self, native: NativeEvent) -> None:
         self._told(Side.SOURCE, native)
 
@@ -161,10 +177,10 @@ class Operation:
     def _told(self, side: Side, native: NativeEvent) -> None:
         with self.lock:
             before = self.watch.in_memory_phase
-            events = self.watch.tell(side, native)
+            events = [self._complete(event) for event in self.watch.tell(side, native)]
             if any(event.kind is Kind.DESTINATION_ARRIVED for event in events):
                 self.arrived_domain = native.domain
-            self.post_all(events)
+            self._post_or_measure(events)
             begins = self.watch.in_memory_phase and not before
         if native.source == "job":
             with self.lock:

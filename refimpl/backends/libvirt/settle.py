@@ -6,11 +6,11 @@ provably this operation's; a copy is resumed only when the other is known to be 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from refimpl.backends.libvirt import connection, lease, stamp
+from refimpl.backends.libvirt import connection, lease, port, stamp
 from refimpl.backends.libvirt.binding import source_gone
 from refimpl.backends.libvirt.follow import job_runs, source_job_runs
 from refimpl.backends.libvirt.operation import Operation
@@ -20,6 +20,7 @@ from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.group import HostEntry
 from refimpl.model.phase import Side
+from refimpl.model.request import Plan, VmState
 
 JOB_TIMEOUT_S = 30.0
 GONE_TIMEOUT_S = 15.0
@@ -44,6 +45,7 @@ def settle_destination(operation: Operation) -> None:
 def clean_up(operation: Operation) -> None:
     """Take the mark off on both hosts, and let go of what this process held."""
     items = [item for _, host, _ in operation.reach.sides() for item in _unmark(operation, host)]
+    items += _clear_port(operation)
     operation.forget()
     if items:
         operation.post(Kind.LEFT_BEHIND, items=tuple(items))
@@ -73,7 +75,7 @@ def _source_is_the_vm(operation: Operation) -> None:
     _wait(operation, lambda: not source_job_runs(operation), JOB_TIMEOUT_S, "the source's migration job is still open")
     with connection.fresh(reach.source) as here:
         domain = connection.find(here, operation.plan.vm_id)
-        if domain is None or not _paused_by_migration(domain):
+        if domain is None or operation.plan.vm_state is VmState.PAUSED or not _paused_by_migration(domain):
             return
         if not none_runs_there:
             raise _CannotSettle(f"the source is paused and host {reach.destination.name} may have a running copy")
@@ -115,11 +117,10 @@ def _remove_half_made(operation: Operation, there: Any) -> bool:
 
 
 def _destination_is_the_vm(operation: Operation) -> None:
-    lv = connection.module()
     reach, plan = operation.reach, operation.plan
     with connection.fresh(reach.destination) as there:
         copy = connection.find(there, plan.vm_id)
-        runs = copy is not None and copy.state()[0] in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED)
+        runs = copy is not None and _is_the_vm(plan, copy.state())
     with _if_it_answers(reach.source) as here:
         if here is not None:
             _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
@@ -127,6 +128,15 @@ def _destination_is_the_vm(operation: Operation) -> None:
         elif not (runs and _source_bound(operation)):
             # A silent source that cannot run again is no danger; its definition is left behind.
             raise _CannotSettle(f"host {plan.source} does not answer, and its copy may run again")
+
+
+def _is_the_vm(plan: Plan, state: Sequence[int]) -> bool:
+    """Whether a copy at the destination is as the VM has to be there; a paused VM's has arrived and waits."""
+    lv = connection.module()
+    running = state[0] in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED)
+    return running or (
+        plan.vm_state is VmState.PAUSED and list(state) == [lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_USER]
+    )
 
 
 def _remove_source(operation: Operation, here: Any, destination_runs: bool) -> None:
@@ -163,7 +173,8 @@ def _remove(operation: Operation, domain: Any, host: HostEntry, channel: HostCha
     what = f"the copy on host {host.name} does not end"
     _wait(operation, lambda: _ended(channel, operation.plan.vm, before), GONE_TIMEOUT_S, what)
     if persistent:
-        _unless_gone(lambda: domain.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_NVRAM))
+        # The file with the firmware's variables is the VM's, and the copy that is kept uses it.
+        _unless_gone(lambda: domain.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM))
 
 
 def _unless_gone(act: Callable[[], Any]) -> None:
@@ -195,6 +206,16 @@ def _paused_by_migration(domain: Any) -> bool:
     state, reason = domain.state()
     by_system = (lv.VIR_DOMAIN_PAUSED_MIGRATION, lv.VIR_DOMAIN_PAUSED_API_ERROR)
     return state == lv.VIR_DOMAIN_PAUSED and reason in by_system
+
+
+def _clear_port(operation: Operation) -> list[str]:
+    """Take away what the operation made for the VM's port; return what is left of it."""
+    host = operation.reach.destination
+    try:
+        port.clear(operation.reach.destination_channel, operation.id)
+    except OSError as error:
+        return [f"the rule by which operation {operation.id} shuts a port on host {host.name}: {error}"]
+    return []
 
 
 def _unmark(operation: Operation, host: HostEntry) -> list[str]:

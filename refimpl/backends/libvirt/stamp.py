@@ -49,9 +49,9 @@ def from_domain_xml(xml: str) -> Stamp | None:
 
 
 def put(domain: Any, stamp: Stamp) -> None:
-    """Stamp a running domain and its stored definition. libvirtError when it cannot be done."""
+    """Stamp a domain that is active, if it is, and its stored definition. libvirtError when it cannot be done."""
     libvirt = module()
-    flags = libvirt.VIR_DOMAIN_AFFECT_LIVE | libvirt.VIR_DOMAIN_AFFECT_CONFIG
+    flags = libvirt.VIR_DOMAIN_AFFECT_CONFIG | (libvirt.VIR_DOMAIN_AFFECT_LIVE if domain.isActive() else 0)
     domain.setMetadata(libvirt.VIR_DOMAIN_METADATA_ELEMENT, to_xml(stamp), _PREFIX, NAMESPACE, flags)
 
 

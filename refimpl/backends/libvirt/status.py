@@ -125,8 +125,8 @@ def judge_binding(source: Status | None, destination: Status | None, source_gone
     if source is not None and not source_gone:
         if source.phase == DENIED_PHASE:
             return False, f"the source takes the VM back ({source.phase})"
-        if not source.job and source.state == "running":
-            return False, f"the source runs ({source.reason})"
+        if not source.job and (source.state == "running" or (source.state, source.reason) == ("paused", "user")):
+            return False, f"the source is {source.state} ({source.reason}), and no migration has it any more"
     if destination is None:
         return None, "there is no copy at the destination"
     if destination.job or not destination.arrived:

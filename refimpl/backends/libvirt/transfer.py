@@ -6,22 +6,24 @@ a thread of its own, nothing waits behind it, and what it returns is a fact amon
 
 from __future__ import annotations
 
-import threading
 from typing import Any
 
-from refimpl.backends.libvirt import connection, lease, stamp
+from refimpl.backends.libvirt import compression, connection, lease, port, stamp
 from refimpl.backends.libvirt.domain import moved_to
 from refimpl.backends.libvirt.operation import Call, Operation
+from refimpl.backends.libvirt.progress import start_progress
+from refimpl.backends.libvirt.reservation import reserved, shortage
 from refimpl.model.errors import Native, Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import HostEntry
 from refimpl.model.phase import Side
-from refimpl.model.request import HandOver, Plan
+from refimpl.model.request import HandOver, Plan, VmState
 
-PROGRESS_PERIOD_S = 0.4
 STATISTICS_TIMEOUT_S = 0.5
 CONNECT_TIMEOUT_S = 3
 TLS_PORT = 16514
+USUAL_DOWNTIME_MS = 300
+"""QEMU's own limit; it is set with each transfer, as QEMU keeps what an earlier one was given."""
 ABORTED = 78
 REFUSALS = frozenset({8, 55, 67, 74, 81, 87})
 """libvirt's codes for a move that it will not begin (libvirt-qemu 3.7): argument, operation or configuration invalid
@@ -32,40 +34,61 @@ _CONNECT = 'exec 3<>"/dev/tcp/$1/$2"'
 
 
 def prepare(operation: Operation) -> None:
-    """Listen to both hosts, prove the migration network, hold the source's process, make the lease, stamp the VM."""
-    plan, reach = operation.plan, operation.reach
+    """Listen to both hosts, prove network and ports, hold the source's process, make the lease, stamp the VM.
+
+    Last, the destination's port is shut; a VM that is off has neither a network nor a port to be proved.
+    """
+    plan = operation.plan
     try:
         operation.listen()
         if _cancelled(operation, Kind.PREPARE_FAILED):
             return
-        failed = _network_problem(operation)
+        failed = None if plan.vm_state is VmState.OFF else _network_problem(operation)
         if failed is not None:
             operation.post(Kind.NETWORK_FAILED, Side.DESTINATION, address=plan.address, problem=failed)
             return
-        operation.hold_source_process()
-        lease.make(reach.source_channel, operation.lease)
-        domain = connection.find(reach.connections.to(reach.source), plan.vm_id)
-        if domain is None:
-            raise OSError(f"there is no VM with the id {plan.vm_id} on host {plan.source}")
-        stamp.put(domain, stamp.Stamp(operation.id, plan))
+        failed = _prepared(operation)
     except connection.failures() as error:
         failed = operation.problem("prepare.failed", Side.SOURCE, error)
-        operation.post(Kind.PREPARE_FAILED, Side.SOURCE, problem=failed)
+    if failed is not None:
+        operation.post(Kind.PREPARE_FAILED, failed.side, problem=failed)
         return
     if not _cancelled(operation, Kind.PREPARE_FAILED):
         operation.post(Kind.PREPARED, address=plan.address)
 
 
+def _prepared(operation: Operation) -> Problem | None:
+    plan, reach = operation.plan, operation.reach
+    operation.hold_source_process()
+    lease.make(reach.source_channel, operation.lease)
+    domain = connection.find(reach.connections.to(reach.source), plan.vm_id)
+    if domain is None:
+        raise OSError(f"there is no VM with the id {plan.vm_id} on host {plan.source}")
+    if plan.vm_state is VmState.OFF:
+        stamp.put(domain, stamp.Stamp(operation.id, plan))
+        return None
+    xml = domain.XMLDesc(0)
+    arriving = moved_to(xml, reach.source, reach.destination) or xml
+    try:
+        port.prove(reach.destination_channel, operation.id, port.switches(arriving))
+        # First the mark, so that what is shut is found and opened again without a journal too.
+        stamp.put(domain, stamp.Stamp(operation.id, plan))
+        port.shut(reach.destination_channel, operation.id, port.addresses(arriving))
+    except OSError as error:
+        return operation.problem("port.rejected", Side.DESTINATION, error)
+    return None
+
+
 def flags(plan: Plan) -> int:
-    """Return libvirt's flags for a plan: live, peer-to-peer, persistent there, gone here, arriving paused if strict."""
+    """Return libvirt's flags for a plan: live, peer-to-peer, persistent there, gone here, arriving paused if strict.
+
+    Of a VM that is off only the definition is moved.
+    """
     lv = connection.module()
-    chosen: int = (
-        lv.VIR_MIGRATE_LIVE
-        | lv.VIR_MIGRATE_PEER2PEER
-        | lv.VIR_MIGRATE_PERSIST_DEST
-        | lv.VIR_MIGRATE_UNDEFINE_SOURCE
-        | lv.VIR_MIGRATE_ABORT_ON_ERROR
-    )
+    chosen: int = lv.VIR_MIGRATE_PEER2PEER | lv.VIR_MIGRATE_PERSIST_DEST | lv.VIR_MIGRATE_UNDEFINE_SOURCE
+    if plan.vm_state is VmState.OFF:
+        return chosen | int(lv.VIR_MIGRATE_OFFLINE)
+    chosen |= lv.VIR_MIGRATE_LIVE | lv.VIR_MIGRATE_ABORT_ON_ERROR | compression.flags(plan)
     if plan.hand_over is HandOver.STRICT:
         chosen |= lv.VIR_MIGRATE_PAUSED
     if plan.encryption:
@@ -76,27 +99,32 @@ def flags(plan: Plan) -> int:
 def parameters(plan: Plan, domain: Any, source: HostEntry, destination: HostEntry) -> dict[str, Any]:
     """Return libvirt's typed parameters. With encryption the peer has to prove that it is the destination by name.
 
-    The destination listens in the migration network of the plan and in no other.
+    The destination listens in the migration network of the plan and in no other, and takes the whole memory at once.
     """
     lv = connection.module()
-    address = plan.address or ""
-    chosen: dict[str, Any] = {
+    movable = lv.VIR_DOMAIN_XML_MIGRATABLE | lv.VIR_DOMAIN_XML_SECURE
+    stored = domain.XMLDesc(movable | lv.VIR_DOMAIN_XML_INACTIVE)
+    chosen: dict[str, Any] = {lv.VIR_MIGRATE_PARAM_PERSIST_XML: moved_to(stored, source, destination) or stored}
+    if plan.vm_state is VmState.OFF:
+        return chosen
+    live, address = domain.XMLDesc(movable), plan.address or ""
+    chosen |= {
+        lv.VIR_MIGRATE_PARAM_DEST_XML: reserved(moved_to(live, source, destination) or live),
         lv.VIR_MIGRATE_PARAM_URI: f"tcp://{bracketed(address)}",
         lv.VIR_MIGRATE_PARAM_LISTEN_ADDRESS: address,
+        **compression.parameters(plan),
     }
     if plan.encryption:
         chosen[lv.VIR_MIGRATE_PARAM_TLS_DESTINATION] = destination.name
     if plan.bandwidth_mib_s:
         chosen[lv.VIR_MIGRATE_PARAM_BANDWIDTH] = plan.bandwidth_mib_s
-    movable = lv.VIR_DOMAIN_XML_MIGRATABLE | lv.VIR_DOMAIN_XML_SECURE
-    for name, which in (
-        (lv.VIR_MIGRATE_PARAM_DEST_XML, movable),
-        (lv.VIR_MIGRATE_PARAM_PERSIST_XML, movable | lv.VIR_DOMAIN_XML_INACTIVE),
-    ):
-        edited = moved_to(domain.XMLDesc(which), source, destination)
-        if edited is not None:
-            chosen[name] = edited
     return chosen
+
+
+def most_downtime_ms(plan: Plan) -> int:
+    """Return the downtime, by its own estimate, up to which QEMU begins the switch by itself."""
+    limit_ms = plan.cancel_if_blackout_exceeds_ms
+    return USUAL_DOWNTIME_MS if limit_ms is None else max(1, min(USUAL_DOWNTIME_MS, limit_ms))
 
 
 def bracketed(address: str) -> str:
@@ -126,11 +154,6 @@ def transfer(operation: Operation) -> None:
     operation.returned(_returned(operation, None))
 
 
-def start_progress(operation: Operation) -> None:
-    """Report progress from a thread of its own while memory is being sent."""
-    threading.Thread(target=_progress, args=(operation,), name="libvirt-progress", daemon=True).start()
-
-
 def finished(operation: Operation) -> tuple[int | None, float | None]:
     """Return bytes sent and QEMU's downtime in ms from the statistics of the finished job, waiting for them shortly."""
     with operation.lock:
@@ -147,6 +170,8 @@ def _call(operation: Operation) -> None:
     try:
         domain = own.lookupByUUIDString(plan.vm_id)
         chosen = parameters(plan, domain, reach.source, reach.destination)
+        if plan.vm_state is not VmState.OFF:
+            domain.migrateSetMaxDowntime(most_downtime_ms(plan), 0)
         domain.migrateToURI3(reach.destination.peer_uri, chosen, flags(plan))
     finally:
         connection.close_quietly(own)
@@ -155,11 +180,11 @@ def _call(operation: Operation) -> None:
 def _failed(operation: Operation, error: Exception) -> None:
     code = connection.code(error)
     begun = operation.watch.seen(Kind.TRANSFER_STARTED)
-    if code in REFUSALS and not begun and not operation.cancel_accepted:
-        problem = operation.problem("transfer.refused", Side.SOURCE, error)
+    refused = None if begun or operation.cancel_accepted else _refusal(operation, error)
+    if refused is not None:
         with operation.lock:
             operation.call = Call.IDLE
-            operation.post(Kind.NATIVE_REFUSAL, Side.SOURCE, problem=problem)
+            operation.post(Kind.NATIVE_REFUSAL, refused.side, problem=refused)
         return
     if operation.cancel_accepted and (code == ABORTED or not begun):
         problem = _cancel_problem(operation, connection.native(error))
@@ -168,47 +193,18 @@ def _failed(operation: Operation, error: Exception) -> None:
     operation.returned(_returned(operation, problem))
 
 
+def _refusal(operation: Operation, error: Exception) -> Problem | None:
+    if connection.code(error) in REFUSALS:
+        return operation.problem("transfer.refused", Side.SOURCE, error)
+    return shortage(operation, error)
+
+
 def _returned(operation: Operation, problem: Problem | None) -> Event:
     values: dict[str, Any] = {"ok": problem is None, "problem": problem}
     if operation.watch.seen(Kind.TRANSFER_STARTED):
         values["sent_bytes"], values["qemu_downtime_ms"] = finished(operation)
     host = operation.plan.source
     return Event(Kind.CALL_RETURNED, operation.now_ns(), values, side=Side.SOURCE, host=host)
-
-
-def _progress(operation: Operation) -> None:
-    reach, plan = operation.reach, operation.plan
-    try:
-        domain = connection.find(reach.connections.to(reach.source), plan.vm_id)
-        while domain is not None and not operation.closing.wait(PROGRESS_PERIOD_S):
-            if not _still_sending(operation):
-                return
-            statistics = domain.jobStats()
-            with operation.lock:
-                if not _still_sending(operation):
-                    return
-                if "memory_total" in statistics:
-                    operation.post_all(
-                        operation.watch.passes(statistics.get("memory_iteration", 1), operation.now_ns())
-                    )
-                    operation.post(Kind.PROGRESS, Side.SOURCE, **progress_values(statistics))
-    except connection.failures():
-        return  # the call's return, or the lack of it, is what counts
-
-
-def progress_values(statistics: dict[str, Any]) -> dict[str, int]:
-    """Return the values of PROGRESS from libvirt's job statistics; its dirty rate is in pages."""
-    return {
-        "total_bytes": statistics.get("memory_total", 0),
-        "remaining_bytes": statistics.get("memory_remaining", 0),
-        "sent_bytes": statistics.get("memory_processed", 0),
-        "dirty_bytes_s": statistics.get("memory_dirty_rate", 0) * statistics.get("memory_page_size", 4096),
-        "bytes_s": statistics.get("memory_bps", 0),
-    }
-
-
-def _still_sending(operation: Operation) -> bool:
-    return operation.watch.in_memory_phase and operation.call in (Call.RUNNING, Call.FOLLOWED)
 
 
 def _network_problem(operation: Operation) -> Problem | None:
