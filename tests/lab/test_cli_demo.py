@@ -32,7 +32,9 @@ def test_the_demo_is_green_and_leaves_nothing(refimpl: Command) -> None:
     for move in report["moves"]:
         assert move["outcome"]["encryption"] is True
         figures = {v["name"]: v["figures"] for v in move["verdicts"]}
-        assert set(figures) == {"blackout", "outside gap", "heartbeat", "disk", "memory"}
+        guest, network = {"heartbeat", "disk", "memory", "tcp stream"}, {"outside gap", "switch", "wire"}
+        assert set(figures) == {"blackout", *guest, *network}
+        assert figures["wire"]["memory_markers"] == 0
         assert figures["outside gap"]["outside_gap_ms"] >= figures["blackout"]["blackout_ms"]
         assert figures["blackout"]["blackout_ms"] == pytest.approx(move["outcome"]["blackout_ms"])
 
@@ -46,4 +48,8 @@ def test_ctrl_c_takes_everything_away(refimpl: Command) -> None:
     assert done.code == 130, done
     assert leftovers(lab, refimpl.root) == []
     assert list_labs(refimpl.root) == ()
-    assert json.loads(done.out.splitlines()[-1]) == {"step": "lab down", "took_s": pytest.approx(0, abs=60)}
+    assert json.loads(done.out.splitlines()[-1]) == {
+        "kind": "step",
+        "step": "lab down",
+        "took_s": pytest.approx(0, abs=60),
+    }
