@@ -22,8 +22,9 @@ def test_missing_records_are_a_gap_of_their_number():
     assert read(STREAM[:RECORD_BYTES] + STREAM[3 * RECORD_BYTES :])[1:3] == [Found("gap", 2, 2), Found("record", 4)]
 
 
-def test_a_record_that_comes_again_is_a_duplicate():
-    assert read(record(1), record(2), record(1), record(3))[2:] == [Found("duplicate", 3), Found("record", 3)]
+@pytest.mark.parametrize("again", [1, 2])
+def test_a_record_that_comes_again_is_a_duplicate(again):
+    assert read(record(1), record(2), record(again), record(3))[2:] == [Found("duplicate", 3), Found("record", 3)]
 
 
 def test_bytes_that_nobody_sent_are_counted_and_left():
