@@ -9,12 +9,15 @@ from refimpl.model.events import Event, Kind
 from refimpl.model.facts import (
     AddressFact,
     CertificateFact,
+    ClockFact,
     CopySeen,
+    CpuFact,
     DiskFact,
     Evidence,
     Facts,
     HostFacts,
     LeaseFact,
+    NicFact,
     VmFacts,
     VmState,
 )
@@ -25,6 +28,8 @@ from refimpl.model.settings import HostSettings, MigrationSubnet
 NOW_S = 1_800_000_000.0
 OPERATION = "0a1b2c3d"
 PATH = "/shared/disks/web.raw"
+MACHINE = "pc-q35-10.0"
+FEATURES = frozenset({"sse2", "avx"})
 ROLES = ("control-server", "control-client", "migration-server", "migration-client")
 
 
@@ -41,6 +46,10 @@ def vm(**changes: Any) -> VmFacts:
         memory_mib=256,
         disks=(DiskFact(PATH, "fs7:42", 1 << 26),),
         lease=LeaseFact("/shared/leases/web", True),
+        nics=(NicFact("adapter 1", "52:54:00:00:00:01", "lan"),),
+        cpu=CpuFact("Intel", "Skylake", FEATURES),
+        machine=MACHINE,
+        accelerator="kvm",
     )
     return replace(good, **changes)
 
@@ -53,12 +62,19 @@ def host(name: str, **changes: Any) -> HostFacts:
         names=(name, f"10.0.0.{ord(name[-1])}"),
         memory_mib=2048,
         memory_used_mib=256,
-        disks={PATH: DiskFact(PATH, "fs7:42", 1 << 26)},
+        disks={PATH: DiskFact(PATH, "fs7:42", 1 << 26, probed=True)},
         certificates=tuple(certificate(role, name) for role in ROLES),
         lock_daemon_alive=True,
         addresses=(AddressFact("10.1.0.2", 24, "mig0"), AddressFact("10.2.0.2", 24, "mig1")),
         routes=("10.1.0.0/24", "10.2.0.0/24"),
         compression=("zstd", "xbzrle"),
+        switches=frozenset({"lan"}),
+        cpu=CpuFact("Intel", "Cascadelake", FEATURES | {"avx512f"}),
+        machine_types=frozenset({MACHINE, "pc-q35-9.2"}),
+        accelerators=frozenset({"kvm", "tcg"}),
+        clock=ClockFact(NOW_S, 0.001),
+        clock_reference_s=NOW_S,
+        versions={"libvirt": "12.6.0", "qemu": "11.0.0"},
     )
     return replace(good, **changes)
 

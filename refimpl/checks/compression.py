@@ -6,24 +6,17 @@ from collections.abc import Iterator
 
 from refimpl.checks.subject import Subject
 from refimpl.model.errors import Problem
-from refimpl.model.facts import VmState
 from refimpl.model.request import PerformanceOption
 
 
 def check(s: Subject) -> Iterator[Problem]:
     """Yield that compression was chosen and the hosts have no method in common."""
-    if (
-        s.facts.store_problem is not None
-        or s.vm is None
-        or s.source is None
-        or s.destination is None
-        or s.vm.state is VmState.OFF
-    ):
+    if s.facts.store_problem is not None or s.live_pair is None:
         return
-    both = s.source.reachable and s.destination.reachable
-    if s.option is PerformanceOption.COMPRESSION and both and not method(s):
-        here, there = (", ".join(h.compression) or "none" for h in (s.source, s.destination))
-        yield s.problem("compression.none", s.destination.name, source=s.source.name, here=here, there=there)
+    _, source, destination = s.live_pair
+    if s.option is PerformanceOption.COMPRESSION and not method(s):
+        here, there = (", ".join(h.compression) or "none" for h in (source, destination))
+        yield s.problem("compression.none", destination.name, source=source.name, here=here, there=there)
 
 
 def method(s: Subject) -> str:
@@ -34,8 +27,8 @@ def method(s: Subject) -> str:
 
 
 def told(s: Subject) -> str | None:
-    """Say how the memory goes; None when not both hosts were seen."""
-    if s.pair is None:
+    """Say how the memory goes; None when not both hosts, or not their settings, were seen."""
+    if s.pair is None or s.facts.store_problem is not None:
         return None
     if s.live_pair is None:
         return "the VM is off: there is no memory to compress"

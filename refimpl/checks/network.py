@@ -33,8 +33,8 @@ def check(s: Subject) -> Iterator[Problem]:
 
 
 def told(s: Subject) -> str | None:
-    """Say which addresses would be tried; None when not both hosts were seen."""
-    if s.pair is None:
+    """Say which addresses would be tried; None when not both hosts, or not their settings, were seen."""
+    if s.pair is None or s.facts.store_problem is not None:
         return None
     return "the VM is off and needs none" if s.live_pair is None else f"in this order: {', '.join(usable(s))}"
 

@@ -11,15 +11,16 @@ from refimpl.model.errors import Problem
 
 
 def compared(s: Subject) -> CompatibilityReport:
-    """Compare a VM with its destination (R11)."""
+    """Compare a VM with its destination (R11); what stands in the way comes before the warnings."""
     found = [(family, tuple(family.check(s))) for family in FAMILIES]
+    problems = [problem for _, problems in found for problem in problems]
     return CompatibilityReport(
         group=s.group,
         request=s.request,
         vm_id=s.vm.id if s.vm else None,
         source=s.source.name if s.source else None,
         compared_s=s.facts.now_s,
-        problems=tuple(problem for _, problems in found for problem in problems),
+        problems=tuple(sorted(problems, key=lambda problem: not problem.refuses)),
         checked=tuple(_checked(s, family, problems) for family, problems in found),
     )
 

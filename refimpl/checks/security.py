@@ -11,6 +11,8 @@ from refimpl.model.errors import Problem
 from refimpl.model.facts import CertificateFact, HostFacts
 
 CONTROL_ROLES = ("control-server", "control-client")
+_LAST_S = 253_402_300_799
+"""The last second that has a date: the end of the year 9999."""
 MIGRATION_ROLES = ("migration-server", "migration-client")
 
 
@@ -54,4 +56,4 @@ def _certificate(s: Subject, host: HostFacts, c: CertificateFact) -> Iterator[Pr
 
 
 def _day(seconds: float) -> str:
-    return datetime.fromtimestamp(seconds, UTC).strftime("%Y-%m-%d %H:%M:%SZ")
+    return datetime.fromtimestamp(min(max(seconds, 0), _LAST_S), UTC).strftime("%Y-%m-%d %H:%M:%SZ")

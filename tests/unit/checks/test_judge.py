@@ -6,24 +6,13 @@ from dataclasses import replace
 
 import pytest
 
-from refimpl.checks.judge import judge
-from refimpl.model.decision import Decision
-from refimpl.model.errors import Native, Problem
+from refimpl.model.errors import Native
 from refimpl.model.events import Kind
-from refimpl.model.facts import DiskFact, Facts, LeaseFact, VmState
+from refimpl.model.facts import DiskFact, LeaseFact, VmState
 from refimpl.model.phase import Side
-from refimpl.model.request import MigrationRequest
-from tests.builders import NOW_S, OPERATION, PATH, ROLES, certificate, event, facts, host, ledger, request, vm
-
-
-def judged(seen: Facts, asked: MigrationRequest | None = None) -> Decision:
-    return judge(ledger(plan=None, request=asked or request()), event(Kind.FACTS_SEEN, facts=seen))
-
-
-def found(seen: Facts, asked: MigrationRequest | None = None) -> dict[str, Problem]:
-    made = judged(seen, asked)
-    assert made.kind is Kind.CHECKS_REFUSED
-    return {p.id: p for p in made.values["problems"]}
+from refimpl.model.settings import HostSettings, MigrationSubnet
+from tests.builders import NOW_S, OPERATION, PATH, ROLES, certificate, facts, host, request, settings, vm
+from tests.judging import found, judged, passed, seen
 
 
 def test_a_healthy_pair_of_hosts_gives_a_plan() -> None:
@@ -76,9 +65,11 @@ def test_source_down_hides_the_vm_and_is_the_only_finding_about_it() -> None:
 
 
 @pytest.mark.error("vm.not_running")
-def test_vm_off() -> None:
-    seen = facts(host("a", vms=(vm(state=VmState.OFF),)), host("b"))
-    assert "off" in found(seen)["vm.not_running"].text
+@pytest.mark.parametrize("state", [VmState.PLANNED, VmState.UNKNOWN])
+def test_only_what_runs_or_is_paused_or_off_moves(state: VmState) -> None:
+    assert state in found(seen(vm(state=state)))["vm.not_running"].text
+    for fine in (VmState.PAUSED, VmState.OFF):
+        assert passed(seen(vm(state=fine, lease=LeaseFact("/l", False))))
 
 
 @pytest.mark.error("vm.several")
@@ -127,7 +118,7 @@ def test_disk_not_the_same_from_both() -> None:
 @pytest.mark.error("lease.absent", "lease.unseen", "lease.not_held", "lock_daemon.down")
 def test_lease_and_lock_daemon() -> None:
     def with_lease(lease: LeaseFact | None) -> set[str]:
-        return set(found(facts(host("a", vms=(vm(lease=lease),)), host("b"))))
+        return set(found(seen(vm(lease=lease))))
 
     assert with_lease(None) == {"lease.absent"}
     assert with_lease(LeaseFact("/l", None)) == {"lease.unseen"}
@@ -158,13 +149,58 @@ def test_certificates(change: dict[str, object] | None, id: str) -> None:
     assert judged(seen, request(encryption=False)).kind is Kind.CHECKS_PASSED
 
 
-@pytest.mark.error("network.none")
+@pytest.mark.rule("R1")
+@pytest.mark.error("lease.absent")
+def test_a_paused_vm_holds_no_lease_but_has_to_have_one_and_one_that_is_off_need_not() -> None:
+    assert set(found(seen(vm(state=VmState.PAUSED, lease=None)))) == {"lease.absent"}
+    assert passed(seen(vm(state=VmState.PAUSED, lease=LeaseFact("/l", None))))
+    assert passed(seen(vm(state=VmState.OFF, lease=None)))
+
+
+def with_settings(**by_host: HostSettings) -> object:
+    return facts(settings={"a": settings(), "b": settings(), **by_host})
+
+
 @pytest.mark.rule("R13")
-def test_no_migration_network() -> None:
-    assert set(found(facts(host("a", vms=(vm(),)), host("b", migration_addresses=())))) == {"network.none"}
+@pytest.mark.error("network.none", "network.no_route")
+def test_networks_are_the_destinations_and_need_a_route_from_the_source() -> None:
+    listed = settings(networks=(MigrationSubnet("10.9.0.0/24"),))
+    assert set(found(with_settings(b=listed))) == {"network.none"}
+    assert passed(with_settings(a=listed))
+    assert judged(with_settings(b=replace(listed, use_any_network=True))).values["plan"].networks == (
+        "10.1.0.2",
+        "10.2.0.2",
+    )
+    assert set(found(seen(here={"routes": ("192.168.0.0/16",)}))) == {"network.no_route"}
+    assert judged(seen(here={"routes": ("10.2.0.0/24",)})).values["plan"].networks == ("10.2.0.2",)
+    assert passed(seen(vm(state=VmState.OFF), addresses=()))
+
+
+@pytest.mark.error("migration.disabled")
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_migration_has_to_be_enabled_at_both_ends(name: str) -> None:
+    problem = found(with_settings(**{name: settings(migration_enabled=False)}))["migration.disabled"]
+    assert (problem.host, problem.side) == (name, Side.SOURCE if name == "a" else Side.DESTINATION)
+
+
+@pytest.mark.rule("R7")
+@pytest.mark.error("limit.reached")
+@pytest.mark.parametrize("name", ["a", "b"])
+def test_a_host_at_its_limit_refuses_with_hyper_vs_text(name: str) -> None:
+    assert passed(facts(moving={name: ("1",)}))
+    problem = found(facts(moving={name: ("1", "2")}))["limit.reached"]
+    assert "virtual machine migration limit '2' was reached" in problem.text
+    assert problem.host == name
+
+
+@pytest.mark.error("compression.none")
+def test_compression_needs_a_method_in_common() -> None:
+    assert set(found(seen(compression=("qpl",)))) == {"compression.none"}
+    assert judged(seen(compression=("xbzrle",))).values["plan"].compression == "xbzrle"
+    assert passed(seen(vm(state=VmState.OFF), compression=()))
 
 
 @pytest.mark.rule("R5")
 def test_all_problems_come_at_once() -> None:
-    seen = facts(host("a", vms=(vm(lease=None),)), host("b", disks={}, memory_used_mib=2048, migration_addresses=()))
-    assert set(found(seen)) == {"lease.absent", "disk.missing", "memory.short", "network.none"}
+    shown = seen(vm(lease=None), disks={}, memory_used_mib=2048, addresses=(), switches=frozenset())
+    assert set(found(shown)) == {"lease.absent", "disk.missing", "memory.short", "network.none", "switch.missing"}
