@@ -68,7 +68,7 @@ def _bracket(still: StandStill, scale: Scale) -> Markup:
 def name_of(still: StandStill) -> str:
     """Return what a stand-still is called, with its length."""
     if still.open:
-        return f"stands still since {duration(still.ms)}"
+        return "stands still, its end was not seen"
     return f"blackout {duration(still.ms)}" if still.moved else f"stood still {duration(still.ms)}"
 
 

@@ -14,6 +14,8 @@ from refimpl.report.words import byte_unit, number
 
 _TOP, _PLOT, _AXIS = 18, 150, 26
 LEAST_POINTS = 2
+_ROOM = 0.05
+"""Share of the width that the number of a pass needs, on a narrow page too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,9 +112,8 @@ def _pass(order: int, at: float, scale: Scale, passes: Sequence[tuple[int, float
     x, share = scale.percent(at), scale.share(at)
     parts = [tag("line", x1=x, x2=x, y1=_TOP, y2=_TOP + _PLOT, class_="pass")]
     nearest = min((abs(scale.share(other) - share) for n, other in passes if n > order), default=1.0)
-    if nearest >= 0.08:
-        anchor = "end" if share > 0.9 else "start" if share < 0.1 else "middle"
-        parts.append(tag("text", f"pass {order}", x=x, y=11, text_anchor=anchor, class_="tick"))
+    if nearest >= _ROOM:
+        parts.append(tag("text", order, x=x, y=11, text_anchor="middle", class_="tick"))
     return tag("g", tag("title", f"pass {order} ended"), *parts)
 
 

@@ -165,7 +165,8 @@ def _marks(events: Sequence[JsonEvent], begin: float, end: float) -> tuple[Mark,
 def points(events: Sequence[JsonEvent]) -> list[Point]:
     """Return the figures of the transfer over time."""
     names, zero_ns = Point.__slots__[1:], begin_ns(events)
-    rows = [e for e in events if e["kind"] == Kind.PROGRESS]
+    # A job that is over has no total any more, and tells nothing of the transfer.
+    rows = [e for e in events if e["kind"] == Kind.PROGRESS and e["values"].get("total_bytes") != 0]
     return [Point(at_ms(row, zero_ns), *(row["values"].get(name) for name in names)) for row in rows]
 
 

@@ -18,20 +18,21 @@ from refimpl.report.charts import Chart, charts
 from refimpl.report.data import JsonEvent, ReportData, State
 from refimpl.report.settings import Setting, settings
 from refimpl.report.strip import Strip, strip
-from refimpl.report.words import NOT_MEASURED, duration, label, size
+from refimpl.report.words import duration, label, size
 
 _PLANNED = (Kind.CHECKS_PASSED, Kind.NEXT_NETWORK)
 
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """The sentence of the page, one word for it, and its tone: `good`, `warn`, `bad` or `open`."""
+    """The sentence of the page, one word for it with its sign, its tone (`good`, `warn`, `bad`, `open`), what to do."""
 
     sentence: str
     word: str
     tone: str
     sign: str
     advice: str = ""
+    command: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,15 +160,16 @@ _TONES: Mapping[Phase, tuple[str, str]] = {
     Phase.LOST: ("bad", "✕"),
     Phase.DUAL_RUN: ("bad", "‖"),
 }
+_COMMANDS = {State.RUNNING: "refimpl attach", State.INTERRUPTED: "refimpl recover"}
 _OPEN = {
-    State.RUNNING: ("is being moved", "running", "The page shows what was known when it was made: refimpl attach {id}"),
+    State.RUNNING: ("is being moved to {to}.", "running", "This is what was known when the page was made. Follow it:"),
     State.INTERRUPTED: (
-        "was being moved when its conductor died: nobody decides until it is recovered",
+        "was being moved to {to} when its conductor died.",
         "interrupted",
-        "refimpl recover {id}",
+        "Nobody decides anything until it is recovered:",
     ),
-    State.LAB_GONE: ("was being moved when its lab was taken away", "no end", ""),
-    State.ENDED: ("was being moved; how it ended was not kept", "no end", ""),
+    State.LAB_GONE: ("was being moved to {to} when its lab was taken away.", "no end", ""),
+    State.ENDED: ("was being moved to {to}; how it ended was not kept.", "no end", ""),
 }
 
 
@@ -178,8 +180,9 @@ def verdict(data: ReportData) -> Verdict:
         return Verdict(data.outcome.sentence, label(data.outcome.end), tone, sign)
     what, word, advice = _OPEN[data.state]
     request = data.request
-    sentence = f"VM {request.get('vm')!r} {what} (to {request.get('destination')})."
-    return Verdict(sentence, word, "open", "…", advice.format(id=data.operation))
+    sentence = f"VM {request.get('vm')!r} {what.format(to=request.get('destination'))}"
+    command = f"{_COMMANDS[data.state]} {data.operation}" if data.state in _COMMANDS else ""
+    return Verdict(sentence, word, "open", "…", advice, command)
 
 
 def figures(data: ReportData, length_ms: float) -> list[Figure]:
@@ -190,11 +193,14 @@ def figures(data: ReportData, length_ms: float) -> list[Figure]:
     found = [Figure("total", duration(end.total_ms), "from start to end of the operation")]
     if not (end.passes or end.sent_bytes is not None or end.blackout_ms is not None):
         return found
-    found.insert(0, Figure("blackout", duration(end.blackout_ms), "no vCPU ran: source stopped to destination runs"))
+    if end.completed or end.blackout_ms is not None:
+        dark = Figure("blackout", duration(end.blackout_ms), "no vCPU ran: source stopped to destination runs")
+        found.insert(0, dark)
     found += _observed(data)
     found.append(Figure("sent", size(end.sent_bytes), "over the migration network"))
-    found.append(Figure("passes", str(end.passes or NOT_MEASURED), "over the VM's memory, seen to end"))
-    found.append(Figure("QEMU's figure", duration(end.qemu_downtime_ms), "QEMU's own downtime; not the blackout"))
+    found.append(Figure("passes", str(end.passes or "none"), "over the VM's memory, seen to end"))
+    if end.completed or end.qemu_downtime_ms is not None:
+        found.append(Figure("QEMU's figure", duration(end.qemu_downtime_ms), "QEMU's own downtime; not the blackout"))
     if end.commit_cost_ms is not None:
         found.append(Figure("commit record", duration(end.commit_cost_ms), "written within the blackout"))
     return [*found, _encryption(end)]
@@ -233,10 +239,14 @@ def _checks(events: Sequence[JsonEvent]) -> list[tuple[str, str]]:
     return found
 
 
+_TITLES = {Phase.REFUSED: ("Refused", "warn"), Phase.CANCELLED: ("Cancelled", "warn")}
+
+
 def _findings(data: ReportData) -> list[Finding]:
     if data.outcome is not None:
+        title, tone = _TITLES.get(data.outcome.end, ("Problem", "bad"))
         groups: tuple[tuple[str, str, Sequence[Problem]], ...] = (
-            ("Problem", "bad", data.outcome.problems),
+            (title, tone, data.outcome.problems),
             ("Warning", "warn", data.outcome.warnings),
         )
         return [Finding(title, tone, p.to_json()) for title, tone, problems in groups for p in problems]
@@ -292,6 +302,8 @@ def _native(event: JsonEvent) -> str:
 def _values(values: Mapping[str, Any]) -> str:
     parts = []
     for name, value in values.items():
+        if name == "facts":
+            value = ", ".join(f"host {host}" for host in value["hosts"])
         if isinstance(value, Mapping):
             value = value.get("text") or value.get("kind")
         if value is not None and not isinstance(value, list):
