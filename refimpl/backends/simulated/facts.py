@@ -8,16 +8,21 @@ from ipaddress import ip_address
 
 from refimpl.backends.simulated.transfer import Stage, Transfer
 from refimpl.backends.simulated.world import MIB, Copy, World
-from refimpl.backends.simulated.worldfile import DiskSpec, HostSpec, VmSpec
+from refimpl.backends.simulated.worldfile import VmSpec
+from refimpl.backends.simulated.worldparts import CpuSpec, DiskSpec, HostSpec
 from refimpl.model.errors import Native
 from refimpl.model.facts import (
     AddressFact,
     CertificateFact,
+    ClockFact,
     CopySeen,
+    CpuFact,
+    DeviceFact,
     DiskFact,
     Facts,
     HostFacts,
     LeaseFact,
+    NicFact,
     Scope,
     VmFacts,
     VmState,
@@ -26,6 +31,9 @@ from refimpl.model.settings import HostSettings, MigrationSubnet
 
 ROLES = ("control-server", "control-client", "migration-server", "migration-client")
 """What each host has a certificate for."""
+
+BASELINE = frozenset({"sse2"})
+"""What a simulated guest sees of its host's processor with processor compatibility."""
 
 _DAY_S = 86_400.0
 
@@ -37,14 +45,17 @@ def look(world: World, scope: Scope) -> Facts:
 
 
 def host_settings(world: World) -> Mapping[str, HostSettings]:
-    """Return the settings of a world's hosts: migration enabled, on their own networks by the networks' priority."""
+    """Return the settings of a world's hosts: migration enabled, on their own networks by the networks' priority.
+
+    What the world's file names is in its place.
+    """
     return {name: _settings(world, spec) for name, spec in world.spec.hosts.items()}
 
 
 def _settings(world: World, spec: HostSpec) -> HostSettings:
     priorities = {address: world.spec.networks[network].priority for network, address in spec.networks.items()}
     subnets = tuple(MigrationSubnet(address, priority) for address, priority in sorted(priorities.items()))
-    return HostSettings(migration_enabled=True, networks=subnets)
+    return spec.settings.over(HostSettings(migration_enabled=True, networks=subnets))
 
 
 def _reached(world: World, spec: HostSpec) -> tuple[str, ...]:
@@ -84,7 +95,7 @@ def _cannot_run_again(copy: Copy | None, job: Transfer | None) -> bool:
 def _host(world: World, name: str, vm: str | None) -> HostFacts:
     if not world.hosts[name].answers:
         return HostFacts(name, reachable=False, native=Native("simulated", 38, f"no answer from host {name}"))
-    spec = world.spec.hosts[name]
+    spec, now_s = world.spec.hosts[name], world.now_ns() / 1e9
     wanted = [v for v in world.spec.vms if vm in (None, v.name)]
     return HostFacts(
         name=name,
@@ -99,8 +110,14 @@ def _host(world: World, name: str, vm: str | None) -> HostFacts:
         lock_daemon_alive=spec.lock_daemon,
         addresses=tuple(AddressFact(a, ip_address(a).max_prefixlen, n) for n, a in spec.networks.items()),
         routes=_reached(world, spec),
-        compression=("zstd",),
-        versions={"simulated": "1"},
+        switches=spec.switches,
+        cpu=_cpu(spec.cpu),
+        machine_types=spec.machine_types,
+        accelerators=spec.accelerators,
+        compression=spec.compression,
+        clock=ClockFact(now_s + spec.clock_skew_ms / 1000, spec.clock_uncertainty_ms / 1000),
+        clock_reference_s=now_s,
+        versions=spec.versions,
     )
 
 
@@ -116,7 +133,27 @@ def _vm(world: World, copy: Copy) -> VmFacts:
         lease=_lease(world, copy.host, vm),
         operation=copy.operation,
         plan=copy.plan,
+        nics=tuple(NicFact(nic.name, nic.mac, nic.switch) for nic in vm.nics),
+        cpu=_seen_cpu(world, vm),
+        processor_compatibility=vm.processor_compatibility,
+        machine=vm.machine,
+        accelerator=vm.accelerator,
+        unmovable=tuple(DeviceFact(device.kind, device.name, device.why) for device in vm.unmovable),
+        snapshots=vm.snapshots,
+        busy=vm.busy,
     )
+
+
+def _cpu(spec: CpuSpec | None) -> CpuFact | None:
+    return CpuFact(spec.vendor, spec.model, spec.features) if spec else None
+
+
+def _seen_cpu(world: World, vm: VmSpec) -> CpuFact | None:
+    """Return what a guest sees: its own processor, that of the host on which it began, or a baseline of that."""
+    whole = _cpu(vm.cpu or world.spec.hosts[vm.host].cpu)
+    if whole is None or vm.cpu is not None or not vm.processor_compatibility:
+        return whole
+    return replace(whole, model="baseline", features=whole.features & BASELINE)
 
 
 def _lease(world: World, host: str, vm: VmSpec) -> LeaseFact | None:
@@ -127,7 +164,21 @@ def _disk(disk: DiskSpec, host: str) -> DiskFact:
     if host in disk.missing_on:
         return DiskFact(disk.path, None)
     where = host if host in disk.different_on else "shared"
-    return DiskFact(disk.path, f"{where}:{disk.path}", disk.size_mib * MIB)
+    medium = disk.device != "disk"
+    return DiskFact(
+        path=disk.path,
+        identity=f"{where}:{disk.path}",
+        size_bytes=disk.size_mib * MIB,
+        device=disk.device,
+        format=disk.format,
+        content=disk.content or disk.format,
+        cache=disk.cache,
+        read_only=medium,
+        transient=disk.transient,
+        probed=None if medium else host not in disk.unshared_with,
+        content_hash=(host if host in disk.other_content_on else "same") if medium else None,
+        shared_file_system=disk.shared_file_system,
+    )
 
 
 def _certificates(world: World, name: str, spec: HostSpec) -> tuple[CertificateFact, ...]:

@@ -8,12 +8,19 @@ from __future__ import annotations
 import json
 import tomllib
 from enum import StrEnum
-from ipaddress import ip_address
 from pathlib import Path
-from typing import Annotated, Literal, Self
+from typing import Literal, Self
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import Field, ValidationError, model_validator
 
+from refimpl.backends.simulated.worldparts import (
+    CpuSpec,
+    DeviceSpec,
+    DiskSpec,
+    HostSpec,
+    NicSpec,
+    Strict,
+)
 from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.events import Kind
 from refimpl.model.request import CommandKind, HandOver
@@ -70,44 +77,19 @@ _NEEDS = {
 }
 
 
-class _Strict(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-
-IPvAnyAddressText = Annotated[str, AfterValidator(lambda text: str(ip_address(text)))]
-
-
-class HostSpec(_Strict):
-    """A host: declared memory, its address on each network, and what is wrong with it from the start."""
-
-    memory_mib: int = Field(gt=0)
-    networks: dict[str, IPvAnyAddressText]
-    reachable: bool = True
-    lock_daemon: bool = True
-    certificate: Literal["good", "missing", "expired", "wrong-name", "untrusted", "key-readable"] = "good"
-
-
-class NetworkSpec(_Strict):
+class NetworkSpec(Strict):
     """A migration network: its speed, and its place in the order of preference (lower first)."""
 
     bytes_s: int = Field(default=117_000_000, gt=0)
     priority: int = 0
 
 
-class DiskSpec(_Strict):
-    """A disk of a VM and the hosts that do not see it, or see another file under its path."""
-
-    path: str
-    size_mib: int = Field(default=64, gt=0)
-    missing_on: tuple[str, ...] = ()
-    different_on: tuple[str, ...] = ()
-
-
-class VmSpec(_Strict):
+class VmSpec(Strict):
     """A VM: where it is, its memory, and how its guest writes to it.
 
     `dirty_bytes_s`: steps of (seconds since the world began, bytes written per second); the last one holds on.
-    `working_set_mib`: at most so much is dirty however long it is written to.
+    `working_set_mib`: at most so much is dirty however long it is written to. `cpu`: what its guest sees; without it
+    the processor of its host, and with `processor_compatibility` of that only `sse2`.
     """
 
     name: str
@@ -121,6 +103,14 @@ class VmSpec(_Strict):
     disks: tuple[DiskSpec, ...] = ()
     lease: bool = True
     lease_held: bool = True
+    nics: tuple[NicSpec, ...] = (NicSpec(name="adapter 1", switch="lan"),)
+    cpu: CpuSpec | None = None
+    processor_compatibility: bool = False
+    machine: str = "simulated-1"
+    accelerator: str = "simulated"
+    unmovable: tuple[DeviceSpec, ...] = ()
+    snapshots: tuple[str, ...] = ()
+    busy: str = ""
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -130,7 +120,7 @@ class VmSpec(_Strict):
         return self
 
 
-class Latencies(_Strict):
+class Latencies(Strict):
     """How long things take, in milliseconds of virtual time.
 
     `keepalive`: silence after which one host gives the other up. `device`: device state at the switch. `finish`: the
@@ -149,7 +139,7 @@ class Latencies(_Strict):
     keepalive: int = Field(default=6_000, gt=0)
 
 
-class FaultSpec(_Strict):
+class FaultSpec(Strict):
     """One scripted fault. A striking one names its moment (`during`), pass (`on_pass`) or time (`at_s`).
 
     `for_ms`: how long a host or link stays away (None: for good). `times`: how often an order is answered badly
@@ -180,7 +170,7 @@ class FaultSpec(_Strict):
         return self
 
 
-class WorldSpec(_Strict):
+class WorldSpec(Strict):
     """A whole world. `jitter`: share by which latencies and dirty rates vary at random, drawn from `seed`.
 
     `hidden`: events that this world's system does not show, as phases may be skipped. `hand_over`: strict (arrives

@@ -1,4 +1,4 @@
-"""Machine type and versions: the configuration has to be known there; older is a warning, numbers compare as numbers."""
+"""Machine type and versions: the configuration has to be known there; versions compare as numbers."""
 
 from __future__ import annotations
 
