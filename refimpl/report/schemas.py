@@ -13,6 +13,9 @@ from typing import Any
 from pydantic import TypeAdapter
 
 from refimpl.meter.verdict import Verdict
+from refimpl.model.compatibility import OPERATION_TYPE, Checked
+from refimpl.model.compatibility import SCHEMA_VERSION as REPORT_VERSION
+from refimpl.model.compatibility import Verdict as Comparison
 from refimpl.model.errors import Problem
 from refimpl.model.events import FIELDS, SCHEMA_VERSION, Kind
 from refimpl.model.facts import Evidence, Facts
@@ -96,6 +99,7 @@ def _values(known: _Definitions) -> Mapping[str, Schema]:
         "address": _TEXT,
         "bound": _YES_NO,
         "bytes_s": {**_NUMBER, "description": "bytes per second that are sent"},
+        "checked": list_of(known.of(Checked, "checks.")),
         "command": object_of(kind=one_of(CommandKind), step=_COUNT),
         "cost_ms": _NUMBER,
         "dirty_bytes_s": {**_NUMBER, "description": "bytes per second that the guest writes"},
@@ -233,10 +237,47 @@ def _verdicts_schema() -> Schema:
     return known.document("verdicts", 1, "What observers found: observed/verdicts.json of an operation", whole)
 
 
+def _check_schema() -> Schema:
+    known = _Definitions()
+    native = object_of(domain=_TEXT, code={"type": ["integer", "string"]}, text=_TEXT)
+    entry = object_of(
+        "One finding, with Hyper-V's fields first.",
+        Message=_TEXT,
+        MessageId={**or_null(_COUNT), "description": "Hyper-V's, where it is known"},
+        Source=object_of(Type=_TEXT, Name=_TEXT),
+        id=_TEXT,
+        why=_TEXT,
+        mend=_TEXT,
+        phase=or_null(one_of(Phase)),
+        side=or_null(one_of(Side)),
+        host=or_null(_TEXT),
+        values={"type": "object"},
+        native=or_null(native),
+    )
+    paths = dict.fromkeys(("Path", "SnapshotPath", "VhdDestinationPath", "VhdSourcePath"), or_null(_TEXT))
+    whole = object_of(
+        schema={"const": REPORT_VERSION},
+        VM=object_of(Name=_TEXT, Id=or_null(_TEXT)),
+        OperationType={"const": OPERATION_TYPE},
+        Destination=_TEXT,
+        **paths,
+        Incompatibilities=list_of(entry),
+        Warnings=list_of(entry),
+        Compatible=_YES_NO,
+        SourceHost=or_null(_TEXT),
+        Group=_TEXT,
+        ComparedAt={**_NUMBER, "description": "seconds since the epoch"},
+        Choices=known.of(MigrationRequest),
+        Checked=list_of(object_of(Family=_TEXT, Verdict=one_of(Comparison), Text=_TEXT)),
+    )
+    return known.document("check", REPORT_VERSION, "A compatibility report, as of Compare-VM", whole)
+
+
 SCHEMAS: Mapping[str, Callable[[], Schema]] = {
     "event": _event_schema,
     "outcome": _outcome_schema,
     "line": _line_schema,
+    "check": _check_schema,
     "operations-list": _operations_schema,
     "demo-report": _demo_schema,
     "verdicts": _verdicts_schema,

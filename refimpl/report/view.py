@@ -87,6 +87,7 @@ class View:
     readings: int
     strips: Sequence[Strip]
     checks: Sequence[tuple[str, str]]
+    checked: Sequence[Mapping[str, Any]]
     refusals: Sequence[Mapping[str, Any]]
     findings: Sequence[Finding]
     settings: Sequence[Setting]
@@ -140,6 +141,7 @@ def view(data: ReportData, key: str = "move") -> View:
         readings=len(points),
         strips=[found for found in strips if found],
         checks=_checks(events),
+        checked=story.last_value(events, "checked", Kind.CHECKS_PASSED, Kind.CHECKS_REFUSED) or (),
         refusals=story.last_value(events, "problems", Kind.CHECKS_REFUSED) or (),
         findings=_findings(data),
         settings=settings(data.request, plan),

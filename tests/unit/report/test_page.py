@@ -192,6 +192,22 @@ def test_settings_say_where_they_came_from(tmp_path):
     assert re.search(r"performance option \w+ host a", page.section("settings"))
 
 
+def test_every_family_of_checks_says_what_it_saw(tmp_path):
+    data = moved(tmp_path)
+    checked = [
+        {"family": "memory", "verdict": "ok", "text": "256 MiB needed"},
+        {"family": "clocks", "verdict": "not seen", "text": "nothing of it could be seen"},
+    ]
+    passed = [e for e in data.events if e["kind"] == Kind.CHECKS_PASSED]
+    told = {**passed[-1], "values": {**passed[-1]["values"], "checked": checked}}
+    page = Page(replace(data, events=tuple(told if e is passed[-1] else e for e in data.events)))
+    for row in checked:
+        assert (
+            f"{row['family']} {'✓' if row['verdict'] == 'ok' else '–'} {row['verdict']} {row['text']}"
+            in page.section("checks")
+        )
+
+
 def test_several_moves_share_a_page(tmp_path):
     page = Page(ended(tmp_path, "completed"), ended(tmp_path, "failed"))
     targets = {e.get("id") for e in page.tree.iter()}

@@ -10,10 +10,12 @@ from typing import Any
 import jsonschema
 import pytest
 
+from refimpl.checks.report import compared
 from refimpl.cli import main
 from refimpl.meter.verdict import State, Verdict
 from refimpl.model.events import FIELDS, Kind
 from refimpl.report import schemas
+from tests.judging import asked, seen
 from tests.unit.cli.fakes import outcome
 
 PUBLISHED = Path(schemas.__file__).parents[2] / "docs" / "schemas"
@@ -80,6 +82,13 @@ def test_the_demo_is_as_published(capsys):
     (row,) = printed(capsys, "demo", "--backend", "simulated", "--json")
     assert problems_of("demo-report", row) == []
     assert problems_of("line", row) == []
+
+
+@pytest.mark.parametrize("shown", [seen(), seen(switches=frozenset(), disks={}, versions={}, clock=None)])
+def test_a_compatibility_report_is_as_published(shown):
+    made = compared(asked(shown))
+    assert made.compatible == (not made.incompatibilities)
+    assert problems_of("check", json.loads(json.dumps(made.to_json()))) == []
 
 
 def test_verdicts_are_as_published():
