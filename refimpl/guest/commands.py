@@ -10,6 +10,8 @@
 | `skip` | bytes | that many bytes that come by TCP connections are not sent back |
 | `where` | page number | answers with the page's guest-physical address (hexadecimal) |
 | `off` | | the guest switches itself off |
+| `reboot` | | it starts anew |
+| `panic` | | its kernel panics, and says so by the panic device if it has one |
 
 Every command also leaves a `command` line on the line channel.
 """
@@ -26,7 +28,7 @@ STREAM_PORT = 7002
 def send_command(
     address: str, verb: str, value: int = 0, *, timeout_s: float = 2.0, attempts: int = 5, port: int = COMMAND_PORT
 ) -> str:
-    """Send a command and return the guest's answer (`done`, `off`, `unknown`, an address).
+    """Send a command and return the guest's answer (`done`, the verb by which it ends, `unknown`, an address).
 
     A datagram without an answer is sent again, so a command can be carried out more than once. TimeoutError when no
     attempt was answered.

@@ -187,6 +187,18 @@ static void make_pages(void) {
     if (mlock(pages, page_count * PAGE) < 0) complain("mlock");
 }
 
+/* Pages of noise, the marker in each: where whole blocks have no pattern, compression leaves them as they are. */
+static void make_marker_pages(void) {
+    enum { COUNT = 64 };
+    uint64_t state, *words = mmap(NULL, COUNT * PAGE, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    if (words == MAP_FAILED) fatal("marker pages");
+    memcpy(&state, marker, sizeof state);
+    state |= 1;
+    for (int i = 0; i < COUNT * PAGE_WORDS; i++) words[i] = next_random(&state);
+    for (int i = 0; i < COUNT; i++) memcpy(&words[i * PAGE_WORDS], marker, MARKER);
+    if (mlock(words, COUNT * PAGE) < 0) complain("mlock");
+}
+
 static void write_some(int64_t elapsed_ns) {
     static long next;
     static int64_t owed; /* pages times nanoseconds */
@@ -333,12 +345,17 @@ static const char *obey(const char *verb, long value) {
     else if (!strcmp(verb, "corrupt")) atomic_fetch_add(&corruptions_wanted, 1);
     else if (!strcmp(verb, "disk")) atomic_store(&disk_paused, value == 0);
     else if (!strcmp(verb, "skip")) atomic_fetch_add(&bytes_to_skip, value);
-    else if (!strcmp(verb, "off")) return "off";
+    else if (!strcmp(verb, "off") || !strcmp(verb, "reboot") || !strcmp(verb, "panic")) return verb;
     else if (!strcmp(verb, "where") && value >= 0 && value < page_count) {
         snprintf(answer, sizeof answer, "%llx", physical_address(pages[value]));
         return answer;
     } else return "unknown";
     return "done";
+}
+
+static void panic_now(void) {
+    int fd = open("/proc/sysrq-trigger", O_WRONLY | O_CLOEXEC);
+    if (fd < 0 || write(fd, "c", 1) < 0) complain("/proc/sysrq-trigger");
 }
 
 static void *command_listener(void *unused) {
@@ -356,12 +373,13 @@ static void *command_listener(void *unused) {
         const char *answer = obey(verb, value);
         say("command %s %ld %s", verb[0] ? verb : "-", value, answer);
         sendto(fd, answer, strlen(answer), 0, (void *)&peer, size);
-        if (strcmp(answer, "off")) continue;
+        if (answer != verb) continue;
         /* What is still in the card when the machine goes is lost, the answer too. */
         sleep_until(now_ns() + 10 * TICK_NS);
         tcdrain(line_fd);
         sync();
-        reboot(RB_POWER_OFF);
+        if (!strcmp(verb, "panic")) panic_now();
+        reboot(strcmp(verb, "reboot") ? RB_POWER_OFF : RB_AUTOBOOT);
     }
 }
 
@@ -445,7 +463,7 @@ int main(void) {
     start_network();
     long booted_s = choose_boot_id();
     parameter("content", kind, sizeof kind);
-    if (parameter("marker", digits, sizeof digits)) read_marker(digits, marker, MARKER);
+    if (parameter("marker", digits, sizeof digits)) read_marker(digits, marker, MARKER), make_marker_pages();
     content = !strcmp(kind, "random") ? RANDOM : !strcmp(kind, "text") ? TEXT : ZERO;
     atomic_store(&writer_rate, number_parameter("rate", 1000));
     say("boot protocol=1 time_s=%ld beat_ms=%ld set_mib=%ld rate=%ld content=%s disk_ms=%ld disk_blocks=%ld", booted_s,

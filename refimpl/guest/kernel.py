@@ -19,6 +19,8 @@ from refimpl.hosts.command import run_local
 from refimpl.model.errors import Problem, RefimplError
 
 WANTED_MODULES = ("virtio_pci", "virtio_blk", "virtio_net")
+USEFUL_MODULES = ("pvpanic_mmio",)
+"""Modules without which the guest works; not every kernel has them: the one that tells the host of a panic."""
 
 _META_PACKAGES = {
     "debian": ("linux-image-cloud-amd64", "linux-image-amd64"),
@@ -122,10 +124,12 @@ def find_kernel(root: Path) -> tuple[str, Path]:
     return kernels[-1].name.removeprefix("vmlinuz-"), kernels[-1]
 
 
-def modules_in_order(root: Path, wanted: Iterable[str] = WANTED_MODULES) -> dict[str, bytes]:
+def modules_in_order(
+    root: Path, wanted: Iterable[str] = WANTED_MODULES, useful: Iterable[str] = USEFUL_MODULES
+) -> dict[str, bytes]:
     """Return module files by name, each after those it needs; what the kernel has built in is left out.
 
-    GuestBuildError when a module is neither there nor built in.
+    GuestBuildError when a wanted module is neither there nor built in; a useful one may be missing.
     """
     available = {_module_name(path.name): path for path in root.glob("**/lib/modules/*/kernel/**/*.ko*")}
     lists = root.glob("**/lib/modules/*/modules.builtin")
@@ -142,7 +146,7 @@ def modules_in_order(root: Path, wanted: Iterable[str] = WANTED_MODULES) -> dict
             add(dependency)
         ordered[name] = content
 
-    for name in wanted:
+    for name in (*wanted, *(name for name in useful if name in available)):
         add(name)
     return ordered
 

@@ -35,8 +35,8 @@ class GuestParameters:
     first `disk_blocks` blocks of 4 KiB of the first virtio disk and overwrites what is there. `check_pages_per_s` paces
     the check of the working set that goes on all the time. Without an `address` the guest has no network: no heartbeat
     by UDP, no commands, no stream. `marker` (32 hexadecimal digits) makes 16 bytes that stand in every page of the
-    working set, and with all their bits turned in every disk block: who finds them on a network has seen the guest's
-    own data. Wrong values are a ValueError.
+    working set, in 256 KiB of noise, which no compression hides, and with all their bits turned in every disk block:
+    who finds them on a network has seen the guest's own data. Wrong values are a ValueError.
     """
 
     heartbeat_period_ms: int = 10

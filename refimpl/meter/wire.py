@@ -1,8 +1,9 @@
 """The wire: is the guest's memory to be read in what the hosts send to each other while they move it?
 
 Every page of the guest's working set and every block of its disk holds a marker of 16 random bytes that is this VM's
-alone. `python -m refimpl.meter.wire --port LINK... --marker NAME=HEX... --output FILE`, started by `Program` where the
-switch is, looks for them in all TCP that comes in by these ports. It keeps no content: counts, and where the first was.
+alone. In a compressed stream those do not show; the ones in pages of noise do, for such pages are left as they are.
+`python -m refimpl.meter.wire --port LINK... --marker NAME=HEX... --output FILE`, started by `Program` where the switch
+is, looks for them in all TCP that comes in by these ports. It keeps no content: counts, and where the first was.
 """
 
 from __future__ import annotations

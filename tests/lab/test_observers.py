@@ -22,6 +22,7 @@ from refimpl.meter.memory import memory_verdict
 from refimpl.meter.records import RECORD_BYTES
 from refimpl.meter.verdict import State
 from refimpl.model.events import Kind
+from refimpl.model.request import PerformanceOption
 from tests.lab.libvirt_support import MARKER
 from tests.lab.meddling import connections_reset, leak, speak_as_the_vm
 from tests.lab.moving import Moving, until
@@ -46,6 +47,8 @@ DROPPED = 50
 LINES = 5
 PAGE = 7
 PAGES_PER_MIB = 256
+TCPIP = {"performance_option": PerformanceOption.TCPIP}
+COMPRESSION = {"performance_option": PerformanceOption.COMPRESSION}
 
 
 @pytest.fixture
@@ -57,7 +60,7 @@ def watching(moving: Moving, tmp_path: Path) -> Iterator[Watching]:
 
 @pytest.mark.rule("R16")
 def test_an_undisturbed_move_is_found_good(watching: Watching) -> None:
-    watching.move()
+    watching.move(**COMPRESSION)
     readings = watching.readings()
     assert not_good(readings) == set()
     lossless(readings)
@@ -111,7 +114,7 @@ def test_a_plain_move_shows_the_guest_s_memory_and_a_stream_with_a_hole_its_size
     """A guest of one's own is watched beside it: with the same eyes, but for what its own program would say."""
     with watching.watched_as_own_guest() as own:
         before = own.ready()
-        watching.move({Kind.MEMORY_SEEN: lambda: tell("skip", 2 * RECORD_BYTES)}, encryption=False)
+        watching.move({Kind.MEMORY_SEEN: lambda: tell("skip", 2 * RECORD_BYTES)}, encryption=False, **TCPIP)
         found = watching.readings_of(own, before)
     readings = watching.readings()
     seen, flow = readings[wire.NAME], readings[stream.NAME]
@@ -125,6 +128,13 @@ def test_a_plain_move_shows_the_guest_s_memory_and_a_stream_with_a_hole_its_size
     lossless(found)
 
 
+def test_a_plain_compressed_move_shows_what_compression_leaves_as_it_is(watching: Watching) -> None:
+    watching.move(encryption=False, **COMPRESSION)
+    readings = watching.readings()
+    assert not_good(readings) == set()
+    assert readings[wire.NAME].figures["memory_markers"] > 0
+
+
 def test_each_observer_of_the_network_notices_what_is_done_there(watching: Watching) -> None:
     """The connection is reset, the guest's marker crosses the migration network in clear, two ports speak as the VM."""
 
@@ -133,7 +143,7 @@ def test_each_observer_of_the_network_notices_what_is_done_there(watching: Watch
         with connections_reset():
             until(lambda: watching.samples("stream", "ended"), "the end of the connection")
 
-    watching.move({Kind.MEMORY_SEEN: meddle})
+    watching.move({Kind.MEMORY_SEEN: meddle}, **TCPIP)
     until(lambda: watching.readings()[switch.NAME].state is State.OK, "the switch to have learnt the new port")
     speak_as_the_vm(watching.moving, watching.source)
     until(lambda: not watching.readings()[switch.NAME].good, "the frame from the other port")
