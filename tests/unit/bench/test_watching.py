@@ -74,3 +74,7 @@ def test_memory_that_was_never_touched_or_holds_zeros_does_not_count():
     memory[4096 + 20 * 4096 + 4095] = 1
     memory[4096 + 30 * 4096] = 0
     assert nonzero_bytes(os.getpid(), size_mib) == 2 * 4096
+    with open("/proc/self/pagemap", "rb") as map:
+        map.seek((begin // 4096 + 1 + 40) * 8)
+        never_touched = int.from_bytes(map.read(8), "little")
+    assert never_touched >> 63 == 0, "looking must not make memory resident"

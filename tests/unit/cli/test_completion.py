@@ -150,6 +150,16 @@ def test_a_tab_imports_nothing_heavy() -> None:
         assert set(json.loads(heavy.replace("'", '"'))) <= {"refimpl.app"}, (words, heavy)
 
 
+def test_verbs_are_offered_without_importing_them() -> None:
+    code = (
+        "import sys, atexit\n"
+        "atexit.register(lambda: print('refimpl.cli.demo' in sys.modules))\n"
+        "from refimpl.cli import main; main()"
+    )
+    place = {COMPLETE_VARIABLE: "bash_complete", "COMP_WORDS": "refimpl d", "COMP_CWORD": "1"}
+    assert run_python(code, **place).stdout.split() == ["plain,demo", "plain,doctor", "False"]
+
+
 def test_where_labs_are_is_the_same_here_and_in_the_lab() -> None:
     assert (completion.LAB_ROOT_VARIABLE, completion.LAB_ROOT) == (layout.ROOT_VARIABLE, layout.DEFAULT_ROOT)
 
