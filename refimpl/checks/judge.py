@@ -3,30 +3,24 @@
 from __future__ import annotations
 
 from refimpl.checks import compression, network
-from refimpl.checks.families import FAMILIES
+from refimpl.checks.report import compared
 from refimpl.checks.subject import Subject, subject
 from refimpl.model.decision import Decision, decision
-from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import Facts, VmState
 from refimpl.model.ledger import Ledger
 from refimpl.model.request import HandOver, PerformanceOption, Plan
 
 
-def problems(s: Subject) -> tuple[Problem, ...]:
-    """Return everything that was found, warnings too, in the order of the checks."""
-    return tuple(problem for family in FAMILIES for problem in family.check(s))
-
-
 def judge(ledger: Ledger, event: Event) -> Decision:
     """Return CHECKS_PASSED with the plan and the warnings, or CHECKS_REFUSED with all that stands in the way."""
     facts: Facts = event["facts"]
     s = subject(ledger.request, ledger.operation, ledger.group, facts)
-    found = problems(s)
-    refusals = tuple(p for p in found if p.refuses)
-    if refusals:
-        return decision(Kind.CHECKS_REFUSED, problems=refusals)
-    return decision(Kind.CHECKS_PASSED, plan=_plan(s, ledger.hand_over), warnings=found)
+    report = compared(s)
+    if not report.compatible:
+        return decision(Kind.CHECKS_REFUSED, problems=report.incompatibilities, checked=report.checked)
+    plan = _plan(s, ledger.hand_over)
+    return decision(Kind.CHECKS_PASSED, plan=plan, warnings=report.warnings, checked=report.checked)
 
 
 def _plan(s: Subject, hand_over: HandOver) -> Plan:
