@@ -39,9 +39,11 @@ def world(directory: Path, *faults: dict[str, Any], vm: str = "web") -> Path:
     return path
 
 
-def moved(directory: Path, *faults: dict[str, Any], vm: str = "web", **request: Any) -> ReportData:
+def moved(
+    directory: Path, *faults: dict[str, Any], vm: str = "web", request_vm: str = "", **request: Any
+) -> ReportData:
     """The data of a simulated move of a VM from a to b."""
-    asked = MigrationRequest(vm=vm, destination="b", **request)
+    asked = MigrationRequest(vm=request_vm or vm, destination="b", **request)
     operation = SimulatedOperation(open_world(world(directory, *faults, vm=vm)), asked)
     for _ in operation.events():
         pass
