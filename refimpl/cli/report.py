@@ -25,11 +25,11 @@ def report_option(function: Verb) -> Verb:
     """Give a verb the option `--report`."""
     text = "Write the report page, one HTML file, when it has ended."
     kind = click.Path(path_type=Path, dir_okay=False, writable=True)
-    option = click.option("--report", "report_file", type=kind, metavar="FILE", callback=_in_a_directory, help=text)
+    option = click.option("--report", "report_file", type=kind, metavar="FILE", callback=in_a_directory, help=text)
     return option(function)
 
 
-def _in_a_directory(_: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
+def in_a_directory(_: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
     """Refuse a file that cannot be written before anything is moved, not after it."""
     if file is not None and not os.access(file.absolute().parent, os.W_OK | os.X_OK):
         directory = file.absolute().parent
