@@ -27,13 +27,17 @@ def test_an_encrypted_move_that_was_seen_and_held_no_marker_is_good():
     assert (found.state, found.figures["seen_bytes"], found.figures["memory_markers"]) == (State.OK, SENT, 0)
 
 
+def test_frames_that_were_missed_are_told():
+    assert "3 frames missed" in judged(count("p1", SENT, dropped=2), count("p2", 1, dropped=1)).text
+
+
 def test_one_marker_at_any_port_of_an_encrypted_move_is_bad():
     assert judged(count("p1", SENT), count("p2", 1, disk=1)).state is State.BAD
     assert judged(count("p1", 1, memory=1)).state is State.BAD
 
 
 def test_of_an_encrypted_move_that_was_not_seen_nothing_is_said():
-    for samples in ((), [count("p2", SENT)], [count("p1", SENT // 2)], [count("p1", SENT, dropped=1)]):
+    for samples in ((), [count("p2", SENT)], [count("p1", SENT // 2, dropped=1)]):
         assert judged(*samples).state is State.NOT_MEASURED
     assert judged(count("p1", SENT), sent_bytes=None).state is State.NOT_MEASURED
     assert judged(count("p1", SENT), marked=False).state is State.NOT_MEASURED
