@@ -22,7 +22,7 @@ from refimpl.hosts import netns
 from refimpl.lab import Lab, create
 from refimpl.meter.watch import has, wait_for_log
 from refimpl.model.group import Group, HostEntry
-from refimpl.model.request import MigrationRequest
+from refimpl.model.request import MigrationRequest, PerformanceOption
 from tests.bench.watching import Listening, Moments, listening, nonzero_bytes, qemu_of, sent_payload_bytes
 
 VM = "bench"
@@ -108,8 +108,9 @@ class Scene:
         raise TimeoutError("QEMU did not say how fast the guest dirties its memory")
 
     def by_product(self, **changes: Any) -> Moved:
-        """Move the guest with the product; RuntimeError when it does not complete."""
-        request = MigrationRequest(vm=VM, destination=self.destination.name, **changes)
+        """Move the guest with the product, TCPIP unless said otherwise; RuntimeError when it does not complete."""
+        wanted = {"performance_option": PerformanceOption.TCPIP, **changes}
+        request = MigrationRequest(vm=VM, destination=self.destination.name, **wanted)
         before, since_ns = sent_payload_bytes(self.source), time.time_ns()
         operation = start(self.home, self.group, request)
         outcome = operation.wait()
