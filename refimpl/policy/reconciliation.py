@@ -102,7 +102,8 @@ def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Dec
     if destination.state in _HERE:
         return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state} and not bound")
     if source.ended_by_guest or destination.ended_by_guest:
-        return decision(Kind.GUEST_ENDED, why="the guest switched itself off")
+        panicked = "panicked" in (source.reason, destination.reason)
+        return decision(Kind.GUEST_ENDED, why="its kernel panicked" if panicked else "it switched itself off")
     return decision(Kind.MEMORY_GONE, why=f"source {source.state}, destination {destination.state}")
 
 

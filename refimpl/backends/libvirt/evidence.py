@@ -19,6 +19,7 @@ from refimpl.model.group import HostEntry
 from refimpl.model.phase import Side
 
 ASK_TIMEOUT_S = 8.0
+PANICKED = "panicked"
 _OFF_REASONS = {1: "shutdown", 2: "destroyed", 3: "crashed", 4: "migrated", 5: "saved", 6: "failed", 8: "daemon"}
 
 
@@ -27,6 +28,8 @@ def inspect(operation: Operation) -> None:
     source, destination = in_parallel(lambda side: _look(operation, *side), operation.reach.sides())
     if operation.source_process_ended():
         source = replace(source, bound=True)
+    if operation.watch.panicked and source.state is VmState.OFF:
+        source = replace(source, ended_by_guest=True, reason=PANICKED)
     operation.post(Kind.EVIDENCE_SEEN, evidence=Evidence(source, destination))
 
 

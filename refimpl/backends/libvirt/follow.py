@@ -9,7 +9,8 @@ from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.backends.libvirt.progress import start_progress
 from refimpl.backends.libvirt.status import Status, read_status
-from refimpl.backends.libvirt.transfer import finished
+from refimpl.backends.libvirt.steering import end_after_panic
+from refimpl.backends.libvirt.transfer import finished, guest_ended
 from refimpl.hosts.channel import HostChannel
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind
@@ -34,6 +35,7 @@ def adopt(operation: Operation) -> None:
         _tell_again(operation)
         return
     operation.on_memory_phase = lambda: None
+    operation.on_panic = lambda: end_after_panic(operation)
     problem = _listen(operation)
     source, destination = _statuses(operation)
     if not _job(source, destination):
@@ -101,6 +103,7 @@ def _tell_standing(operation: Operation, source: Status | None, destination: Sta
 def _follow(operation: Operation) -> None:
     while not operation.closing.wait(PERIOD_S):
         if not job_runs(operation):
+            guest_ended(operation)
             operation.returned(_ended(operation, None))
             return
         problem = _daemon_problem(operation)

@@ -77,6 +77,7 @@ class Operation:
         self.unmeasured: list[Event] = []
         self.port_ms: float | None = None
         self.on_memory_phase: Callable[[], None] = lambda: None
+        self.on_panic: Callable[[], None] = lambda: None
         self._post = post
         self._pidfd: int | None = None
         self._listening: tuple[Callable[[NativeEvent], None], Callable[[NativeEvent], None]] | None = None
@@ -176,14 +177,17 @@ class Operation:
 
     def _told(self, side: Side, native: NativeEvent) -> None:
         with self.lock:
-            before = self.watch.in_memory_phase
+            before, panicked = self.watch.in_memory_phase, self.watch.panicked
             events = [self._complete(event) for event in self.watch.tell(side, native)]
             if any(event.kind is Kind.DESTINATION_ARRIVED for event in events):
                 self.arrived_domain = native.domain
             self._post_or_measure(events)
             begins = self.watch.in_memory_phase and not before
+            panics = self.watch.panicked and not panicked
         if native.source == "job":
             with self.lock:
                 self.changed.notify_all()
         if begins:
             self.on_memory_phase()
+        if panics:
+            self.on_panic()

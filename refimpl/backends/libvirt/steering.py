@@ -6,6 +6,7 @@ there is one, the switch has begun, or the call has returned.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable
 from typing import Any
 
@@ -63,6 +64,15 @@ def change_bandwidth(operation: Operation) -> None:
         operation.post(Kind.STEERED, Side.SOURCE, what=Steer.BANDWIDTH)
     else:
         operation.post(Kind.NOT_STEERABLE, Side.SOURCE, what=Steer.BANDWIDTH, reason=refused)
+
+
+def end_after_panic(operation: Operation) -> None:
+    """End a transfer whose guest has panicked, in a thread of its own: libvirt does what is configured only then."""
+
+    def work() -> None:
+        _insist(operation, lambda domain: domain.abortJob())
+
+    threading.Thread(target=work, name="libvirt-panic", daemon=True).start()
 
 
 def _insist(operation: Operation, ask: Callable[[Any], Any]) -> str | None:

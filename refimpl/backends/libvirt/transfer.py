@@ -13,6 +13,7 @@ from refimpl.backends.libvirt.domain import moved_to
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.backends.libvirt.progress import start_progress
 from refimpl.backends.libvirt.reservation import reserved, shortage
+from refimpl.backends.libvirt.steering import end_after_panic
 from refimpl.model.errors import Native, Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import HostEntry
@@ -20,6 +21,7 @@ from refimpl.model.phase import Side
 from refimpl.model.request import HandOver, Plan, VmState
 
 STATISTICS_TIMEOUT_S = 0.5
+PANIC_TIMEOUT_S = 5.0
 CONNECT_TIMEOUT_S = 3
 TLS_PORT = 16514
 USUAL_DOWNTIME_MS = 300
@@ -146,6 +148,7 @@ def transfer(operation: Operation) -> None:
         operation.call = Call.RUNNING
         operation.watch.following = True
     operation.on_memory_phase = lambda: start_progress(operation)
+    operation.on_panic = lambda: end_after_panic(operation)
     try:
         _call(operation)
     except connection.failures() as error:
@@ -186,6 +189,10 @@ def _failed(operation: Operation, error: Exception) -> None:
             operation.call = Call.IDLE
             operation.post(Kind.NATIVE_REFUSAL, refused.side, problem=refused)
         return
+    if guest_ended(operation):
+        # What the guest did is the reason, and the evidence says which; the call only says that there is no VM.
+        operation.returned(_returned(operation, None, ok=False))
+        return
     if operation.cancel_accepted and (code == ABORTED or not begun):
         problem = _cancel_problem(operation, connection.native(error))
     else:
@@ -199,8 +206,16 @@ def _refusal(operation: Operation, error: Exception) -> Problem | None:
     return shortage(operation, error)
 
 
-def _returned(operation: Operation, problem: Problem | None) -> Event:
-    values: dict[str, Any] = {"ok": problem is None, "problem": problem}
+def guest_ended(operation: Operation) -> bool:
+    """Whether the source's VM is over by itself; after a panic this waits for libvirt to end it as configured."""
+    with operation.lock:
+        if operation.watch.panicked:
+            operation.changed.wait_for(lambda: operation.watch.seen(Kind.SOURCE_GONE), PANIC_TIMEOUT_S)
+        return operation.watch.seen(Kind.SOURCE_GONE)
+
+
+def _returned(operation: Operation, problem: Problem | None, *, ok: bool | None = None) -> Event:
+    values: dict[str, Any] = {"ok": problem is None if ok is None else ok, "problem": problem}
     if operation.watch.seen(Kind.TRANSFER_STARTED):
         values["sent_bytes"], values["qemu_downtime_ms"] = finished(operation)
     host = operation.plan.source

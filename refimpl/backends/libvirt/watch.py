@@ -32,7 +32,10 @@ class NativeEvent:
 
 
 class Watch:
-    """What was seen of one transfer. Not thread-safe: its owner holds a lock."""
+    """What was seen of one transfer. Not thread-safe: its owner holds a lock.
+
+    A guest that switches itself off, or whose kernel panics, makes QEMU stop too: that is not the switch.
+    """
 
     def __init__(self, plan: Plan, reference: str) -> None:
         """Watch a move by this plan; `reference` is what TRANSFER_STARTED names the native job by."""
@@ -42,6 +45,8 @@ class Watch:
         self._first_pass: int | None = None
         self._passes_ended = 0
         self._stopped_by_disk = False
+        self._guest_ends = False
+        self.panicked = False
         self.following = False
         self.statistics: Mapping[str, Any] = {}
 
@@ -100,7 +105,10 @@ class Watch:
             return self.passes(int(native.details.get("pass", 0)), native.at_ns)
         if native.name == "BLOCK_IO_ERROR":
             self._stopped_by_disk = native.details.get("action") == "stop"
-        if native.name == "STOP" and not self._stopped_by_disk:
+        if native.name in ("SHUTDOWN", "GUEST_PANICKED"):
+            self._guest_ends = True
+            self.panicked = self.panicked or native.name == "GUEST_PANICKED"
+        if native.name == "STOP" and not (self._stopped_by_disk or self._guest_ends):
             stopped = self.once(Kind.SOURCE_STOPPED, native.at_ns, Side.SOURCE)
             return [*stopped, *self.once(Kind.SWITCH_SEEN, native.at_ns, Side.SOURCE)]
         if native.name == "RESUME":
