@@ -16,8 +16,8 @@ _ROWS, _ROW_PX, _APART = 3, 24, 0.075
 
 
 def time_axis(scale: Scale, y: float, most: int = 5, *, signed: bool = False) -> Markup:
-    """Return ticks with times below `y`, in seconds or, below two of them, in milliseconds."""
-    factor, unit = (1000, "s") if scale.end - scale.begin >= 2000 else (1, "ms")
+    """Return ticks with times below `y`, in seconds, or in milliseconds where all are below two seconds."""
+    factor, unit = (1000, "s") if max(scale.end, -scale.begin) >= 2000 else (1, "ms")
     shown = ticks(Scale(scale.begin / factor, scale.end / factor), most)
     parts = []
     for value in shown:

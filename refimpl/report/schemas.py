@@ -216,6 +216,8 @@ def _demo_schema() -> Schema:
 def _operations_schema() -> Schema:
     row = object_of(
         operation=_TEXT,
+        lab=or_null(_TEXT),
+        began={**or_null(_TEXT), "description": "in UTC, ISO 8601"},
         vm=or_null(_TEXT),
         source=or_null(_TEXT),
         destination=or_null(_TEXT),

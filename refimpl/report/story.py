@@ -126,7 +126,7 @@ def _stretches(events: Sequence[JsonEvent], zero_ns: int) -> Iterator[tuple[str,
 _MARKS = {
     Kind.SOURCE_STOPPED: "the VM stands still at the source",
     Kind.SOURCE_RESUMED: "the VM runs on at the source",
-    Kind.DESTINATION_ARRIVED: "all of the VM has arrived at the destination, which waits",
+    Kind.DESTINATION_ARRIVED: "all has arrived at the destination, which waits",
     Kind.SOURCE_BOUND: "the source is bound: its copy cannot run again",
     Kind.COMMIT_RECORDED: "the commit record is written",
     Kind.RUN_REFUSED: "the destination was not let run",

@@ -10,8 +10,6 @@ import pytest
 STYLE = files("refimpl.report").joinpath("templates/page.css").read_text("utf-8")
 BLOCKS = re.findall(r":root \{(.*?)\}", STYLE, re.S)[:2]
 LIGHT, DARK = (dict(re.findall(r"--([\w-]+): (#\w+)", block)) for block in BLOCKS)
-    dict(re.findall(r"--([\w-]+): (#\w+)", block)) for block in re.findall(r":root \{(.*?)\}", STYLE, re.S)[:2]
-)
 THEMES = {"light": LIGHT, "dark": {**LIGHT, **DARK}}
 TEXTS = [(ink, ground) for ink in ("ink", "soft", "still") for ground in ("paper", "ground", "sunk")]
 TEXTS += [(tone, f"{tone}-bg") for tone in ("good", "warn", "bad", "open")]

@@ -10,13 +10,16 @@ from typing import Any
 import jsonschema
 import pytest
 
+from refimpl.app.home import Home
 from refimpl.checks.report import compared
 from refimpl.cli import main
 from refimpl.meter.verdict import State, Verdict
 from refimpl.model.events import FIELDS, Kind
+from refimpl.model.phase import Phase
 from refimpl.report import schemas
 from tests.judging import asked, seen
 from tests.unit.cli.fakes import outcome
+from tests.unit.cli.test_operations import operation
 
 PUBLISHED = Path(schemas.__file__).parents[2] / "docs" / "schemas"
 
@@ -89,6 +92,24 @@ def test_a_compatibility_report_is_as_published(shown):
     made = compared(asked(shown))
     assert made.compatible == (not made.incompatibilities)
     assert problems_of("check", json.loads(json.dumps(made.to_json()))) == []
+
+
+@pytest.mark.parametrize(("vm", "compatible"), [("demo", True), ("nobody", False)])
+def test_what_check_prints_is_as_published(vm, compatible, capsys):
+    (made,) = printed(capsys, "check", vm, "b", "--backend", "simulated", "--json")
+    assert made["Compatible"] is compatible
+    assert problems_of("check", made) == []
+
+
+def test_the_list_of_operations_is_as_published(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("REFIMPL_HOME", str(tmp_path))
+    monkeypatch.setattr("refimpl.cli.operations.is_root", lambda: False)
+    operation(Home(tmp_path), "11111111", Phase.COMPLETED)
+    operation(Home(tmp_path), "22222222", None)
+    (operation(Home(tmp_path), "33333333", None) / "spec.json").write_text("{", "utf-8")
+    (made,) = printed(capsys, "operations", "list", "--json")
+    assert [row["state"] for row in made["operations"]] == ["completed", "interrupted", "unreadable"]
+    assert problems_of("operations-list", made) == []
 
 
 def test_verdicts_are_as_published():
