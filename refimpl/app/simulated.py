@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator
+from contextlib import closing
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from refimpl.app.check import compare
 from refimpl.app.live import JsonEvent
 from refimpl.backends.simulated import SimulatedBackend, World, default_world, host_settings, load_world
 from refimpl.engine.conductor import Conductor, Identity
 from refimpl.engine.journal import NoJournal
 from refimpl.engine.store import MemoryStore
 from refimpl.engine.timeline import VirtualTimeline
+from refimpl.model.compatibility import CompatibilityReport
 from refimpl.model.errors import error
 from refimpl.model.events import Event
 from refimpl.model.group import ProcessRef
@@ -33,6 +36,13 @@ GROUP = "simulated"
 def open_world(file: Path | None) -> World:
     """Return the world of a file (`world.invalid` when it is not usable), or the built-in one."""
     return World(load_world(file) if file else default_world())
+
+
+def compare_in(world: World, request: MigrationRequest) -> CompatibilityReport:
+    """Compare a VM of a world with one of its hosts, as a move there would."""
+    timeline = VirtualTimeline(world.now_ns())
+    with closing(SimulatedBackend(world, timeline.post, timeline)) as backend:
+        return compare(backend, MemoryStore(host_settings(world)), GROUP, request)
 
 
 class SimulatedOperation:

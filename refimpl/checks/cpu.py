@@ -51,6 +51,6 @@ def told(s: Subject) -> str | None:
         return "the VM is off: any processor will do"
     if pair.destination.cpu is None or pair.vm.cpu is None:
         return None
-    baseline = " of the baseline" if pair.vm.processor_compatibility else ""
-    count, there = len(pair.vm.cpu.features), pair.destination.cpu
-    return f"{there.vendor} on both; all {count} features{baseline} that the VM sees are on {pair.destination.name}"
+    of = "of the baseline, which" if pair.vm.processor_compatibility else "that"
+    count, there = len(pair.vm.cpu.features), pair.destination.cpu.vendor
+    return f"{there} on both; {count} feature(s) {of} the VM sees, none missing on {pair.destination.name}"

@@ -27,10 +27,14 @@ def compared(s: Subject) -> CompatibilityReport:
 
 def _checked(s: Subject, family: Family, problems: Sequence[Problem]) -> Checked:
     if any(problem.refuses for problem in problems):
-        return Checked(family.name, Verdict.REFUSED, f"{len(problems)} finding(s), told below")
+        return Checked(family.name, Verdict.REFUSED, _count(problems, "finding"))
     if problems:
-        return Checked(family.name, Verdict.WARNING, f"{len(problems)} warning(s), told below")
+        return Checked(family.name, Verdict.WARNING, _count(problems, "warning"))
     text = family.told(s)
     if text is None:
         return Checked(family.name, Verdict.NOT_SEEN, "nothing of it could be seen")
     return Checked(family.name, Verdict.OK, text)
+
+
+def _count(problems: Sequence[Problem], word: str) -> str:
+    return f"{len(problems)} {word}" + ("" if len(problems) == 1 else "s")

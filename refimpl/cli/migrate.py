@@ -8,51 +8,23 @@ from typing import TYPE_CHECKING
 import click
 
 from refimpl.app.live import Followed
+from refimpl.cli.choices import Choices, move_choices
 from refimpl.cli.context import home, json_option, lab_option, open_lab, require_root
 from refimpl.cli.display import display_for
 from refimpl.cli.ending import tell_outcome
 from refimpl.cli.failing import errors_as_json
 from refimpl.cli.following import Inbox, ctrl_c_into_inbox, follow
 from refimpl.cli.report import report_of, report_option, write_report
-from refimpl.model.request import MigrationRequest, PerformanceOption
 
 if TYPE_CHECKING:
     from refimpl.app.operations import Operation
+    from refimpl.model.request import MigrationRequest
 
 SHORT = "Move a running VM to another host (Move-VM)."
 
 
 @click.command(short_help=SHORT)
-@click.argument("vm")
-@click.argument("destination")
-@click.option("--source", metavar="HOST", help="Refuse the move unless the VM runs there. [default: where it runs]")
-@click.option(
-    "--encryption",
-    type=click.Choice(["on", "off"]),
-    default="on",
-    show_default=True,
-    help="TLS with both ends proved. off: memory crosses the network in clear, and every report says so.",
-)
-@click.option(
-    "--performance-option",
-    type=click.Choice([option.value for option in PerformanceOption], case_sensitive=False),
-    metavar="|".join(PerformanceOption),
-    help="As of Set-VMHost -VirtualMachineMigrationPerformanceOption. [default: as the source host is set]",
-)
-@click.option(
-    "--pass-limit",
-    type=click.IntRange(1, 100),
-    help="Passes over the memory after which the switch is forced. [default: as the source host is set]",
-)
-@click.option(
-    "--bandwidth", type=click.IntRange(0), default=0, metavar="MIB_S", help="Limit in MiB per second. [default: none]"
-)
-@click.option(
-    "--cancel-if-blackout-exceeds",
-    type=click.IntRange(1),
-    metavar="MS",
-    help="Cancel at the last pass if the VM would stand still for longer (CancelIfBlackoutThresholdExceeded).",
-)
+@move_choices
 @click.option("--detach", is_flag=True, help="Start it and return at once (exit code 11); `attach` follows it.")
 @click.option("--watch", is_flag=True, help="Say what observers outside the VM saw of the move, and keep every sample.")
 @click.option("--backend", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
@@ -66,14 +38,7 @@ SHORT = "Move a running VM to another host (Move-VM)."
 @report_option
 @lab_option
 def migrate(
-    vm: str,
-    destination: str,
-    source: str | None,
-    encryption: str,
-    performance_option: str | None,
-    pass_limit: int | None,
-    bandwidth: int,
-    cancel_if_blackout_exceeds: int | None,
+    choices: Choices,
     detach: bool,
     watch: bool,
     backend: str,
@@ -85,7 +50,8 @@ def migrate(
 ) -> int:
     """Move the running VM to host DESTINATION and wait until it has ended.
 
-    Corresponds to Move-VM. Both hosts are checked first; what they lack is said all at once and nothing is changed.
+    Corresponds to Move-VM, with --compatibility-report to Move-VM -CompatibilityReport. Both hosts are checked first;
+    what they lack is said all at once and nothing is changed.
     Ctrl-C asks for a cancel with roll-back, possible until the switch; a second one detaches: the move, or its
     roll-back, goes on, and `refimpl attach` follows it. To let go of a move without a cancel, start it with --detach.
 
@@ -94,16 +60,6 @@ def migrate(
       refimpl migrate web1 h2 --bandwidth 100 --watch
       refimpl migrate demo b --backend simulated      (its own world: VM demo on host a, host b empty)
     """
-    request = MigrationRequest(
-        vm=vm,
-        destination=destination,
-        source=source,
-        encryption=encryption == "on",
-        performance_option=PerformanceOption(performance_option) if performance_option else None,
-        pass_limit=pass_limit,
-        bandwidth_mib_s=bandwidth,
-        cancel_if_blackout_exceeds_ms=cancel_if_blackout_exceeds,
-    )
     if (world is not None or detach) and (backend == "simulated") != (world is not None):
         option = "--detach" if detach and world is None else "--world"
         raise click.UsageError(f"{option} does not go with --backend {backend}")
@@ -115,8 +71,9 @@ def migrate(
         from refimpl.cli.watching import watched_move
 
         with errors_as_json(as_json or jsonl):
-            return watched_move(lab_name, request, json=as_json, jsonl=jsonl, report_file=report_file)
+            return watched_move(lab_name, choices.request(), json=as_json, jsonl=jsonl, report_file=report_file)
     with errors_as_json(as_json or jsonl), ctrl_c_into_inbox() as inbox:
+        request = choices.request()
         operation = _simulated(request, world) if backend == "simulated" else _started(request, lab_name)
         if detach:
             return tell_outcome(None, operation.id, json=as_json, jsonl=jsonl)

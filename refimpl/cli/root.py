@@ -29,6 +29,10 @@ VERBS = {
         "refimpl.cli.network:network",
         "Migration networks of hosts: add, list, set, remove (*-VMMigrationNetwork).",
     ),
+    "check": (
+        "refimpl.cli.check:check",
+        "Compare a VM with a destination: everything that stands in the way, and its mend (Compare-VM).",
+    ),
     "migrate": ("refimpl.cli.migrate:migrate", "Move a running VM to another host (Move-VM)."),
     "attach": ("refimpl.cli.attach:attach", "Follow an operation that runs, or tell how it ended."),
     "cancel": ("refimpl.cli.cancel:cancel", "Ask a running move to stop and roll back."),
