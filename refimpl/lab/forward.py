@@ -35,11 +35,11 @@ class Forward:
     @classmethod
     def parse(cls, text: str) -> Forward:
         """Read `PORT` or `PORT:GUESTPORT`; ValueError when it is neither."""
-        port, _, guest_port = text.partition(":")
-        numbers = [int(word) for word in (port, guest_port or port) if word.isascii() and word.isdigit()]
-        if len(numbers) != 2 or not all(1 <= number <= _HIGHEST for number in numbers):
+        words = text.split(":")
+        numbers = [int(word) for word in words if word.isascii() and word.isdigit() and 1 <= int(word) <= _HIGHEST]
+        if len(words) > 2 or len(numbers) != len(words):
             raise ValueError(f"{text!r} is not PORT or PORT:GUESTPORT with numbers from 1 to {_HIGHEST}")
-        return cls(*numbers)
+        return cls(numbers[0], numbers[-1])
 
 
 @dataclass(frozen=True, slots=True)

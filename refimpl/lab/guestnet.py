@@ -21,6 +21,8 @@ from refimpl.model.group import ProcessRef
 SERVICE = "dhcp"
 _READY_S = 15.0
 _POLL_S = 0.02
+# Root, as only root may look into a lab's directory; but with no more of root's rights than it needs.
+_FEW_RIGHTS = ("setpriv", "--bounding-set", "-all,+net_admin,+net_raw,+net_bind_service,+setgid")
 _DHCP_PORT = "0043"  # 67, as the kernel's table of UDP sockets writes it
 
 
@@ -44,6 +46,7 @@ class GuestNetwork:
             addresses = wanted()
             text = "".join(f"{mac},{address}\n" for mac, address in sorted(addresses.items()))
             replace_file(self._file("hosts"), text.encode(), 0o644)
+            self._forget_leases(addresses)
             running = self.services.find(SERVICE)
             if running is not None:
                 process.send_signal(running, signal.SIGHUP)
@@ -58,10 +61,19 @@ class GuestNetwork:
             return {}
         return {row[1]: row[2] for row in rows if len(row) > 2}
 
+    def _forget_leases(self, addresses: Mapping[str, str]) -> None:
+        """End the service when it keeps an address for an adapter that is gone: it would give it to no other."""
+        if all(addresses.get(mac) == address for mac, address in self.leased().items()):
+            return
+        self.services.stop(SERVICE)
+        rows = self.leases.read_text("ascii").splitlines(keepends=True)
+        kept = "".join(row for row in rows if len(row.split()) > 2 and addresses.get(row.split()[1]) == row.split()[2])
+        replace_file(self.leases, kept.encode(), 0o644)
+
     def _start(self) -> None:
         log = self._file("log")
         replace_file(self._file("conf"), configuration(self._file("hosts"), self.leases).encode(), 0o644)
-        command = ["dnsmasq", "--keep-in-foreground", f"--conf-file={self._file('conf')}"]
+        command = [*_FEW_RIGHTS, "dnsmasq", "--keep-in-foreground", f"--conf-file={self._file('conf')}"]
         daemon = self.services.start(SERVICE, command, log=log)
         until(lambda: _serves(daemon) or not process.alive(daemon), _READY_S, _POLL_S)
         if not _serves(daemon):
@@ -89,8 +101,8 @@ def configuration(hosts: Path, leases: Path) -> str:
         f"dhcp-leasefile={leases}",
         "log-facility=-",
         "pid-file",
-        "user=nobody",
-        "group=nogroup",
+        "user=root",
+        "group=root",
     )
     return "\n".join((*lines, ""))
 

@@ -17,7 +17,17 @@ from refimpl.cli import main
 from refimpl.cli.root import VERBS, say_internal_error
 from refimpl.lab import LabState, LabSummary
 
-HEAVY = ("rich", "pydantic", "libvirt", "cryptography", "jinja2", "psutil", "refimpl.lab", "refimpl.app", "refimpl.backends")
+HEAVY = (
+    "rich",
+    "pydantic",
+    "libvirt",
+    "cryptography",
+    "jinja2",
+    "psutil",
+    "refimpl.lab",
+    "refimpl.app",
+    "refimpl.backends",
+)
 
 
 def command_of(name: str) -> click.Command:

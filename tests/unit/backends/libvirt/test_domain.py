@@ -105,3 +105,63 @@ def test_the_mark_comes_back_whole() -> None:
 )
 def test_what_is_no_mark_of_ours_is_none(mark: str) -> None:
     assert stamp.from_domain_xml(marked(mark)) is None
+
+
+OWN = replace(
+    SPEC,
+    disk_path="",
+    kernel="",
+    more_disks=(d.DiskSpec("/g/shared/1.qcow2", "qcow2"), d.DiskSpec("/g/shared/2.raw")),
+    cards=(d.NicSpec("52:54:00:00:00:01", "one"), d.NicSpec("52:54:00:00:00:02", "two")),
+    dvd="/g/shared/seed.iso",
+    nvram="/g/shared/nvram.fd",
+    line_channel=False,
+    baseline=True,
+)
+
+
+def own(**other: object) -> ET.Element:
+    return d.parse(d.domain_xml(replace(OWN, **other), GROUP, GROUP.hosts[0]))  # type: ignore[arg-type]
+
+
+def test_a_guest_of_ones_own_has_what_was_asked_for() -> None:
+    root = own()
+    assert d.describe(ET.tostring(root, encoding="unicode")).disks == ("/g/shared/1.qcow2", "/g/shared/2.raw")
+    assert [e.get("type") for e in root.findall("devices/disk[@device='disk']/driver")] == ["qcow2", "raw"]
+    assert [e.get("dev") for e in root.findall("devices/disk[@device='disk']/target")] == ["vda", "vdb"]
+    assert [e.get("bridge") for e in root.findall("devices/interface/source")] == ["one", "two"]
+    assert [e.get("file") for e in root.findall("devices/disk[@device='cdrom']/source")] == ["/g/shared/seed.iso"]
+    assert len(root.findall("devices/serial")) == 1
+    assert (root.find("os/kernel"), root.findtext("os/nvram")) == (None, "/g/shared/nvram.fd")
+    assert [e.get("dev") for e in root.findall("os/boot")] == ["hd"]
+    assert own(nvram=None).find("os/nvram") is None
+
+
+def test_without_adapters_there_is_none_and_the_built_in_guest_has_one() -> None:
+    assert own(cards=()).findall("devices/interface") == []
+    assert len(made().findall("devices/interface")) == 1
+
+
+def test_a_panic_of_the_guest_is_notified() -> None:
+    assert [e.get("model") for e in made().findall("devices/panic")] == ["isa"]
+
+
+@pytest.mark.rule("R20")
+@pytest.mark.parametrize(("accelerator", "models"), [("kvm", [None, "kvm64", None]), ("tcg", ["qemu64"] * 3)])
+def test_processor_compatibility_is_kept_in_the_vm_itself(accelerator: str, models: list[str | None]) -> None:
+    root = made(accelerator=accelerator)
+    seen, processors = [d.processor_compatibility(root)], [root.findtext("cpu/model")]
+    for on in (True, False):
+        d.set_processor_compatibility(root, on)
+        root = d.parse(ET.tostring(root, encoding="unicode"))
+        seen.append(d.processor_compatibility(root))
+        processors.append(root.findtext("cpu/model"))
+    assert (seen, processors) == ([False, True, False], models)
+    assert len(root.findall("cpu")) == 1
+    assert len(root.findall("metadata")) == 1
+
+
+def test_each_adapter_has_a_mac_address_of_its_own() -> None:
+    macs = [d.mac_address(VM_ID, number) for number in (1, 2, 3)]
+    assert len(set(macs)) == 3
+    assert macs[0] == d.mac_address(VM_ID)

@@ -1,14 +1,17 @@
-"""Making, starting, stopping and removing VMs: what is refused, and that nothing half-made stays."""
+"""Making, starting, pausing, stopping, removing VMs: what is refused, and that nothing half-made stays."""
 
 from __future__ import annotations
 
+import zlib
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from refimpl.app import observed, vms
+from refimpl.app import observed, vm_places, vm_record, vms
+from refimpl.app.own_guest import OwnGuest
+from refimpl.app.vm_network import Reach
 from refimpl.app.vms import VmDesk
 from refimpl.cli import main
 from refimpl.guest import GuestImage
@@ -47,12 +50,12 @@ def hosts() -> Hosts:
 def done(monkeypatch) -> list[str]:
     """What libvirt was told; it refuses nothing."""
     told: list[str] = []
-    for name in ("create", "start", "remove"):
+    for name in ("create", "start", "pause", "resume", "remove"):
         monkeypatch.setattr(vms.vms, name, lambda *_, name=name: told.append(name))
     monkeypatch.setattr(vms.vms, "stop", lambda *_, force: told.append(f"stop force={force}") or force)
     monkeypatch.setattr(vms, "build", lambda: GuestImage(Path("kernel"), Path("initramfs"), "1"))
-    monkeypatch.setattr(vms.connection, "failures", lambda: (OSError,))
-    monkeypatch.setattr(vms.connection, "native", lambda _: None)
+    monkeypatch.setattr(vm_places.connection, "failures", lambda: (OSError,))
+    monkeypatch.setattr(vm_places.connection, "native", lambda _: None)
     return told
 
 
@@ -82,7 +85,7 @@ def test_a_vm_goes_to_the_host_with_the_most_memory_left_and_gets_an_address_of_
 
 @pytest.mark.error("vm.no_address")
 def test_when_all_addresses_are_taken_none_is_given_twice(desk, monkeypatch):
-    monkeypatch.setattr(vms, "_FIRST_ADDRESS", 254)
+    monkeypatch.setattr(vm_record, "FIRST_ADDRESS", 254)
     desk.create("one", "a", memory_mib=256)
     refused("vm.no_address", lambda: desk.create("two", "a", memory_mib=256))
 
@@ -131,11 +134,60 @@ def test_a_vm_that_runs_is_not_removed(desk, hosts, done):
     assert done == []
 
 
-@pytest.mark.parametrize("verb", ["stop", "remove"])
+@pytest.mark.rule("R10")
+@pytest.mark.parametrize("verb", ["stop", "remove", "pause", "resume"])
 def test_a_vm_with_the_mark_of_a_move_is_left_to_recovery(verb, desk, hosts, done):
     hosts.put("a", vm(name="one", state=VmState.OFF, operation="0a1b2c3d"))
     refused("vm.stamped", lambda: getattr(desk, verb)("one"))
     assert done == []
+
+
+@pytest.mark.error("vm.wrong_state")
+@pytest.mark.parametrize("verb", ["pause", "resume"])
+def test_a_vm_that_is_off_is_neither_paused_nor_resumed(verb, desk, hosts, done):
+    hosts.put("a", vm(name="one", state=VmState.OFF))
+    assert "is off" in refused("vm.wrong_state", lambda: getattr(desk, verb)("one"))
+    assert done == []
+
+
+def test_pausing_and_resuming_twice_does_it_once(desk, hosts, done):
+    for verb, before, after in (
+        ("pause", VmState.RUNNING, VmState.PAUSED),
+        ("resume", VmState.PAUSED, VmState.RUNNING),
+    ):
+        for state in (before, after):
+            hosts.put("a", vm(name="one", state=state))
+            getattr(desk, verb)("one")
+    assert done == ["pause", "resume"]
+
+
+def line(boot: str, sequence: int, kind: str) -> bytes:
+    body = f"{boot} {sequence} {kind} 1 1 0 -"
+    return f"~{body} *{zlib.crc32(body.encode()):08x}\n".encode()
+
+
+def test_the_guest_works_when_this_boot_of_it_says_so(desk, hosts, done, monkeypatch, tmp_path):
+    desk.create("one", "a", memory_mib=256)
+    hosts.put("a", vm(name="one", state=VmState.OFF))
+    said = tmp_path / "lines"
+    said.write_bytes(line("aaaaaa", 1, "check-end"))
+    monkeypatch.setattr(VmDesk, "line_files", lambda *_: {"a": said})
+    refused("guest.not_heard", lambda: desk.start_and_wait("one", 0.0))
+    monkeypatch.setattr(
+        vms.vms, "start", lambda *_: said.write_bytes(said.read_bytes() + line("bbbbbb", 1, "check-end"))
+    )
+    assert desk.start_and_wait("one", 0.0).host.name == "a"
+
+
+@pytest.mark.error("guest.no_address")
+def test_a_guest_of_ones_own_is_waited_for_until_it_has_an_address(desk, hosts, done, monkeypatch, tmp_path):
+    desk.create("one", "a", memory_mib=256, own=OwnGuest())
+    hosts.put("a", vm(name="one", state=VmState.OFF))
+    monkeypatch.setattr(VmDesk, "line_files", lambda *_: {})
+    assert "'one' on host 'a'" in refused("guest.no_address", lambda: desk.start_and_wait("one", 0.0))
+    assert done == ["create", "start"]
+    monkeypatch.setattr(VmDesk, "reach", lambda *_: Reach("10.90.2.100"))
+    assert desk.start_and_wait("one", 0.0).host.name == "a"
 
 
 def test_a_vm_in_two_places_is_not_touched(desk, hosts, done):
