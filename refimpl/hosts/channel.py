@@ -2,9 +2,21 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Any, Protocol
+
+
+class Answering(Protocol):
+    """A helper process on a host that answers questions; what goes wrong with it is OSError."""
+
+    def ask(self, question: Mapping[str, Any], timeout_s: float) -> Any:
+        """Return the answer to a question, both plain JSON; TimeoutError after `timeout_s` seconds."""
+        ...
+
+    def close(self) -> None:
+        """Let the helper end."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,6 +40,10 @@ class HostChannel(Protocol):
 
     def read(self, path: str) -> bytes:
         """Return the content of a file."""
+        ...
+
+    def talk(self, program: str) -> Answering:
+        """Start a Python program (its source) that reads a question a line and ends with its standard input."""
         ...
 
     def outer_pid(self, inner_pid: int) -> int | None:

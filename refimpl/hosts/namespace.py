@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections.abc import Sequence
 
 from refimpl.hosts.channel import Completed
 from refimpl.hosts.command import run_local
 from refimpl.hosts.netns import NETNS_DIRECTORY
 from refimpl.hosts.process import alive, all_pids, inner_pid, namespace_inode
+from refimpl.hosts.talk import Talk
 from refimpl.model.group import ProcessRef
 
 _MAX_LINKS = 40
@@ -58,6 +60,11 @@ class NamespaceChannel:
                 return source.read()
         finally:
             os.close(root)
+
+    def talk(self, program: str) -> Talk:
+        """Start a program in the caller's own Python, which such a host has too. OSError when the host is down."""
+        self._require_up()
+        return Talk([*enter_host(self._init), sys.executable, "-I", "-S", "-c", program])
 
     def outer_pid(self, inner: int) -> int | None:
         """Return the caller's pid of a process that the host knows by `inner`, None when it is gone."""

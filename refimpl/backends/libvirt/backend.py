@@ -16,6 +16,7 @@ from refimpl.backends.libvirt.evidence import inspect
 from refimpl.backends.libvirt.facts import observe
 from refimpl.backends.libvirt.follow import adopt
 from refimpl.backends.libvirt.operation import Operation, Reach
+from refimpl.backends.libvirt.probe import probe
 from refimpl.backends.libvirt.settle import clean_up, settle_destination, settle_source
 from refimpl.backends.libvirt.steering import cancel, change_bandwidth, force_switch
 from refimpl.backends.libvirt.tap import Taps
@@ -84,7 +85,7 @@ class LibvirtBackend:
 
     def probe(self, operation: str, request: MigrationRequest) -> Facts:
         """Look at all hosts, and probe the storage of the VM."""
-        return observe(self._group, Scope(vm=request.vm), self._now_ns() / 1e9)
+        return probe(self._group, operation, request, self._now_ns() / 1e9)
 
     def submit(self, command: Command) -> None:
         """Take a command and return at once; ValueError when it is not one for a backend."""

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,10 +26,16 @@ class Place:
     authority: str
 
 
-def certificates(host: HostEntry, channel: HostChannel) -> tuple[CertificateFact, ...]:
+Modes = Callable[[Sequence[str]], Mapping[str, int]]
+"""Tells the permission bits of files on the host, by path; without those that are not there."""
+
+
+def certificates(host: HostEntry, channel: HostChannel, modes: Modes) -> tuple[CertificateFact, ...]:
     """Return all certificates of a host that can be read. OSError when the host is down."""
-    daemon, qemu = _settings(channel, "libvirtd.conf"), _settings(channel, "qemu.conf")
-    found = (_fact(channel, place) for place in places(host, daemon, qemu))
+    daemon, qemu = settings(channel, "libvirtd.conf"), settings(channel, "qemu.conf")
+    looked_for = places(host, daemon, qemu)
+    private = {path: bits & 0o077 == 0 for path, bits in modes([place.key for place in looked_for]).items()}
+    found = (_fact(channel, place, private.get(place.key, False)) for place in looked_for)
     return tuple(fact for fact in found if fact is not None)
 
 
@@ -58,14 +64,15 @@ def _qemu_place(directory: str, end: str) -> Place:
     return Place(f"migration-{end}", *files)
 
 
-def _settings(channel: HostChannel, name: str) -> Mapping[str, str]:
+def settings(channel: HostChannel, name: str) -> Mapping[str, str]:
+    """Return the settings of a daemon's file that are one text each. OSError when the host is down."""
     try:
         return dict(_SETTING.findall(channel.read(f"/etc/libvirt/{name}").decode()))
     except FileNotFoundError:
         return {}
 
 
-def _fact(channel: HostChannel, place: Place) -> CertificateFact | None:
+def _fact(channel: HostChannel, place: Place, key_private: bool) -> CertificateFact | None:
     from cryptography import x509
 
     try:
@@ -78,7 +85,7 @@ def _fact(channel: HostChannel, place: Place) -> CertificateFact | None:
         not_before_s=certificate.not_valid_before_utc.timestamp(),
         not_after_s=certificate.not_valid_after_utc.timestamp(),
         trusted=_trusted(channel, certificate, place.authority),
-        key_private=_key_private(channel, place.key),
+        key_private=key_private,
     )
 
 
@@ -104,8 +111,3 @@ def _trusted(channel: HostChannel, certificate: Any, authority: str) -> bool:
     except (FileNotFoundError, PermissionError, ValueError, TypeError, InvalidSignature):
         return False
     return True
-
-
-def _key_private(channel: HostChannel, path: str) -> bool:
-    done = channel.run(["stat", "-L", "-c", "%a", "--", path])
-    return done.status == 0 and int(done.stdout, 8) & 0o077 == 0

@@ -1,19 +1,24 @@
-"""What the hosts of a group show before a move: the facts that checks judge. Nothing is changed by looking."""
+"""What the hosts of a group show before a move: the facts that checks judge. Nothing is changed by looking.
+
+Each host is asked twice: what it and its VMs are, and then how it sees the files of all the VMs in question, as a disk
+is compared on hosts that have no definition with it. Both times all hosts are asked at once.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
-from xml.etree import ElementTree as ET
 
-from refimpl.backends.libvirt import connection, lease, stamp
+from refimpl.backends.libvirt import connection, definition, lease, links, stamp
 from refimpl.backends.libvirt.certificates import certificates
-from refimpl.backends.libvirt.domain import Described, describe
+from refimpl.backends.libvirt.domain import describe, parse, processor_compatibility
 from refimpl.backends.libvirt.evidence import vm_state
-from refimpl.backends.libvirt.links import addresses, routes
+from refimpl.backends.libvirt.look import Look, Seen
+from refimpl.backends.libvirt.machine import Machine, machine, vm_cpu
 from refimpl.backends.libvirt.parallel import in_parallel
-from refimpl.backends.libvirt.status import domain_part, parse_status, read_text
+from refimpl.backends.libvirt.status import Status, domain_part, parse_status, read_text
 from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.factory import channel_for
 from refimpl.model.facts import DiskFact, Facts, HostFacts, LeaseFact, Scope, VmFacts, VmState
@@ -21,132 +26,249 @@ from refimpl.model.group import Group, HostEntry
 
 LOOK_TIMEOUT_S = 12.0
 _OCCUPYING = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
+_MIGRATION = "migration"
+_BLOCK_JOB = b"<blockjobs active='yes'"
 
 
-@dataclass(frozen=True, slots=True)
-class _Looked:
-    """One host and the disks of the VM in question that were seen in its definition there."""
+@dataclass(slots=True)
+class Looked:
+    """One host while it is looked at. `look` is None when it is down; `seen`: the files of disks, by path."""
 
     host: HostEntry
-    channel: HostChannel
+    look: Look | None
     facts: HostFacts
+    seen: Mapping[str, Seen]
 
 
 def observe(group: Group, scope: Scope, now_s: float) -> Facts:
     """Look at the hosts of the scope at the same time. A host that is down is a fact, not an error."""
+    with looking(group, scope) as looked:
+        return gathered(looked, now_s)
+
+
+def gathered(looked: Iterable[Looked], now_s: float) -> Facts:
+    """Return the facts of the hosts that were looked at."""
+    return Facts(hosts={one.host.name: one.facts for one in looked}, now_s=now_s)
+
+
+@contextmanager
+def looking(group: Group, scope: Scope) -> Iterator[list[Looked]]:
+    """Give the hosts of the scope with all facts that need no writing; they can be asked more until the end."""
     hosts = [h for h in group.hosts if not scope.hosts or h.name in scope.hosts]
-    looked = in_parallel(lambda host: _look(host, scope), hosts)
-    paths = sorted({d.path for one in looked for v in _asked(one.facts.vms, scope) for d in v.disks})
-    complete = in_parallel(lambda one: _with_disks(one, paths, scope), looked)
-    return Facts(hosts={facts.name: facts for facts in complete}, now_s=now_s)
-
-
-def disk_facts(channel: HostChannel, paths: Sequence[str]) -> Mapping[str, DiskFact]:
-    """Return how a host sees files. The identity is of the file itself: file system, inode, time of birth."""
-    return {path: _disk(channel, path) for path in paths}
-
-
-def _look(host: HostEntry, scope: Scope) -> _Looked:
-    channel = channel_for(host)
+    looked = in_parallel(lambda host: _look(group, host, scope), hosts)
     try:
-        facts = connection.bounded(lambda: _ask(host, channel, scope), LOOK_TIMEOUT_S, f"look at host {host.name}")
-        looked = replace(facts, certificates=certificates(host, channel), lock_daemon_alive=lease.daemon_alive(channel))
+        wanted = _defined(looked, scope)
+        in_parallel(lambda one: _see_disks(one, wanted), looked)
+        _see_chains(looked)
+        for one in looked:
+            _put_together(one, scope)
+        yield looked
+    finally:
+        in_parallel(_close, looked)
+
+
+def _close(one: Looked) -> None:
+    if one.look is not None:
+        one.look.close()
+
+
+def _look(group: Group, host: HostEntry, scope: Scope) -> Looked:
+    channel = channel_for(host)
+    look = None
+    try:
+        look = Look(channel)
+        return Looked(host, look, _ask(group, host, look, scope), {})
     except connection.failures() as error:
-        looked = _silent(host, channel, error)
-    return _Looked(host, channel, looked)
+        silent = _silent(host, channel, look, error)
+        if look is not None:
+            look.close()
+        return Looked(host, None, silent, {})
 
 
-def _silent(host: HostEntry, channel: HostChannel, error: Exception) -> HostFacts:
+def _silent(host: HostEntry, channel: HostChannel, look: Look | None, error: Exception) -> HostFacts:
     """Return the facts of a host that does not answer: a certificate that nobody takes may be why, so it is shown."""
     silent = HostFacts(host.name, reachable=False, native=connection.native(error), names=_names(host, host.name))
     try:
-        return replace(silent, certificates=certificates(host, channel))
+        return silent if look is None else replace(silent, certificates=certificates(host, channel, look.modes))
     except OSError:
         return silent
 
 
-def _ask(host: HostEntry, channel: HostChannel, scope: Scope) -> HostFacts:
+def _ask(group: Group, host: HostEntry, look: Look, scope: Scope) -> HostFacts:
+    what = f"look at host {host.name}"
+    facts = connection.bounded(lambda: _ask_daemon(host, look, scope), LOOK_TIMEOUT_S, what)
+    clock, reference_s = look.clock()
+    shown, v4, v6 = look.ask("network")
+    return replace(
+        facts,
+        certificates=certificates(host, look.channel, look.modes),
+        lock_daemon_alive=lease.daemon_alive(look.channel),
+        addresses=links.addresses(shown),
+        routes=links.routes(v4, v6),
+        switches=_switches(group, host, links.switches(shown)),
+        clock=clock,
+        clock_reference_s=reference_s,
+    )
+
+
+def _switches(group: Group, host: HostEntry, found: frozenset[str]) -> frozenset[str]:
+    """Return the names of switches. The group's own has its other names too: an adapter on it is connected anew."""
+    if host.virtual_switch not in found:
+        return found
+    return found | {other.virtual_switch for other in group.hosts if other.virtual_switch}
+
+
+def _ask_daemon(host: HostEntry, look: Look, scope: Scope) -> HostFacts:
     with connection.fresh(host) as fresh:
-        vms = tuple(vm for vm in (_vm(domain, channel, scope) for domain in fresh.listAllDomains()) if vm is not None)
+        known = machine(fresh, host.control_uri, look)
+        seen = (_Domain(fresh, domain, look, known).facts(scope) for domain in fresh.listAllDomains())
+        vms = tuple(vm for vm in seen if vm is not None)
         return HostFacts(
             name=host.name,
             reachable=True,
-            uuid=ET.fromstring(fresh.getCapabilities()).findtext("host/uuid", ""),
+            uuid=known.uuid,
             names=_names(host, fresh.getHostname()),
             memory_mib=host.memory_mib,
             memory_used_mib=sum(vm.memory_mib for vm in vms if vm.state in _OCCUPYING),
             vms=vms,
-            addresses=addresses(channel),
-            routes=routes(channel),
-            compression=("zstd", "xbzrle"),
+            cpu=known.cpu,
+            machine_types=known.machine_types,
+            accelerators=known.accelerators,
+            compression=known.compression,
             versions={"libvirt": _version(fresh.getLibVersion()), "qemu": _version(fresh.getVersion())},
         )
 
 
-def _vm(domain: Any, channel: HostChannel, scope: Scope) -> VmFacts | None:
-    """Return one VM's facts; None when it went away while it was looked at.
+class _Domain:
+    """One domain while it is looked at.
 
     While a migration has it, its status file is read instead: the daemon may not answer about it until the end.
     """
-    lv = connection.module()
-    text = read_text(channel, domain.name())
-    seen = parse_status(text) if text is not None else None
-    try:
-        if text is not None and seen is not None and seen.job.startswith("migration"):
-            xml, state = domain_part(text), seen.vm_state
+
+    def __init__(self, fresh: Any, domain: Any, look: Look, known: Machine) -> None:
+        self._fresh, self._domain, self._look, self._known = fresh, domain, look, known
+        self._text = read_text(look.channel, domain.name())
+        self._seen = parse_status(self._text) if self._text is not None else None
+
+    def facts(self, scope: Scope) -> VmFacts | None:
+        """Return the VM's facts, of one that is not asked for only the first; None when it has gone away."""
+        lv = connection.module()
+        try:
+            facts, xml = self._plain()
+            return self._whole(facts, xml) if scope.vm in (None, facts.name) else facts
+        except lv.libvirtError as error:
+            if connection.code(error) == lv.VIR_ERR_NO_DOMAIN:
+                return None
+            raise
+
+    @property
+    def _migrates(self) -> bool:
+        return self._seen is not None and self._seen.job.startswith(_MIGRATION)
+
+    def _plain(self) -> tuple[VmFacts, str]:
+        if self._migrates and self._text is not None and self._seen is not None:
+            xml, state = domain_part(self._text), self._seen.vm_state
         else:
-            xml, state = domain.XMLDesc(0), vm_state(domain.state()[0])
-    except lv.libvirtError as error:
-        if connection.code(error) == lv.VIR_ERR_NO_DOMAIN:
+            xml, state = self._domain.XMLDesc(0), vm_state(self._domain.state()[0])
+        described, marked = describe(xml), stamp.from_domain_xml(xml)
+        if state is VmState.PAUSED and self._seen is not None:
+            state = self._seen.vm_state
+        facts = VmFacts(
+            name=described.name,
+            id=described.id,
+            state=state,
+            memory_mib=described.memory_mib,
+            vcpus=described.vcpus,
+            disks=definition.disks(parse(xml)),
+            lease=LeaseFact(described.lease, None) if described.lease is not None else None,
+            operation=marked.operation if marked else None,
+            plan=marked.plan if marked else None,
+        )
+        return facts, xml
+
+    def _whole(self, facts: VmFacts, xml: str) -> VmFacts:
+        root = parse(xml)
+        return replace(
+            facts,
+            lease=None if facts.lease is None else LeaseFact(facts.lease.path, self._lease_held(facts.lease.path)),
+            nics=definition.nics(root),
+            cpu=None if facts.state is VmState.OFF else vm_cpu(self._fresh, root, self._known),
+            processor_compatibility=processor_compatibility(root),
+            machine=definition.machine(root),
+            accelerator=definition.accelerator(root),
+            unmovable=definition.unmovable(root),
+            snapshots=() if self._migrates else tuple(self._domain.snapshotListNames(0)),
+            busy=busy(self._seen, self._text),
+        )
+
+    def _lease_held(self, path: str) -> bool | None:
+        try:
+            place = self._look.place(path)
+        except OSError:
             return None
-        raise
-    described, marked = describe(xml), stamp.from_domain_xml(xml)
-    if state is VmState.PAUSED and seen is not None:
-        state = seen.vm_state
-    return VmFacts(
-        name=described.name,
-        id=described.id,
-        state=state,
-        memory_mib=described.memory_mib,
-        vcpus=described.vcpus,
-        disks=tuple(DiskFact(path, None) for path in described.disks),
-        lease=_lease(described, channel, scope),
-        operation=marked.operation if marked else None,
-        plan=marked.plan if marked else None,
-    )
+        return None if place is None else lease.held_file(self._look.channel, *place)
 
 
-def _lease(described: Described, channel: HostChannel, scope: Scope) -> LeaseFact | None:
-    if described.lease is None:
-        return None
-    asked = scope.vm in (None, described.name)
-    return LeaseFact(described.lease, lease.held(channel, described.lease) if asked else None)
+def busy(seen: Status | None, text: bytes | None) -> str:
+    """Return what other than a migration has a VM, from its status file; empty without."""
+    if seen is not None and seen.job and not seen.job.startswith(_MIGRATION):
+        return seen.job
+    return "block job" if text is not None and _BLOCK_JOB in text else ""
 
 
-def _asked(vms: Iterable[VmFacts], scope: Scope) -> list[VmFacts]:
-    return [vm for vm in vms if scope.vm in (None, vm.name)]
+def _defined(looked: Iterable[Looked], scope: Scope) -> dict[str, DiskFact]:
+    """Return the disks of the VMs in question as they are defined, by path."""
+    vms = (vm for one in looked for vm in one.facts.vms if scope.vm in (None, vm.name))
+    return {disk.path: disk for vm in vms for disk in vm.disks}
 
 
-def _with_disks(looked: _Looked, paths: Sequence[str], scope: Scope) -> HostFacts:
-    facts = looked.facts
-    if not facts.reachable:
-        return facts
+def _see_disks(one: Looked, wanted: Mapping[str, DiskFact]) -> None:
+    if one.look is None:
+        return
     try:
-        disks = disk_facts(looked.channel, paths)
+        one.seen = {**one.seen, **one.look.disks(wanted)}
     except OSError as error:
-        return HostFacts(facts.name, reachable=False, native=connection.native(error))
-    asked = _asked(facts.vms, scope)
-    seen = (replace(vm, disks=tuple(disks[d.path] for d in vm.disks)) if vm in asked else vm for vm in facts.vms)
-    return replace(facts, disks=disks, vms=tuple(seen))
+        one.facts = HostFacts(one.host.name, reachable=False, native=connection.native(error))
+        one.look.close()
+        one.look = None
 
 
-def _disk(channel: HostChannel, path: str) -> DiskFact:
-    file = channel.run(["stat", "-L", "-c", "%i %W %s", "--", path])
-    system = channel.run(["stat", "-L", "-f", "-c", "%i", "--", path])
-    if file.status != 0 or system.status != 0:
-        return DiskFact(path, None)
-    inode, born, size = file.stdout.split()
-    return DiskFact(path, f"{system.stdout.strip()}:{inode}:{born}", int(size))
+def _see_chains(looked: list[Looked]) -> None:
+    """Look everywhere for the files on which disks turned out to be based."""
+    named = {path for one in looked for seen in one.seen.values() for path in seen.fact.chain}
+    known = {path for one in looked for path in one.seen}
+    bases = {path: DiskFact(path, None, read_only=True) for path in sorted(named - known)}
+    if bases:
+        in_parallel(lambda one: _see_disks(one, bases), looked)
+
+
+def _put_together(one: Looked, scope: Scope) -> None:
+    """Put what was seen of files into the facts of the host and of its VMs, each VM's by its own definition."""
+    if one.look is None:
+        return
+    disks = {path: seen.fact for path, seen in one.seen.items()}
+    vms = (
+        replace(vm, disks=tuple(_as_defined(disk, disks[disk.path]) for disk in vm.disks))
+        if scope.vm in (None, vm.name)
+        else vm
+        for vm in one.facts.vms
+    )
+    one.facts = replace(one.facts, disks=disks, vms=tuple(vms))
+
+
+def _as_defined(defined: DiskFact, seen: DiskFact) -> DiskFact:
+    own = ("device", "format", "cache", "read_only", "transient")
+    return replace(seen, **{name: getattr(defined, name) for name in own})
+
+
+def put_disks(one: Looked, changes: Mapping[str, Mapping[str, Any]]) -> None:
+    """Put more into a host's facts of disks: by path, new values of fields."""
+    disks = {path: replace(disk, **changes.get(path, {})) for path, disk in one.facts.disks.items()}
+    vms = (
+        replace(vm, disks=tuple(replace(disk, **changes.get(disk.path, {})) for disk in vm.disks))
+        for vm in one.facts.vms
+    )
+    one.facts = replace(one.facts, disks=disks, vms=tuple(vms))
 
 
 def _names(host: HostEntry, hostname: str) -> tuple[str, ...]:

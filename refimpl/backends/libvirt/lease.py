@@ -34,6 +34,14 @@ def held(channel: HostChannel, file: str) -> bool | None:
         if done.status != 0:
             return None
         device, inode = (int(word) for word in done.stdout.split())
+    except (OSError, ValueError):
+        return None
+    return held_file(channel, device, inode)
+
+
+def held_file(channel: HostChannel, device: int, inode: int) -> bool | None:
+    """Return the same of a lease file that was found already."""
+    try:
         locks = channel.read("/proc/locks").decode()
         return any(_name(channel, pid) == LOCK_DAEMON for pid in holders(locks, device, inode))
     except (OSError, ValueError):

@@ -1,26 +1,36 @@
-"""A host's addresses and routes, as its own network stack tells them."""
+"""A host's addresses, routes and virtual switches, from what its own network stack tells."""
 
 from __future__ import annotations
 
 import json
+from collections.abc import Iterator
 from typing import Any
 
-from refimpl.hosts.channel import HostChannel
 from refimpl.model.facts import AddressFact
 
+_SWITCHES = ("bridge", "openvswitch")
 
-def addresses(channel: HostChannel) -> tuple[AddressFact, ...]:
-    """Return the addresses that other hosts could reach. OSError when the host's `ip` does not answer."""
-    links = _ask(channel, "-j", "address", "show", "up")
-    found = ((link["ifname"], info) for link in links for info in link.get("addr_info", ()))
+
+def addresses(links: str) -> tuple[AddressFact, ...]:
+    """Return the addresses that other hosts could reach, from the answer to `ip -j -d address show`."""
+    up = (link for link in _rows(links) if "UP" in link.get("flags", ()))
+    found = ((link["ifname"], info) for link in up for info in link.get("addr_info", ()))
     return tuple(AddressFact(i["local"], i["prefixlen"], link) for link, i in found if i.get("scope") == "global")
 
 
-def routes(channel: HostChannel) -> tuple[str, ...]:
-    """Return the networks that the host has a route to, as CIDR."""
-    v4 = (_network(route, "0.0.0.0/0") for route in _ask(channel, "-4", "-j", "route", "show"))
-    v6 = (_network(route, "::/0") for route in _ask(channel, "-6", "-j", "route", "show"))
-    return tuple(dict.fromkeys((*v4, *v6)))
+def switches(links: str) -> frozenset[str]:
+    """Return the bridges, from the same answer: a VM's adapter can be connected to each of them by its name."""
+    rows = ((link["ifname"], link.get("linkinfo", {}).get("info_kind")) for link in _rows(links))
+    return frozenset(name for name, kind in rows if kind in _SWITCHES)
+
+
+def routes(v4: str, v6: str) -> tuple[str, ...]:
+    """Return the networks that the host has a route to, as CIDR, from the answers to `ip -j route show`."""
+    found = (
+        *(_network(route, "0.0.0.0/0") for route in _rows(v4)),
+        *(_network(route, "::/0") for route in _rows(v6)),
+    )
+    return tuple(dict.fromkeys(found))
 
 
 def _network(route: dict[str, Any], everything: str) -> str:
@@ -28,9 +38,5 @@ def _network(route: dict[str, Any], everything: str) -> str:
     return everything if destination == "default" else destination
 
 
-def _ask(channel: HostChannel, *arguments: str) -> list[dict[str, Any]]:
-    done = channel.run(["ip", *arguments])
-    if done.status != 0:
-        raise OSError(f"ip {' '.join(arguments)}: {done.stderr.strip()}")
-    answer: list[dict[str, Any]] = json.loads(done.stdout or "[]")
-    return answer
+def _rows(text: str) -> Iterator[dict[str, Any]]:
+    yield from (row for row in json.loads(text or "[]") if row)
