@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import contextlib
 import json
+import threading
 import time
+from dataclasses import replace
 from typing import Any
 
 from refimpl.backends.libvirt import connection, port
@@ -22,6 +24,7 @@ FAST_S, FAST_PERIOD_S = 1.0, 0.001
 SLOW_S, SLOW_PERIOD_S = 60.0, 0.02
 RESUME_TIMEOUT_S = 30.0
 RESUME_EVENT_TIMEOUT_S = 2.0
+OPENING_ATTEMPTS = 2
 ANNOUNCE_TIMEOUT_S = 5.0
 ANNOUNCE = {"execute": "announce-self", "arguments": {"initial": 20, "max": 550, "rounds": 5, "step": 100}}
 """QEMU's own times in ms, but for the first: several frames, as one can be lost."""
@@ -53,34 +56,71 @@ def source_gone(operation: Operation, seen: Status | None) -> bool:
 def allow_run(operation: Operation) -> None:
     """Open the destination's port and let its copy run, or stay paused if the VM was; then have the switch told.
 
-    Its time is QEMU's own; when it ran already, the best that is known. The port is open before the copy runs, so that
-    no copy ever runs cut off; the source is bound by then and sends nothing any more.
+    Its time is QEMU's own; when it ran already, the best that is known. Both are done at the same time: the kernel
+    opens the port within the first milliseconds and takes longer to say so. The source is bound by then and sends
+    nothing any more. A port that cannot be opened is told as a refusal: what runs there is found, and the clean-up
+    opens it or names it.
     """
     paused = operation.plan.vm_state is VmState.PAUSED
-    began_s = time.monotonic()
+    work, what = (_find_paused, "look at") if paused else (_resume, "resume at")
+    with operation.lock:
+        operation.let_run(True)
+    opening = _Opening(operation)
     try:
-        port.open_again(operation.reach.destination_channel, operation.id)
-        with operation.lock:
-            operation.port_ms = (time.monotonic() - began_s) * 1000
-        work, what = (_find_paused, "look at") if paused else (_resume, "resume at")
         domain = connection.bounded(lambda: work(operation), RESUME_TIMEOUT_S, f"{what} the destination")
+        ran_ns = operation.now_ns()
+        opening.end()
     except connection.failures() as error:
         problem = operation.problem("run.refused", Side.DESTINATION, error)
-        operation.post(Kind.RUN_REFUSED, Side.DESTINATION, problem=problem)
+        with operation.lock:
+            operation.post_all(operation.let_run(False))
+            operation.post(Kind.RUN_REFUSED, Side.DESTINATION, problem=problem)
         return
     if paused:
         operation.post(Kind.LEFT_PAUSED, Side.DESTINATION)
     else:
-        _tell_ran(operation, operation.now_ns())
+        _tell_ran(operation, ran_ns, opening.took_ms)
     with contextlib.suppress(*connection.failures()):
         connection.bounded(lambda: _announce(domain), ANNOUNCE_TIMEOUT_S, "announcement")
 
 
-def _tell_ran(operation: Operation, ran_ns: int) -> None:
+class _Opening:
+    """The opening of the destination's port in a thread of its own. `took_ms` is known when it has ended."""
+
+    def __init__(self, operation: Operation) -> None:
+        self.took_ms = 0.0
+        self._operation = operation
+        self._error: OSError | None = None
+        self._thread = threading.Thread(target=self._work, name="libvirt-port", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Wait for the end. OSError when the port could not be opened."""
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def _work(self) -> None:
+        began_s = time.monotonic()
+        for _ in range(OPENING_ATTEMPTS):
+            try:
+                port.open_again(self._operation.reach.destination_channel, self._operation.id)
+            except OSError as error:
+                self._error = error
+            else:
+                self._error = None
+                break
+        self.took_ms = (time.monotonic() - began_s) * 1000
+
+
+def _tell_ran(operation: Operation, ran_ns: int, port_ms: float) -> None:
+    """Tell that the copy runs, with QEMU's own time if it comes soon, else with this one."""
+    watch = operation.watch
     with operation.lock:
-        operation.changed.wait_for(lambda: operation.watch.seen(Kind.DESTINATION_RAN), RESUME_EVENT_TIMEOUT_S)
-        values = {"port_ms": operation.port_ms}
-        operation.post_all(operation.watch.once(Kind.DESTINATION_RAN, ran_ns, Side.DESTINATION, values))
+        operation.changed.wait_for(lambda: watch.seen(Kind.DESTINATION_RAN), RESUME_EVENT_TIMEOUT_S)
+        events = watch.once(Kind.DESTINATION_RAN, ran_ns, Side.DESTINATION)
+        events = [*operation.let_run(False), *events]
+        operation.post_all([replace(event, values={"port_ms": port_ms}) for event in events])
 
 
 def _look(operation: Operation) -> tuple[bool | None, str]:

@@ -9,7 +9,6 @@ import os
 import select
 import threading
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from enum import Enum
 from typing import Any
 
@@ -74,8 +73,8 @@ class Operation:
         self.closing = threading.Event()
         self.arrived_domain: Any = None
         self.last_returned: Event | None = None
+        self._kept: list[Event] | None = None
         self.unmeasured: list[Event] = []
-        self.port_ms: float | None = None
         self.on_memory_phase: Callable[[], None] = lambda: None
         self.on_panic: Callable[[], None] = lambda: None
         self._post = post
@@ -165,9 +164,16 @@ class Operation:
         if waiting:
             self.changed.notify_all()
 
-    def _complete(self, event: Event) -> Event:
-        ran = event.kind is Kind.DESTINATION_RAN
-        return replace(event, values={**event.values, "port_ms": self.port_ms}) if ran else event
+    def let_run(self, begins: bool) -> list[Event]:
+        """Keep DESTINATION_RAN back from now on, for whoever lets it run; or no more, and return what was kept."""
+        kept, self._kept = self._kept, [] if begins else None
+        return kept or []
+
+    def _kept_back(self, events: list[Event]) -> list[Event]:
+        if self._kept is None:
+            return events
+        self._kept += [event for event in events if event.kind is Kind.DESTINATION_RAN]
+        return [event for event in events if event.kind is not Kind.DESTINATION_RAN]
 
     def _source_told(self, native: NativeEvent) -> None:
         self._told(Side.SOURCE, native)
@@ -178,13 +184,13 @@ class Operation:
     def _told(self, side: Side, native: NativeEvent) -> None:
         with self.lock:
             before, panicked = self.watch.in_memory_phase, self.watch.panicked
-            events = [self._complete(event) for event in self.watch.tell(side, native)]
+            events = self._kept_back(self.watch.tell(side, native))
             if any(event.kind is Kind.DESTINATION_ARRIVED for event in events):
                 self.arrived_domain = native.domain
             self._post_or_measure(events)
             begins = self.watch.in_memory_phase and not before
             panics = self.watch.panicked and not panicked
-        if native.source == "job":
+        if native.source == "job" or side is Side.DESTINATION:
             with self.lock:
                 self.changed.notify_all()
         if begins:
