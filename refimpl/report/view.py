@@ -12,6 +12,7 @@ from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
+from refimpl.model.request import VmState
 from refimpl.report import story
 from refimpl.report.band import band, inset, name_of
 from refimpl.report.charts import Chart, charts
@@ -193,11 +194,10 @@ def figures(data: ReportData, length_ms: float) -> list[Figure]:
     if end is None:
         return [Figure("so far", duration(length_ms), "from its start to its latest event")]
     found = [Figure("total", duration(end.total_ms), "from start to end of the operation")]
+    if end.completed or end.blackout_ms is not None:
+        found.insert(0, _blackout(end))
     if not (end.passes or end.sent_bytes is not None or end.blackout_ms is not None):
         return found
-    if end.completed or end.blackout_ms is not None:
-        dark = Figure("blackout", duration(end.blackout_ms), "no vCPU ran: source stopped to destination runs")
-        found.insert(0, dark)
     found += _observed(data)
     found.append(Figure("sent", size(end.sent_bytes), "over the migration network"))
     found.append(Figure("passes", str(end.passes or "none"), "over the VM's memory, seen to end"))
@@ -205,7 +205,15 @@ def figures(data: ReportData, length_ms: float) -> list[Figure]:
         found.append(Figure("QEMU's figure", duration(end.qemu_downtime_ms), "QEMU's own downtime; not the blackout"))
     if end.commit_cost_ms is not None:
         found.append(Figure("commit record", duration(end.commit_cost_ms), "written within the blackout"))
+    if end.port_ms is not None:
+        found.append(Figure("switch port", duration(end.port_ms), "opening it at the destination, in the blackout"))
     return [*found, _encryption(end)]
+
+
+def _blackout(end: Outcome) -> Figure:
+    if end.blackout_ms is None and end.vm_state in (VmState.OFF, VmState.PAUSED):
+        return Figure("blackout", "none", f"the VM was {end.vm_state} all the time")
+    return Figure("blackout", duration(end.blackout_ms), "no vCPU ran: source stopped to destination runs")
 
 
 def _observed(data: ReportData) -> Iterable[Figure]:

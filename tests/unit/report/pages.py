@@ -27,11 +27,11 @@ FAULTS: dict[str, list[dict[str, Any]]] = {
 }
 
 
-def world(directory: Path, *faults: dict[str, Any], vm: str = "web") -> Path:
+def world(directory: Path, *faults: dict[str, Any], vm: str = "web", state: str = "running") -> Path:
     """A world file with two hosts and a VM that writes."""
     path = directory / "world.json"
     hosts = {n: {"memory_mib": 2048, "networks": {"migration": f"192.0.2.{i}"}} for i, n in enumerate("ab", 1)}
-    one = {"name": vm, "id": "5f0c7a52-6f4e-4b7e-9d3f-0d3c1b2a4e61", "host": "a", "memory_mib": 256}
+    one = {"name": vm, "id": "5f0c7a52-6f4e-4b7e-9d3f-0d3c1b2a4e61", "host": "a", "memory_mib": 256, "state": state}
     writing = {"working_set_mib": 64, "dirty_bytes_s": [[0, 30_000_000]]}
     networks = {"migration": {"bytes_s": 100_000_000}}
     data = {"schema": 1, "hosts": hosts, "networks": networks, "vms": [one | writing], "faults": list(faults)}
@@ -40,11 +40,16 @@ def world(directory: Path, *faults: dict[str, Any], vm: str = "web") -> Path:
 
 
 def moved(
-    directory: Path, *faults: dict[str, Any], vm: str = "web", request_vm: str = "", **request: Any
+    directory: Path,
+    *faults: dict[str, Any],
+    vm: str = "web",
+    request_vm: str = "",
+    vm_state: str = "running",
+    **request: Any,
 ) -> ReportData:
     """The data of a simulated move of a VM from a to b."""
     asked = MigrationRequest(vm=request_vm or vm, destination="b", **request)
-    operation = SimulatedOperation(open_world(world(directory, *faults, vm=vm)), asked)
+    operation = SimulatedOperation(open_world(world(directory, *faults, vm=vm, state=vm_state)), asked)
     for _ in operation.events():
         pass
     return operation.report()

@@ -60,6 +60,14 @@ def test_figures_are_those_of_the_outcome(tmp_path):
     assert shown["encryption"] == "on"
 
 
+@pytest.mark.parametrize("state", ["off", "paused"])
+def test_a_vm_that_did_not_run_has_no_blackout(state, tmp_path):
+    data = moved(tmp_path, vm_state=state)
+    assert data.outcome is not None
+    assert data.outcome.completed
+    assert Page(data).figures()["blackout"] == "none"
+
+
 def test_the_magnified_blackout_is_that_of_the_outcome(tmp_path):
     data = ended(tmp_path, "completed")
     (still,) = story.stand_stills(data.events)
