@@ -152,7 +152,7 @@ def _move(scene: _Scene, source: str, destination: str, watch: Steps, teller: Te
     with contextlib.ExitStack() as observers:
         with watch.step(f"{BEATS_BEFORE} heartbeats before the move"):
             prepared = observers.enter_context(watching(scene.lab, scene.home, scene.subject))
-        teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted, performance option TCPIP")
+        teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted")
         with watch.step(f"move {source} to {destination}"):
             operation = prepared.start(MigrationRequest(vm=VM, destination=destination, source=source))
             outcome, _ = follow(operation, teller)

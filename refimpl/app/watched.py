@@ -15,10 +15,10 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from refimpl.app.home import Home, OperationFiles
+from refimpl.app.home import Home, OperationFiles, new_operation_id
 from refimpl.app.live import JsonEvent
 from refimpl.app.observed import BEATS_BEFORE, HEARD_S, Before, Observed
-from refimpl.app.operations import Operation, new_operation_id, start
+from refimpl.app.operations import Operation, start
 from refimpl.app.vm_record import VmShelf
 from refimpl.backends.libvirt.domain import line_file, mac_address
 from refimpl.hosts.command import replace_file
@@ -39,6 +39,7 @@ from refimpl.model.request import MigrationRequest
 
 VERDICTS = "verdicts.json"
 _PAUSE_S = 0.1
+_FIRST_S = 10.0
 _SETTLE_S = 30.0
 _RELEARN_S = 5.0
 
@@ -103,11 +104,8 @@ class Watch:
         if self.observed is not None:
             return self.observed.ready()
         if "arp" in self._programs:
-            heard = until(lambda: len(self._replies()) >= BEATS_BEFORE, HEARD_S, _PAUSE_S)
-            if not heard:
-                detail = f"{len(self._replies())} answers so far"
-                what = f"answer to ARP questions for {self._subject.address}"
-                raise error("guest.not_heard", what=what, vm=self._subject.vm, detail=detail, limit_s=HEARD_S)
+            self._wait_for_replies(1, _FIRST_S)
+            self._wait_for_replies(BEATS_BEFORE, HEARD_S)
         return Before("", 0)
 
     def verdicts(self, before: Before, events: Sequence[JsonEvent], outcome: Outcome) -> tuple[Verdict, ...]:
@@ -155,6 +153,11 @@ class Watch:
 
     def _replies(self) -> list[int]:
         return arp.reply_times(self._programs["arp"].samples("reply"))
+
+    def _wait_for_replies(self, count: int, limit_s: float) -> None:
+        if not until(lambda: len(self._replies()) >= count, limit_s, _PAUSE_S):
+            what = f"answer number {count} to ARP questions for {self._subject.address}"
+            raise error("guest.not_heard", what=what, vm=self._subject.vm, limit_s=limit_s)
 
     def _samples(self, program: str, enough: Callable[[Sequence[Sample]], bool], timeout_s: float) -> list[Sample]:
         """Return what an observer has once there is enough to judge, or after a time all that there is."""

@@ -9,13 +9,15 @@ from typing import Any, cast
 import click
 import pytest
 
+from refimpl.app import watched
 from refimpl.app.home import Home
 from refimpl.app.vm_record import NicRecord, VmRecord
-from refimpl.app.watched import ProbeFiles, Subject, shelf_of, subject_of, watching
+from refimpl.app.watched import ProbeFiles, Subject, Watch, shelf_of, subject_of, watching
 from refimpl.backends.libvirt.domain import mac_address
 from refimpl.cli.watching import verdicts_text
 from refimpl.guest import GuestParameters
 from refimpl.lab import Lab
+from refimpl.meter.program import Program
 from refimpl.meter.verdict import State, Verdict, not_measured
 from refimpl.model.errors import RefimplError
 from refimpl.model.group import ChannelSpec, Group, HostEntry, ProcessRef
@@ -65,6 +67,18 @@ def test_an_observer_that_does_not_come_up_is_named_and_nothing_is_left(group, t
     assert problem.id == "watch.not_started"
     assert "the observer 'switch' did not start: nsenter" in str(problem.values["detail"])
     assert list(home.operations.iterdir()) == []
+
+
+@pytest.mark.parametrize(("answers", "missing"), [(0, "answer number 1 "), (5, "answer number 160 ")])
+def test_a_guest_that_does_not_answer_is_not_waited_for_long(group, tmp_path, monkeypatch, answers, missing):
+    monkeypatch.setattr(watched, "_FIRST_S", 0.0)
+    monkeypatch.setattr(watched, "HEARD_S", 0.0)
+    watch = Watch(cast(Lab, None), Subject("web", "52:54:00:00:00:01", "10.90.2.100"), tmp_path)
+    samples = [{"kind": "reply", "at_ns": number} for number in range(answers)]
+    watch._programs = {"arp": cast(Program, SimpleNamespace(samples=lambda kind: samples))}
+    with pytest.raises(RefimplError, match=missing) as failure:
+        watch.ready()
+    assert failure.value.problems[0].id == "guest.not_heard"
 
 
 def test_what_was_seen_is_told_line_by_line_with_where_its_samples_are(tmp_path):
