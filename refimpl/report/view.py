@@ -201,7 +201,7 @@ def figures(data: ReportData, length_ms: float) -> list[Figure]:
     found += _observed(data)
     found.append(Figure("sent", size(end.sent_bytes), "over the migration network"))
     found.append(Figure("passes", str(end.passes or "none"), "over the VM's memory, seen to end"))
-    if end.completed or end.qemu_downtime_ms is not None:
+    if (end.completed and end.vm_state == VmState.RUNNING) or end.qemu_downtime_ms is not None:
         found.append(Figure("QEMU's figure", duration(end.qemu_downtime_ms), "QEMU's own downtime; not the blackout"))
     if end.commit_cost_ms is not None:
         found.append(Figure("commit record", duration(end.commit_cost_ms), "written within the blackout"))

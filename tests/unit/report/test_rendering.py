@@ -15,7 +15,7 @@ import pytest
 from refimpl.app.report import html
 from refimpl.report import story
 from refimpl.report.data import ReportData, Track
-from tests.unit.report.pages import ended
+from tests.unit.report.pages import ended, moved
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 PROBE = """<!DOCTYPE html><iframe style="width:WIDTHpx; height:900px; border:0" srcdoc="PAGE"></iframe><script>
@@ -28,7 +28,8 @@ onload = () => {
   const small = all("svg text").filter(e => parseFloat(frame.getComputedStyle(e).fontSize) < 11).length;
   const thin = e => { const b = e.getBoundingClientRect(); return b.width > 0 && b.width < 12; };
   const cut = all("td, th, dd").filter(thin);
-  const told = JSON.stringify({wide, room, out, small, lost, cut: cut.length});
+  const scrolled = all("section > .scroll").filter(e => e.scrollWidth > e.clientWidth).map(e => e.textContent.trim());
+  const told = JSON.stringify({wide, room, out, small, lost, scrolled, cut: cut.length});
   document.documentElement.replaceChildren("told:" + told + ":told");
 };
 </script>"""
@@ -58,13 +59,13 @@ def test_nothing_overflows(width, tmp_path):
     heard = Track("heartbeats", tuple(zero + n * 10_000_000 for n in range(600) if not 300 <= n < 330))
     verdict = {"name": "outside gap", "state": "not measured", "text": "x" * 90, "figures": {"outside_gap_ms": 310.0}}
     told = laid_out(replace(data, tracks=(heard,), verdicts=(verdict,)), width, tmp_path)
-    assert told == {"wide": width, "room": width, "out": [], "small": 0, "lost": [], "cut": 0}
+    assert told == {"wide": width, "room": width, "out": [], "small": 0, "lost": [], "scrolled": [], "cut": 0}
 
 
 def test_long_names_break_instead_of_overflowing(tmp_path):
-    data = ended(tmp_path, "refused")
+    data = moved(tmp_path, request_vm="nobody")
     assert data.outcome is not None
     name = "n" * 300
     long = replace(data, outcome=replace(data.outcome, vm=name), request={**data.request, "vm": name}, reproduce=name)
     told = laid_out(long, 360, tmp_path)
-    assert (told["wide"], told["out"]) == (360, [])
+    assert (told["wide"], told["out"], told["scrolled"]) == (360, [], [])
