@@ -245,7 +245,7 @@ def _checks(events: Sequence[JsonEvent]) -> list[tuple[str, str]]:
         if event["kind"] == Kind.CHECKS_PASSED:
             found.append((at, "passed, under the claim" if found else "passed"))
         elif event["kind"] == Kind.CHECKS_REFUSED:
-            found.append((at, f"refused: {len(event['values']['problems'])} problem(s)"))
+            found.append((at, f"refused, problems found: {len(event['values']['problems'])}"))
     return found
 
 
