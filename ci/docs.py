@@ -1,4 +1,4 @@
-"""The parts of docs/ that are made from the program itself: the error pages, and the diagram and table of the engine.
+"""The parts of docs/ that are made from the program itself: errors, known faults, diagram and table of the engine.
 
 A file that is made as a whole says so at its top; a part of a page stands between two comments that name it. A test
 keeps all of them current; `ci/docs` writes them anew.
@@ -9,6 +9,8 @@ import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
 
+from refimpl.checks.advisories import catalogue as known_faults
+from refimpl.checks.version import Version
 from refimpl.engine.phases import DEADLINES, TABLE
 from refimpl.model.errors import ErrorEntry, catalogue
 from refimpl.model.events import Kind
@@ -107,7 +109,37 @@ def escaped(text: str) -> str:
     return re.sub(r"([\\`*_<>|#\[\]])", r"\\\1", text)
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors}
+def advisories() -> str:
+    """Return the page of known faults of named versions."""
+    lines = [
+        "# Known faults of named versions",
+        "",
+        "<!-- Made by ci/docs from refimpl/checks/advisories.toml. -->",
+        "",
+        "Before each move, and by `refimpl check`, the versions of both hosts are compared with this list. *refuse*: the",
+        "move cannot be made; *warning*: it is made, and the warning stays with its outcome; *information*: only shown.",
+        "",
+        "| id | versions | where | what | effect | mend | known from |",
+        "| --- | --- | --- | --- | --- | --- | --- |",
+    ]
+    for row in known_faults():
+        versions = ", ".join(f"{name} {_range(*bounds)}" for name, bounds in row.versions.items())
+        cells = (row.side or "either host", row.severity, row.effect + _when(row.when), row.mend, row.evidence)
+        lines.append(f"| `{row.id}` | {versions} | {' | '.join(escaped(str(cell)) for cell in cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def _range(first: Version | None, fixed: Version | None) -> str:
+    begin, end = (".".join(map(str, version)) if version else "" for version in (first, fixed))
+    return " and ".join(part for part in (f"from {begin}" if begin else "", f"before {end}" if end else "") if part)
+
+
+def _when(conditions: Mapping[str, object]) -> str:
+    told = ", ".join(f"{name} {str(value).lower()}" for name, value in conditions.items())
+    return f" (with {told})" if told else ""
+
+
+PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors, "advisories.md": advisories}
 PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "how-it-works.md": {"diagram": diagram, "table": table, "ends": ends}
 }

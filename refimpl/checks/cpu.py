@@ -21,7 +21,7 @@ def check(s: Subject) -> Iterator[Problem]:
         return
     vm, there = pair.vm, pair.destination.cpu
     here = pair.source.cpu or vm.cpu
-    if here is not None and here.vendor != there.vendor:
+    if here is not None and here.vendor and there.vendor and here.vendor != there.vendor:
         names = {"here": here.vendor, "there": there.vendor, "source": pair.source.name}
         yield s.problem("cpu.vendor", pair.destination.name, vm=vm.name, **names)
     elif vm.cpu is not None and (missing := vm.cpu.features - there.features):

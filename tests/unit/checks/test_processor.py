@@ -59,6 +59,7 @@ def test_what_is_emulated_is_the_same_everywhere() -> None:
 def test_a_processor_that_is_not_told_is_not_judged() -> None:
     assert passed(seen(cpu=None))
     assert passed(seen(vm(cpu=None)))
+    assert passed(seen(cpu=replace(AMD, vendor="")))
 
 
 @pytest.mark.rule("R5")
