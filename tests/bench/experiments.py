@@ -98,6 +98,8 @@ def transfer(bench: Bench, encryption: bool) -> None:
             Figure.of(f"transfer begun to RESUME, {side}", [m.moments.transfer_ms for m in moved], "ms"),
             Figure.of(f"completed to RESUME, {side}", [m.moments.hand_over_ms for m in moved], "ms"),
             Figure.of(f"blackout (STOP to RESUME), {side}", [m.moments.blackout_ms for m in moved], "ms"),
+            Figure.of(f"of it STOP to device, {side}", [m.moments.to_device_ms for m in moved], "ms"),
+            Figure.of(f"of it device to completed, {side}", [m.moments.device_ms for m in moved], "ms"),
             Figure.of(f"asked to RESUME, {side}", [m.from_ask_ms for m in moved], "ms"),
         )
     added = [a.moments.hand_over_ms - b.moments.hand_over_ms for a, b in found]

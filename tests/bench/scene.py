@@ -61,6 +61,8 @@ class Moved:
             "to_completed_ms": m.to_completed_ms,
             "hand_over_ms": m.hand_over_ms,
             "blackout_ms": m.blackout_ms,
+            "to_device_ms": m.to_device_ms,
+            "device_ms": m.device_ms,
             "from_ask_ms": self.from_ask_ms,
             "payload_bytes": self.payload_bytes,
         }

@@ -34,6 +34,7 @@ class Moments:
     stop_ns: int
     completed_ns: int
     resume_ns: int
+    device_ns: int
 
     @property
     def transfer_ms(self) -> float:
@@ -51,6 +52,16 @@ class Moments:
         return (self.resume_ns - self.stop_ns) / 1e6
 
     @property
+    def to_device_ms(self) -> float:
+        """From the source's STOP to its MIGRATION `device`: whoever drives QEMU has to say that it may go on."""
+        return (self.device_ns - self.stop_ns) / 1e6
+
+    @property
+    def device_ms(self) -> float:
+        """From the source's MIGRATION `device` to its `completed`: the last pages, CPU and device state."""
+        return (self.completed_ns - self.device_ns) / 1e6
+
+    @property
     def hand_over_ms(self) -> float:
         """From the source's MIGRATION `completed` to the destination's RESUME: what the hand-over owns."""
         return (self.resume_ns - self.completed_ns) / 1e6
@@ -62,9 +73,10 @@ def moments(source: list[NativeEvent], destination: list[NativeEvent], since_ns:
     stop = _first(source, "STOP", since_ns)
     completed = _first(source, "MIGRATION", since_ns, "completed")
     resume = _first(destination, "RESUME", since_ns)
-    if setup is None or stop is None or completed is None or resume is None:
+    device = _first(source, "MIGRATION", since_ns, "device")
+    if setup is None or stop is None or completed is None or resume is None or device is None:
         return None
-    return Moments(setup, stop, completed, resume)
+    return Moments(setup, stop, completed, resume, device)
 
 
 def _first(events: list[NativeEvent], name: str, since_ns: int, status: str = "") -> int | None:

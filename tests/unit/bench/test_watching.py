@@ -25,6 +25,7 @@ SOURCE = [
     qmp("MIGRATION", 10, "setup"),
     qmp("MIGRATION", 12, "active"),
     qmp("STOP", 200),
+    qmp("MIGRATION", 203, "device"),
     qmp("MIGRATION", 300, "completed"),
 ]
 DESTINATION = [qmp("MIGRATION", 301, "completed"), qmp("RESUME", 320)]
@@ -35,6 +36,7 @@ def test_the_moments_are_those_of_the_side_that_says_them():
     assert found is not None
     assert (found.transfer_ms, found.to_completed_ms) == (310.0, 290.0)
     assert (found.blackout_ms, found.hand_over_ms) == (120.0, 20.0)
+    assert (found.to_device_ms, found.device_ms) == (3.0, 97.0)
 
 
 def test_events_of_an_earlier_move_do_not_count():
@@ -45,9 +47,9 @@ def test_events_of_an_earlier_move_do_not_count():
     assert found.transfer_ms == 340.0
 
 
-@pytest.mark.parametrize("missing", range(4))
+@pytest.mark.parametrize("missing", range(5))
 def test_without_one_of_them_there_is_no_figure(missing):
-    wanted = [SOURCE[0], SOURCE[2], SOURCE[3], DESTINATION[1]]
+    wanted = [SOURCE[0], *SOURCE[2:], DESTINATION[1]]
     del wanted[missing]
     assert moments([e for e in wanted if e.name != "RESUME"], [e for e in wanted if e.name == "RESUME"], 0) is None
 
