@@ -105,7 +105,7 @@ def _removed(host: HostEntry, vm_id: str) -> bool:
         return False
 
 
-def make_vm(group: Group, host: HostEntry, name: str, **guest: Any) -> VmSpec:
+def make_vm(group: Group, host: HostEntry, name: str, memory_mib: int = 128, **guest: Any) -> VmSpec:
     """Create a VM, start it, and wait until its guest has said something."""
     image = build()
     id = str(uuid.uuid4())
@@ -114,7 +114,7 @@ def make_vm(group: Group, host: HostEntry, name: str, **guest: Any) -> VmSpec:
     with disk.open("wb") as file:
         file.truncate(DISK_MIB << 20)
     parameters = GuestParameters(**{"address": f"{GUEST_ADDRESS}/24", "marker": MARKER, **guest})
-    spec = VmSpec(name, id, 128, str(disk), str(image.kernel), str(image.initramfs), parameters.command_line())
+    spec = VmSpec(name, id, memory_mib, str(disk), str(image.kernel), str(image.initramfs), parameters.command_line())
     vms.create(group, host, spec)
     vms.start(host, name)
     wait_for_lines(host, name, 50)

@@ -20,6 +20,7 @@ from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.backend import LibvirtBackend
 from refimpl.backends.libvirt.domain import VmSpec, line_file
 from refimpl.engine.store import GroupStore
+from refimpl.hosts.factory import channel_for
 from refimpl.lab import Lab
 from refimpl.meter.lines import JoinedLog, read_log
 from refimpl.model.events import Kind
@@ -150,7 +151,7 @@ class Moving:
         wait_for_lines(host_of(self.group, self.place()), self.spec.name, 20)
 
     def nothing_left(self) -> None:
-        """No claim, no lock file, no mark on a VM, nothing interrupted, no lease of a copy that is not there."""
+        """No claim, lock file, mark on a VM or shut port, nothing interrupted, no lease of a copy that is not there."""
         store = Path(self.group.store_path)
         assert GroupStore(store).claims() == ()
         assert list(store.parent.glob(f"{store.name}.*.lock")) == []
@@ -159,6 +160,8 @@ class Moving:
         assert vms[0].lease is not None
         assert vms[0].lease.held
         assert self.interrupted() == ()
+        for host in self.group.hosts:
+            assert "refimpl_" not in channel_for(host).run(["nft", "list", "tables"]).stdout, "a port may be shut"
 
     def heartbeats(self) -> list[str]:
         """Return the lines of the guest from both hosts."""

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import resource
 from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -10,15 +12,17 @@ import pytest
 
 from refimpl.backends.libvirt import connection, stamp
 from refimpl.backends.libvirt.domain import VmSpec
+from refimpl.backends.libvirt.status import read_status
 from refimpl.hosts.factory import channel_for
 from refimpl.lab import Lab
+from refimpl.lab.host import LIBVIRTD
 from refimpl.meter.lines import join
 from refimpl.model.events import Kind
 from refimpl.model.facts import Scope, VmState
-from refimpl.model.group import Group
+from refimpl.model.group import Group, HostEntry
 from refimpl.model.phase import Side
 from refimpl.model.request import CommandKind
-from tests.lab.lab_support import put
+from tests.lab.lab_support import put, runner
 from tests.lab.libvirt_support import (
     Driver,
     driven,
@@ -34,6 +38,9 @@ from tests.lab.libvirt_support import (
 )
 
 pytestmark = pytest.mark.lab
+
+LIMIT_BYTES = 2200 << 20
+"""Enough for QEMU itself, not for a guest of 1 GiB beside it."""
 
 ORDER = [
     Kind.PREPARED,
@@ -73,9 +80,38 @@ def driver(group: Group, spec: VmSpec) -> Iterator[Driver]:
         yield driver
 
 
+@contextmanager
+def certificate_of(host: HostEntry, other: HostEntry) -> Iterator[None]:
+    """Have the migration channel of a host show another host's certificate."""
+    channel, there = channel_for(host), channel_for(other)
+    pki = "/etc/pki/qemu"
+    kept = {name: channel.read(f"{pki}/{name}") for name in ("server-cert.pem", "server-key.pem")}
+    for name in kept:
+        put(channel, f"{pki}/{name}", there.read(f"{pki}/{name}"))
+    try:
+        yield
+    finally:
+        for name, data in kept.items():
+            put(channel, f"{pki}/{name}", data)
+
+
+@contextmanager
+def memory_limited(lab: Lab, host: str, limit_bytes: int) -> Iterator[None]:
+    """Have a host's daemon, and what it starts, get no more address space than this."""
+    init = host_of(lab.group, host).channel.init
+    daemon = runner(lab, host).find_daemon(init, LIBVIRTD)
+    assert daemon is not None
+    before = resource.prlimit(daemon.pid, resource.RLIMIT_AS, (limit_bytes, resource.RLIM_INFINITY))
+    try:
+        yield
+    finally:
+        resource.prlimit(daemon.pid, resource.RLIMIT_AS, before)
+
+
 def test_a_vm_moves_there_and_back_and_its_guest_loses_nothing(group: Group, spec: VmSpec) -> None:
-    for source, destination in (("h1", "h2"), ("h2", "h1")):
-        with driven(group, plan_of(group, spec, source, destination)) as driver:
+    for source, destination, compression in (("h1", "h2", "zstd"), ("h2", "h1", "xbzrle")):
+        plan = plan_of(group, spec, source, destination, compression=compression)
+        with driven(group, replace(plan, network=len(plan.networks) - 1)) as driver:
             returned = driver.move()
             assert returned["ok"]
             assert returned["sent_bytes"] > 16 << 20
@@ -161,12 +197,7 @@ def test_a_network_that_does_not_connect_is_told_and_nothing_else_is_tried(drive
 
 
 def test_the_migration_channel_refuses_a_peer_that_names_another_host(lab: Lab, driver: Driver) -> None:
-    channel, here = channel_for(driver.destination), channel_for(driver.source)
-    pki = "/etc/pki/qemu"
-    kept = {name: channel.read(f"{pki}/{name}") for name in ("server-cert.pem", "server-key.pem")}
-    for name in kept:
-        put(channel, f"{pki}/{name}", here.read(f"{pki}/{name}"))
-    try:
+    with certificate_of(driver.destination, driver.source):
         driver.prepare()
         returned = driver.ask(CommandKind.START_TRANSFER, Kind.CALL_RETURNED)
         assert not returned["ok"]
@@ -175,9 +206,65 @@ def test_the_migration_channel_refuses_a_peer_that_names_another_host(lab: Lab, 
         driver.operation, driver.events = "unencrypted", []
         driver.plan = replace(driver.plan, encryption=False)
         assert driver.move()["ok"], "without encryption nobody looks at the certificate"
+
+
+def test_the_channels_of_a_compressed_move_refuse_such_a_peer_too(driver: Driver) -> None:
+    driver.plan = replace(driver.plan, compression="zstd")
+    with certificate_of(driver.destination, driver.source):
+        driver.prepare()
+        returned = driver.ask(CommandKind.START_TRANSFER, Kind.CALL_RETURNED)
+        assert not returned["ok"]
+        assert "ertificate does not match the hostname" in returned["problem"].native.text
+        driver.roll_back()
+
+
+@pytest.mark.rule("R6")
+@pytest.mark.error("memory.not_reserved")
+def test_a_destination_without_the_memory_refuses_before_a_page_is_sent(lab: Lab, group: Group) -> None:
+    with made_vm(group, "h1", memory_mib=1024) as spec, memory_limited(lab, "h2", LIMIT_BYTES):
+        with driven(group, plan_of(group, spec, "h1", "h2")) as driver:
+            driver.prepare()
+            refused = driver.ask(CommandKind.START_TRANSFER, Kind.NATIVE_REFUSAL, Kind.MEMORY_SEEN)
+            assert (refused.kind, refused.side) == (Kind.NATIVE_REFUSAL, Side.DESTINATION)
+            problem = refused["problem"]
+            assert (problem.id, problem.host, problem.values["needed_mib"]) == ("memory.not_reserved", "h2", 1024)
+            assert "Cannot allocate memory" in problem.text
+            driver.roll_back()
+            evidence = driver.evidence()
+            assert (evidence.source.state, evidence.destination.state) == (VmState.RUNNING, VmState.ABSENT)
+
+
+def test_the_memory_is_there_before_a_page_is_sent_and_the_definition_does_not_ask_for_it(driver: Driver) -> None:
+    driver.hold()
+    seen = read_status(channel_for(driver.destination), driver.plan.vm)
+    assert seen is not None
+    status = channel_for(driver.destination).read(f"/proc/{seen.pid}/status").decode()
+    resident_kib = int(status.partition("VmRSS:")[2].split()[0])
+    assert resident_kib > driver.plan.memory_mib << 10
+    driver.give(CommandKind.STEER_SWITCH)
+    driver.hand_over()
+    driver.finish()
+    with connection.fresh(driver.destination) as fresh:
+        stored = fresh.lookupByName(driver.plan.vm).XMLDesc(connection.module().VIR_DOMAIN_XML_INACTIVE)
+    assert "immediate" not in stored
+
+
+@pytest.mark.rule("R16")
+@pytest.mark.error("port.rejected")
+def test_a_switch_that_takes_no_port_is_told_before_anything_is_touched(lab: Lab, driver: Driver) -> None:
+    channel, switch = channel_for(driver.destination), driver.destination.virtual_switch
+    rename = ("ip", "link", "set", "dev")
+    assert channel.run([*rename, switch, "name", "elsewhere"]).status == 0
+    try:
+        failed = driver.ask(CommandKind.PREPARE, Kind.PREPARE_FAILED, Kind.PREPARED)
+        assert (failed.kind, failed.side) == (Kind.PREPARE_FAILED, Side.DESTINATION)
+        assert (failed["problem"].id, failed["problem"].host) == ("port.rejected", driver.plan.destination)
+        assert switch in failed["problem"].text
+        assert driver.evidence().source.operation is None
     finally:
-        for name, data in kept.items():
-            put(channel, f"{pki}/{name}", data)
+        assert channel.run([*rename, "elsewhere", "name", switch]).status == 0
+    driver.roll_back()
+    assert "rp" + driver.operation not in channel.run(["ip", "link"]).stdout
 
 
 @pytest.mark.rule("R8")

@@ -7,6 +7,7 @@ import pytest
 from refimpl.app.operations import Operation
 from refimpl.meter.heartbeat import heartbeat_verdict
 from refimpl.model.phase import Phase
+from refimpl.model.request import PerformanceOption
 from tests.lab.moving import Moving, joined_log, kinds, wait_for
 
 pytestmark = pytest.mark.lab
@@ -23,6 +24,7 @@ def test_there_and_back(moving: Moving) -> None:
         operation = moving.start()
         result = operation.wait()
         assert (result.end, result.runs_on, result.problems, result.warnings) == (P.COMPLETED, destination, (), ())
+        assert (result.performance_option, result.compression) == ("Compression", "zstd"), "the source's default"
         assert result.blackout_ms is not None
         assert result.qemu_downtime_ms is not None
         assert result.sent_bytes is not None
@@ -51,8 +53,9 @@ def test_a_guest_that_never_converges_is_switched_at_the_pass_limit(moving: Movi
 
 def test_in_clear_only_by_name_and_said(moving: Moving) -> None:
     result = moving.start(encryption=False).wait()
-    assert (result.end, result.encryption) == (P.COMPLETED, False)
-    assert moving.start().wait().encryption
+    assert (result.end, result.encryption, result.compression) == (P.COMPLETED, False, "zstd")
+    result = moving.start(performance_option=PerformanceOption.TCPIP).wait()
+    assert (result.end, result.encryption, result.compression) == (P.COMPLETED, True, "")
 
 
 @pytest.mark.rule("R2", "R4")
