@@ -2,7 +2,8 @@
 
 `REFIMPL_TEST_STOP` names the point. The process writes name and pid to the file that `REFIMPL_TEST_STOP_FILE` names,
 and waits until it is killed or until a file of that name with `.go` behind it exists. A conductor's points are its
-phases (`memory`: as soon as it was entered), `intended:<command>` (in the journal, not yet done), `given:<command>`.
+phases (`memory`: as soon as it was entered), `intended:<command>` (in the journal, not yet done), `given:<command>`;
+`probing`: its probe's files are there.
 """
 
 from __future__ import annotations

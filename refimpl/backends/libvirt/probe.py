@@ -37,10 +37,10 @@ def probe(group: Group, operation: str, request: MigrationRequest, now_s: float)
         if pair is not None:
             vm, source, destination = pair
             try:
-                _probe_disks(operation, vm, source, destination)
+                probe_disks(operation, vm, source, destination)
             finally:
                 in_parallel(_take_away, (source, destination))
-            _compare_media(vm, source, destination)
+            compare_media(vm, source, destination)
         return gathered(looked, now_s)
 
 
@@ -74,7 +74,8 @@ def _pair(looked: Sequence[Looked], request: MigrationRequest) -> tuple[VmFacts,
     return having[0][1], having[0][0], destination
 
 
-def _probe_disks(operation: str, vm: VmFacts, source: Looked, destination: Looked) -> None:
+def probe_disks(operation: str, vm: VmFacts, source: Looked, destination: Looked) -> None:
+    """Try the directories of the disks that the VM writes, in both directions; what came out is put into the facts."""
     paths = [disk.path for disk in vm.disks if disk.identity is not None and not disk.read_only]
     if not paths:
         return
@@ -116,7 +117,7 @@ def _look_of(one: Looked) -> Look:
     return one.look
 
 
-def _compare_media(vm: VmFacts, source: Looked, destination: Looked) -> None:
+def compare_media(vm: VmFacts, source: Looked, destination: Looked) -> None:
     """Hash the media that are other files of the same size on the two hosts: their content decides."""
     there = destination.facts.disks
     unclear = [

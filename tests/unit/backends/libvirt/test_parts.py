@@ -141,14 +141,18 @@ def test_certificates_are_read_with_names_time_trust_and_key() -> None:
         "/etc/pki/qemu/server-cert.pem": other.certificate,
         "/etc/pki/qemu/client-cert.pem": b"not a certificate",
     }
-    channel = FakeChannel(files, {"stat": Completed(0, "600\n", "")})
-    found = {c.role: c for c in certificates.certificates(host("h1"), channel)}
+    channel = FakeChannel(files)
+    found = {c.role: c for c in certificates.certificates(host("h1"), channel, all_of(0o600))}
     assert set(found) == {"control-server", "migration-server"}
     server = found["control-server"]
     assert (server.names, server.trusted, server.key_private) == (("h1", "192.0.2.1"), True, True)
     assert server.not_before_s <= now.timestamp() <= server.not_after_s
     assert not found["migration-server"].trusted
     assert found["migration-server"].not_after_s < (now - timedelta(minutes=1)).timestamp()
-    for mode in ("644", "640", "604"):
-        channel.answers["stat"] = Completed(0, f"{mode}\n", "")
-        assert not certificates.certificates(host("h1"), channel)[0].key_private
+    for bits in (0o644, 0o640, 0o604):
+        assert not certificates.certificates(host("h1"), channel, all_of(bits))[0].key_private
+    assert not certificates.certificates(host("h1"), channel, lambda _: {})[0].key_private
+
+
+def all_of(bits: int) -> certificates.Modes:
+    return lambda paths: dict.fromkeys(paths, bits)
