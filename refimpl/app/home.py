@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import secrets
 import sqlite3
 from collections.abc import Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -24,6 +25,11 @@ def default_home() -> Path:
         return Path(chosen).absolute()
     state = os.environ.get("XDG_STATE_HOME") or str(Path.home() / ".local" / "state")
     return Path(state) / "refimpl"
+
+
+def new_operation_id() -> str:
+    """Return a fresh operation id: eight hexadecimal digits."""
+    return secrets.token_hex(4)
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import secrets
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
@@ -13,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.app import control
-from refimpl.app.home import Home, OperationFiles, write_json
+from refimpl.app.home import Home, OperationFiles, new_operation_id, write_json
 from refimpl.engine.store import GroupStore
 from refimpl.hosts.lock import tried
 from refimpl.hosts.process import alive, here
@@ -26,11 +25,6 @@ from refimpl.model.request import MigrationRequest, Plan
 
 START_TIMEOUT_S = 60.0
 _PAUSE_S = 0.01
-
-
-def new_operation_id() -> str:
-    """Return a fresh operation id: eight hexadecimal digits."""
-    return secrets.token_hex(4)
 
 
 @dataclass(frozen=True, slots=True)
