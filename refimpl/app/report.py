@@ -8,17 +8,19 @@ from collections.abc import Iterable, Mapping, Sequence
 from datetime import UTC, datetime
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import refimpl
-from refimpl.app.home import Home, OperationFiles
 from refimpl.app.live import JsonEvent, Progress, fold, line
 from refimpl.app.machine import machine
-from refimpl.app.operations import Summary, summarise
 from refimpl.meter.samples import DIRECTORY, read_samples
 from refimpl.model.errors import error
 from refimpl.model.outcome import Outcome
 from refimpl.report.data import ReportData, State, Track
+
+if TYPE_CHECKING:
+    from refimpl.app.home import Home, OperationFiles
+    from refimpl.app.operations import Summary
 
 _TRACKS = (
     ("heartbeat", "beat", "heartbeats"),
@@ -29,6 +31,9 @@ _TRACKS = (
 
 def operation_report(files: OperationFiles) -> ReportData:
     """Return what is known of an operation, whatever became of it. `operation.unreadable`, `journal.failed`."""
+    # Worlds have reports too, on systems on which no conductor runs.
+    from refimpl.app.operations import summarise
+
     spec = files.read_spec()
     observed = files.directory / DIRECTORY
     summary = summarise(files)
