@@ -229,7 +229,7 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.DESTINATION_OWNS: _why("the destination's copy is the VM"),
     Kind.BOTH_RAN: _why("two copies ran"),
     Kind.MEMORY_GONE: _why("the VM's memory is gone"),
-    Kind.GUEST_ENDED: _why("the guest switched itself off"),
+    Kind.GUEST_ENDED: _why("the guest has ended"),
     Kind.UNKNOWN: _why("where the VM is cannot be told"),
     Kind.CANNOT_SETTLE: _problem("what is left could not be put in order"),
     Kind.LEFT_BEHIND: lambda v, p: f"left behind: {', '.join(map(str, v['items']))}",

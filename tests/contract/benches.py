@@ -6,7 +6,7 @@ from refimpl.backends.simulated import SimulatedBackend, World, parse_world
 from refimpl.engine.backend import Backend, Post
 from refimpl.engine.timeline import VirtualTimeline
 from refimpl.model.events import Event
-from refimpl.model.request import HandOver, Plan
+from refimpl.model.request import HandOver, Plan, VmState
 from tests.contract.opaque import OpaqueBackend, OpaqueHosts
 
 VM_ID = "11111111-2222-4333-8444-555555555555"
@@ -64,7 +64,7 @@ class _Virtual:
 class SimulatedHarness(_Virtual):
     """The simulated backend on a world of its own; `changes` go into the world."""
 
-    can = frozenset({"hold_memory", "host_down"})
+    can = frozenset({"hold_memory", "host_down", "states"})
 
     def __init__(self, **changes: object) -> None:
         super().__init__()
@@ -83,7 +83,13 @@ class SimulatedHarness(_Virtual):
 
     def plan(self) -> Plan:
         hand_over = self.backend.capabilities().hand_over
-        return Plan("web", VM_ID, "a", "b", networks=("192.0.2.2",), hand_over=hand_over, memory_mib=256)
+        state = VmState(str(self._changes.get("state", VmState.RUNNING)))
+        networks = ("192.0.2.2",)
+        return Plan("web", VM_ID, "a", "b", networks, hand_over=hand_over, memory_mib=256, vm_state=state)
+
+    def be(self, state: VmState) -> None:
+        self._changes |= {"state": str(state)}
+        self._world, self._backend = None, None
 
     def hold_memory(self) -> None:
         assert self._world is None or not self._world.transfers, "hold_memory comes first"
@@ -116,6 +122,9 @@ class OpaqueHarness(_Virtual):
 
     def plan(self) -> Plan:
         return Plan("web", "11111111", "a", "b", networks=("192.0.2.2",), hand_over=HandOver.OPAQUE, memory_mib=256)
+
+    def be(self, state: VmState) -> None:
+        raise AssertionError("only running VMs are moved here")
 
     def hold_memory(self) -> None:
         raise AssertionError("an opaque job cannot be held")

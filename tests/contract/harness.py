@@ -23,8 +23,12 @@ NOWHERE = "203.0.113.9"
 """An address of a network that no host is on (RFC 5737)."""
 
 
+HARNESS_NEEDS = ("hold_memory", "host_down", "states", "strict")
+"""What is not for the backend to declare."""
+
+
 class Harness(Protocol):
-    """One pair of hosts under one backend. `can` holds: hold_memory, host_down."""
+    """One pair of hosts under one backend. `can` holds: hold_memory, host_down, states."""
 
     name: str
     source: str
@@ -42,6 +46,10 @@ class Harness(Protocol):
 
     def next_event(self) -> Event:
         """Wait for the next event, bounded; AssertionError when none can come any more."""
+        ...
+
+    def be(self, state: VmState) -> None:
+        """Called first: have the VM be paused or off; plans are of such a VM from then on."""
         ...
 
     def hold_memory(self) -> None:
@@ -79,7 +87,7 @@ class Bench:
 
     def needs(self, capability: str) -> None:
         """Skip unless the backend declares, or the harness has, what the test is about."""
-        declared = self.h.backend.capabilities() if capability not in ("hold_memory", "host_down", "strict") else None
+        declared = self.h.backend.capabilities() if capability not in HARNESS_NEEDS else None
         has = self.strict if capability == "strict" else capability in self.h.can
         if not (getattr(declared, capability) if declared else has):
             pytest.skip(f"not applicable: {self.h.name} does not declare {capability}; it would run if it did")
@@ -122,6 +130,11 @@ class Bench:
         self.prepare()
         self.give(CommandKind.START_TRANSFER)
 
+    def be(self, state: VmState) -> None:
+        """Have the VM be paused or off."""
+        self.needs("states")
+        self.h.be(state)
+
     def start_held(self) -> None:
         """Begin a transfer that stays in pre-copy."""
         self.needs("hold_memory")
@@ -147,7 +160,7 @@ class Bench:
             elif event.kind is Kind.BINDING_SEEN and event["bound"]:
                 self.give(CommandKind.ALLOW_RUN)
                 pending = True
-            elif event.kind in (Kind.DESTINATION_RAN, Kind.RUN_REFUSED):
+            elif event.kind in (Kind.DESTINATION_RAN, Kind.LEFT_PAUSED, Kind.RUN_REFUSED):
                 pending = False
             elif event.kind is Kind.CALL_RETURNED:
                 returned = event

@@ -28,13 +28,13 @@ from refimpl.engine.backend import Backend, Capabilities
 from refimpl.hosts.factory import channel_for
 from refimpl.lab import Lab
 from refimpl.model.events import Event, Kind
-from refimpl.model.facts import Facts, Scope
+from refimpl.model.facts import Facts, Scope, VmState
 from refimpl.model.group import Group, HostEntry
-from refimpl.model.request import Command, Plan
+from refimpl.model.request import Command, MigrationRequest, Plan
 from tests.lab.libvirt_support import EVENT_TIMEOUT_S, host_of, plan_of, until, wait_for_lines
 
 ROOT = Path(__file__).parents[2]
-GUEST = {"writer_rate_pages_per_s": 6000, "writer_working_set_mib": 4, "writer_content": "random"}
+GUEST: dict[str, Any] = {"writer_rate_pages_per_s": 6000, "writer_working_set_mib": 4, "writer_content": "random"}
 """Writes more within the longest downtime of a held transfer than that sends, over a set that is soon sent again."""
 
 HELD_MIB_S, HELD_DOWNTIME_MS = 16, 1
@@ -61,6 +61,10 @@ class RemoteBackend:
 
     def observe(self, scope: Scope) -> Facts:
         found: Facts = self._ask("observe", scope)
+        return found
+
+    def probe(self, operation: str, request: MigrationRequest) -> Facts:
+        found: Facts = self._ask("probe", operation, request)
         return found
 
     def submit(self, command: Command) -> None:
@@ -195,7 +199,7 @@ class LibvirtHarness:
     """The libvirt backend; the source is the host on which the VM happens to be."""
 
     name = "libvirt"
-    can = frozenset({"hold_memory", "host_down"})
+    can = frozenset({"hold_memory", "host_down", "states"})
 
     def __init__(self, bed: Bed) -> None:
         self._bed = bed
@@ -203,6 +207,7 @@ class LibvirtHarness:
         self.destination = next(h.name for h in bed.lab.group.hosts if h.name != self.source)
         self._remote: RemoteBackend | None = None
         self._held = False
+        self._state = VmState.RUNNING
 
     @property
     def backend(self) -> Backend:
@@ -211,13 +216,18 @@ class LibvirtHarness:
     def plan(self) -> Plan:
         bandwidth_mib_s = HELD_MIB_S if self._held else 0
         sides = (self.source, self.destination)
-        return plan_of(self._bed.lab.group, self._bed.spec, *sides, bandwidth_mib_s=bandwidth_mib_s)
+        values: dict[str, Any] = {"bandwidth_mib_s": bandwidth_mib_s, "vm_state": self._state}
+        return plan_of(self._bed.lab.group, self._bed.spec, *sides, **values)
 
     def next_event(self) -> Event:
         event = self._present().next_event()
         if self._held and event.kind is Kind.MEMORY_SEEN:
             self._bed.domain_call(self.source, ("migrateSetMaxDowntime", HELD_DOWNTIME_MS, 0))
         return event
+
+    def be(self, state: VmState) -> None:
+        self._bed.domain_call(self.source, ("suspend",) if state is VmState.PAUSED else ("destroy",))
+        self._state = state
 
     def hold_memory(self) -> None:
         self._held = True

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -14,6 +15,7 @@ from refimpl.backends.libvirt.status import status_path
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import HostEntry
+from refimpl.model.request import VmState
 from tests.unit.backends.libvirt import recorded as r
 
 libvirt = pytest.importorskip("libvirt")
@@ -112,6 +114,25 @@ def test_a_source_that_a_person_paused_stays_paused(world: World) -> None:
     world.put("h1", PAUSED_BY_USER, r.BOOTED)
     assert world.give(settle.settle_source).kind is Kind.SETTLED
     assert world.done == []
+
+
+def test_a_vm_that_was_paused_before_its_move_is_not_resumed_whatever_paused_it_last(world: World) -> None:
+    world.operation.plan = replace(world.operation.plan, vm_state=VmState.PAUSED)
+    world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
+    assert world.give(settle.settle_source).kind is Kind.SETTLED
+    assert world.done == []
+
+
+@pytest.mark.parametrize(("state", "settled"), [(PAUSED_BY_USER, True), (PAUSED_BY_MOVE, False)])
+def test_of_a_paused_vm_the_copy_that_arrived_is_enough_to_remove_the_source(
+    world: World, state: list[int], settled: bool
+) -> None:
+    world.operation.plan = replace(world.operation.plan, vm_state=VmState.PAUSED)
+    world.put("h1", PAUSED_BY_USER, r.BOOTED)
+    world.put("h2", state, r.DESTINATION_ARRIVED)
+    answer = world.give(settle.settle_destination).kind
+    assert answer is (Kind.SETTLED if settled else Kind.CANNOT_SETTLE)
+    assert world.done == (["destroy h1", "undefine h1"] if settled else [])
 
 
 def test_a_paused_source_is_not_resumed_while_the_other_host_is_silent(world: World) -> None:

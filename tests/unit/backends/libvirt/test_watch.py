@@ -129,3 +129,12 @@ def test_the_memory_phase_ends_with_anything_of_the_switch() -> None:
         tell(watch, (side, native))
         assert not watch.in_memory_phase
         assert watch.switched
+
+
+@pytest.mark.parametrize(("end", "panicked"), [("SHUTDOWN", False), ("GUEST_PANICKED", True)])
+def test_a_guest_that_ends_by_itself_is_no_switch(end: str, panicked: bool) -> None:
+    watch = watching()
+    told = ((S, status("active")), (S, qmp(end, guest=True)), (S, qmp("STOP")), (S, lifecycle(5, 0)))
+    assert [e.kind for e in tell(watch, *told)] == [Kind.TRANSFER_STARTED, Kind.MEMORY_SEEN, Kind.SOURCE_GONE]
+    assert watch.panicked is panicked
+    assert not watch.switched
