@@ -35,16 +35,17 @@ def operation_report(files: OperationFiles) -> ReportData:
     from refimpl.app.operations import summarise
 
     spec = files.read_spec()
-    observed = files.directory / DIRECTORY
     summary = summarise(files)
+    verdicts, tracks, unreadable = _observed(files.directory / DIRECTORY)
     return gathered(
         files.id,
         spec["request"],
         [json.loads(text) for _, text in files.lines()],
         summary.outcome,
         state=_state(summary),
-        verdicts=_verdicts(observed / "verdicts.json"),
-        tracks=_tracks(observed),
+        verdicts=verdicts,
+        tracks=tracks,
+        remarks=unreadable,
         options=("--lab", spec["group"]["name"]),
     )
 
@@ -58,10 +59,14 @@ def gathered(
     state: State = State.ENDED,
     verdicts: Iterable[Mapping[str, Any]] = (),
     tracks: Iterable[Track] = (),
+    remarks: Sequence[tuple[str, str]] = (),
     options: Sequence[str] = (),
     simulated: bool = False,
 ) -> ReportData:
-    """Return the data of a page from its parts. `options`: of the command that asks for the same again."""
+    """Return the data of a page from its parts. `remarks`: on how it was observed, as name and text.
+
+    `options`: of the command that asks for the same again.
+    """
     return ReportData(
         operation=operation,
         request=request,
@@ -71,7 +76,7 @@ def gathered(
         state=state,
         verdicts=tuple(verdicts),
         tracks=tuple(tracks),
-        environment=(("refimpl", refimpl.__version__), ("machine, when this page was made", machine().text)),
+        environment=(("refimpl", refimpl.__version__), ("machine, when this page was made", machine().text), *remarks),
         reproduce=command(request, options),
         simulated=simulated,
         made_at=datetime.now(UTC).strftime("%Y-%m-%d %H:%M:%S UTC"),
@@ -130,15 +135,23 @@ def _state(summary: Summary) -> State:
     return State.LAB_GONE if summary.lab_gone else State.INTERRUPTED
 
 
-def _verdicts(path: Path) -> list[Mapping[str, Any]]:
-    if not path.exists():
-        return []
-    kept: Mapping[str, Any] = json.loads(path.read_text("utf-8"))
-    return list(kept["verdicts"])
-
-
-def _tracks(observed: Path) -> Iterable[Track]:
+def _observed(
+    directory: Path,
+) -> tuple[list[Mapping[str, Any]], list[Track], list[tuple[str, str]]]:
+    """Return verdicts and samples that observers kept, and which of their files could not be read."""
+    unreadable = list[tuple[str, str]]()
+    verdicts, tracks = list[Mapping[str, Any]](), list[Track]()
+    try:
+        path = directory / "verdicts.json"
+        verdicts = list(json.loads(path.read_text("utf-8"))["verdicts"]) if path.exists() else []
+    except (ValueError, KeyError, TypeError) as failure:
+        unreadable.append(("verdicts.json", f"cannot be read: {failure}"))
     for file, kind, name in _TRACKS:
-        times = tuple(sample["at_ns"] for sample in read_samples(observed / f"{file}.jsonl", kind))
+        try:
+            times = tuple(int(sample["at_ns"]) for sample in read_samples(directory / f"{file}.jsonl", kind))
+        except (ValueError, KeyError, TypeError) as failure:
+            unreadable.append((f"{file}.jsonl", f"cannot be read: {failure}"))
+            continue
         if times:
-            yield Track(name, times)
+            tracks.append(Track(name, times))
+    return verdicts, tracks, unreadable

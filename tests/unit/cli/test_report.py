@@ -90,6 +90,18 @@ def test_what_observers_kept_is_in_the_data(home):
     assert data.state is State.ENDED
 
 
+def test_observers_files_that_cannot_be_read_are_named_and_do_not_hide_the_move(home):
+    observed = operation(home, "11111111", Phase.COMPLETED) / "observed"
+    observed.mkdir()
+    (observed / "verdicts.json").write_text('{"schema": 1, "verd', "utf-8")
+    (observed / "heartbeat.jsonl").write_text('{"schema": 99}\n{"kind":"beat"}\n', "utf-8")
+    data = operation_report(home.find("11111111"))
+    assert (data.verdicts, data.tracks) == ((), ())
+    assert [name for name, _ in data.environment][-2:] == ["verdicts.json", "heartbeat.jsonl"]
+    assert main(["report", "-o", "page.html"]) == 0
+    assert "cannot be read" in Path("page.html").read_text("utf-8")
+
+
 def test_the_command_asks_for_the_same_again():
     asked = {"vm": "-a b", "destination": "h2", "source": "h1", "encryption": False, "pass_limit": 3}
     asked |= {"performance_option": None, "bandwidth_mib_s": 0, "cancel_if_blackout_exceeds_ms": 90}
@@ -137,3 +149,10 @@ def test_a_file_that_cannot_be_written_is_refused_before_anything_moves(verb, ho
 def test_a_detached_move_is_reported_later(home, capsys):
     assert main(["migrate", "web", "h2", "--detach", "--report", "page.html"]) == 2
     assert "refimpl report" in capsys.readouterr().err
+
+
+def test_an_operation_that_has_no_journal_yet_has_a_page(home, capsys):
+    directory = operation(home, "11111111", None)
+    (directory / "journal.db").unlink()
+    assert main(["report", "-o", "page.html"]) == 0
+    assert "No phase was entered" in Path("page.html").read_text("utf-8")
