@@ -8,11 +8,15 @@ from xml.etree import ElementTree as ET
 
 import pytest
 
-from refimpl.backends.libvirt import compression, port, reservation
+from refimpl.backends.libvirt import compression, connection, port, reservation
+from refimpl.backends.libvirt.connection import Connections
+from refimpl.backends.libvirt.operation import Operation, Reach
+from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.transfer import USUAL_DOWNTIME_MS, flags, most_downtime_ms, parameters
 from refimpl.hosts.channel import Completed
+from refimpl.model.errors import Native
 from refimpl.model.request import VmState
-from tests.unit.backends.libvirt.recorded import PLAN, host
+from tests.unit.backends.libvirt.recorded import GROUP, PLAN, host
 
 libvirt = pytest.importorskip("libvirt")
 
@@ -136,3 +140,26 @@ def test_opening_twice_is_the_same_as_once_and_a_refusal_is_told() -> None:
         port.open_again(Host(Completed(1, "", "Error: Operation not permitted\n")), "op")
     with pytest.raises(OSError, match="status 127"):
         port.clear(Host(Completed(0, "", ""), Completed(127, "", "")), "op")
+
+
+@pytest.mark.parametrize(
+    ("code", "domain", "text", "short"),
+    [
+        (1, 10, "QEMU: cannot set up guest memory 'pc.ram': Cannot allocate memory", True),
+        (1, 10, "internal error: process exited while connecting to monitor", True),
+        (1, 10, "internal error: process exited while connecting to monitor: unknown device", False),
+        (1, 7, "client socket is closed: Cannot allocate memory", False),
+        (9, 10, "operation failed: Cannot allocate memory", False),
+    ],
+)
+def test_a_destination_that_cannot_start_for_want_of_memory_is_told_from_other_reasons(
+    monkeypatch: pytest.MonkeyPatch, code: int, domain: int, text: str, short: bool
+) -> None:
+    native = Native(f"libvirt/{domain}", code, text)
+    monkeypatch.setattr(connection, "native", lambda _: native)
+    operation = Operation("op", PLAN, Reach(GROUP, PLAN, Connections(), Taps(lambda: 0)), lambda _: None, lambda: 0)
+    problem = reservation.shortage(operation, OSError(text))
+    assert (problem is not None) == short
+    if problem is not None:
+        assert (problem.id, problem.host, problem.native) == ("memory.not_reserved", PLAN.destination, native)
+        assert f"{PLAN.memory_mib} MiB" in problem.text
