@@ -64,14 +64,14 @@ def test_nothing_is_changed_while_the_vm_is_being_moved(
 @pytest.mark.error("vm.switch_unknown", "vm.adapter_unknown")
 def test_an_adapter_and_its_switch_have_to_be_there(desk: VmDesk, hosts: Hosts, told: list[Any]) -> None:  # noqa: F811
     hosts.put("a", vm(name="one"))
-    assert "known: sw" in refused("vm.switch_unknown", lambda: change(desk, "one", Change(connect="x")))
+    assert "known: lan" in refused("vm.switch_unknown", lambda: change(desk, "one", Change(connect="x")))
     for number in (0, 2):
-        refused("vm.adapter_unknown", lambda n=number: change(desk, "one", Change(connect="sw", number=n)))
+        refused("vm.adapter_unknown", lambda n=number: change(desk, "one", Change(connect="lan", number=n)))
         refused("vm.adapter_unknown", lambda n=number: change(desk, "one", Change(disconnect=True, number=n)))
     assert told == []
-    change(desk, "one", Change(connect="sw"))
+    change(desk, "one", Change(connect="lan"))
     change(desk, "one", Change(disconnect=True, eject=True))
-    assert told == [("connect", 1, "sw"), ("connect", 1, None), ("eject",)]
+    assert told == [("connect", 1, "lan"), ("connect", 1, None), ("eject",)]
 
 
 def test_what_was_changed_is_in_the_record_too(desk: VmDesk, hosts: Hosts, told: list[Any]) -> None:  # noqa: F811
