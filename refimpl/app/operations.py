@@ -173,8 +173,15 @@ def request_of(plan: Plan) -> MigrationRequest:
 
 
 def summarise(files: OperationFiles) -> Summary:
-    """Return one operation as a list shows it."""
-    spec = files.read_spec()
+    """Return one operation as a list shows it; `operation.unreadable` also for files of another version's shape."""
+    try:
+        return _summary(files, files.read_spec())
+    except (KeyError, TypeError, ValueError) as failure:
+        detail = f"their shape is not this version's ({type(failure).__name__}: {failure})"
+        raise error("operation.unreadable", operation=files.id, detail=detail) from failure
+
+
+def _summary(files: OperationFiles, spec: Mapping[str, Any]) -> Summary:
     request = MigrationRequest.from_json(spec["request"])
     standing = files.standing()
     plan = standing.ledger.plan if standing else None

@@ -8,6 +8,7 @@ from refimpl.cli.failing import problem_text
 from refimpl.cli.say import as_json, columns, mib, milliseconds
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ExitCode, Phase
+from refimpl.model.request import VmState
 
 
 def tell_outcome(outcome: Outcome | None, operation: str, *, json: bool = False, jsonl: bool = False) -> int:
@@ -48,20 +49,32 @@ _UNKNOWN_PLACES = {
 _HARMLESS = frozenset({Phase.REFUSED, Phase.CANCELLED})
 
 
+_STATES = {VmState.OFF: "is on", VmState.PAUSED: "is paused on"}
+
+
+def _blackout(outcome: Outcome) -> str:
+    if outcome.vm_state != VmState.RUNNING:
+        return f"none: the VM was {outcome.vm_state}"
+    return f"{milliseconds(outcome.blackout_ms)}  (no vCPU ran: source stopped to destination runs)"
+
+
 def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
     place = outcome.runs_on or _UNKNOWN_PLACES.get(outcome.end, "not known")
     rows = [
         ("operation", f"{outcome.operation}" + ("  (recovered after its conductor died)" if outcome.recovered else "")),
-        *([("runs on", place)] if place else []),
+        *([(_STATES.get(outcome.vm_state, "runs on"), place)] if place else []),
         ("total", milliseconds(outcome.total_ms)),
     ]
     if outcome.passes or outcome.sent_bytes is not None or outcome.blackout_ms is not None:
         rows += [
-            ("blackout", f"{milliseconds(outcome.blackout_ms)}  (no vCPU ran: source stopped to destination runs)"),
+            ("blackout", _blackout(outcome)),
             ("QEMU's figure", f"{milliseconds(outcome.qemu_downtime_ms)}  (QEMU's own downtime; not the blackout)"),
             ("sent", mib(outcome.sent_bytes) + (f"  ({outcome.sent_bytes} bytes)" if outcome.sent_bytes else "")),
             ("passes", str(outcome.passes) if outcome.passes else "none was seen to end"),
         ]
+        rows.append(("performance", outcome.performance_option + (f" ({c})" if (c := outcome.compression) else "")))
+    if outcome.port_ms is not None:
+        rows.append(("switch port", f"{milliseconds(outcome.port_ms)}  (to open it at the destination)"))
     if outcome.commit_cost_ms is not None:
         rows.append(("commit record", f"{milliseconds(outcome.commit_cost_ms)}  (written within the blackout)"))
     rows.append(("encryption", "on" if outcome.encryption else "OFF, as asked: memory crossed the network in clear"))

@@ -319,3 +319,13 @@ def test_one_that_is_just_being_started_is_not_interrupted(
     monkeypatch.setattr(operations, "until", look)
     operations.start(home, group, request())
     assert seen[0] is False
+
+
+@pytest.mark.error("operation.unreadable")
+def test_files_of_another_version_are_said_to_be_such(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    spec = files.read_spec()
+    files.spec.write_text(json.dumps(spec | {"request": {"vm": "web", "shape": "older"}}))
+    with pytest.raises(RefimplError, match="not this version's") as caught:
+        summarise(files)
+    assert caught.value.problems[0].id == "operation.unreadable"
