@@ -62,7 +62,7 @@ def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
     place = outcome.runs_on or _UNKNOWN_PLACES.get(outcome.end, "not known")
     rows = [
         ("operation", f"{outcome.operation}" + ("  (recovered after its conductor died)" if outcome.recovered else "")),
-        *([(_STATES.get(outcome.vm_state, "runs on"), place)] if place else []),
+        *([(_STATES.get(VmState(outcome.vm_state), "runs on"), place)] if place else []),
         ("total", milliseconds(outcome.total_ms)),
     ]
     if outcome.passes or outcome.sent_bytes is not None or outcome.blackout_ms is not None:
