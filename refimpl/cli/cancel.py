@@ -23,8 +23,8 @@ def cancel(operation_id: str, as_json: bool, jsonl: bool) -> int:
     """Ask OPERATION (its id, or the beginning of it) to stop, and wait for what becomes of it.
 
     Corresponds to no cmdlet of its own: Move-VM is cancelled with Stop-Job, or in Hyper-V Manager. From the switch on
-    a cancel is refused and the move goes through. Exit codes: 0 cancelled, the VM is on the source as before; 0 too if it
-    came too late and the move was completed, which is a warning; else that of the move's end.
+    a cancel is refused and the move goes through. Exit codes: 0 cancelled, the VM is on the source as before; 0 with a
+    warning when it came too late and the move was completed; else that of the move's end.
 
     \b
     Example:
