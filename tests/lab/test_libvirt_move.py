@@ -40,7 +40,7 @@ from tests.lab.libvirt_support import (
 pytestmark = pytest.mark.lab
 
 LIMIT_BYTES = 2200 << 20
-"""Enough for QEMU itself, not for a guest of 1 GiB beside it."""
+"""Enough for QEMU itself, not for a guest of 2 GiB beside it."""
 
 ORDER = [
     Kind.PREPARED,
@@ -221,13 +221,13 @@ def test_the_channels_of_a_compressed_move_refuse_such_a_peer_too(driver: Driver
 @pytest.mark.rule("R6")
 @pytest.mark.error("memory.not_reserved")
 def test_a_destination_without_the_memory_refuses_before_a_page_is_sent(lab: Lab, group: Group) -> None:
-    with made_vm(group, "h1", memory_mib=1024) as spec, memory_limited(lab, "h2", LIMIT_BYTES):
+    with made_vm(group, "h1", memory_mib=2048) as spec, memory_limited(lab, "h2", LIMIT_BYTES):
         with driven(group, plan_of(group, spec, "h1", "h2")) as driver:
             driver.prepare()
             refused = driver.ask(CommandKind.START_TRANSFER, Kind.NATIVE_REFUSAL, Kind.MEMORY_SEEN)
             assert (refused.kind, refused.side) == (Kind.NATIVE_REFUSAL, Side.DESTINATION)
             problem = refused["problem"]
-            assert (problem.id, problem.host, problem.values["needed_mib"]) == ("memory.not_reserved", "h2", 1024)
+            assert (problem.id, problem.host, problem.values["needed_mib"]) == ("memory.not_reserved", "h2", 2048)
             assert "Cannot allocate memory" in problem.text
             driver.roll_back()
             evidence = driver.evidence()
@@ -363,7 +363,7 @@ def test_facts_name_disks_leases_certificates_and_memory(driver: Driver) -> None
         assert set(roles) == {"control-server", "control-client", "migration-server", "migration-client"}
         assert all(c.trusted and c.key_private and host.name in c.names for c in roles.values())
         assert all(c.not_before_s < facts.now_s < c.not_after_s for c in roles.values())
-        assert host.migration_addresses
+        assert host.addresses
         assert host.versions["libvirt"]
 
 

@@ -240,6 +240,15 @@ def test_the_destinations_port_is_shut_until_the_vm_runs_there(moving: Moving) -
 
 
 @pytest.mark.rule("R16")
+def test_the_port_is_open_before_anything_is_put_in_order(moving: Moving) -> None:
+    with moving.stop_at("cleanup") as stop:
+        operation = moving.start()
+        stop.reached()
+        assert send_command(GUEST_ADDRESS, "rate", USUAL_RATE) == "done"
+    assert operation.wait().end is P.COMPLETED
+
+
+@pytest.mark.rule("R16")
 @pytest.mark.parametrize("stop", ["memory", "committed", "intended:allow-run", "given:allow-run"])
 def test_no_vm_ends_with_a_port_that_is_shut(moving: Moving, stop: str) -> None:
     moving.kill_at(stop)
