@@ -58,12 +58,19 @@ class Services:
         return next((ref for ref in reversed(refs) if process.alive(ref)), None)
 
     def start(self, name: str, command: Sequence[str], *, log: Path, inherited: int | None = None) -> ProcessRef:
-        """Start a service that outlives this process, with one descriptor of ours if one is named; call it `held`."""
+        """Start a service that outlives this process, with one descriptor of ours if one is named; call it `held`.
+
+        LabError `lab.service_failed` when it ends at once.
+        """
         registry, item = Registry(self.paths.registry), Item(Kind.SERVICE, name)
         registry.announce([item])
         stop_point("service.announced")
         whole = [*enter_network(layout.netns_name(self.paths.id, layout.CONDUCTOR)), *command]
-        ref = process.here(_spawn(whole, self.paths.id, log, inherited))
+        pid = _spawn(whole, self.paths.id, log, inherited)
+        try:
+            ref = process.here(pid)
+        except ProcessLookupError:
+            raise self.failed(name, log) from None
         identity: Identity = {"pid": ref.pid, "start_ticks": ref.start_ticks, "boot_id": ref.boot_id}
         registry.made({item: identity})
         return ref
