@@ -120,10 +120,14 @@ class VmShelf:
         replace_file(self._path(record.name), json.dumps(record.to_json(), indent=1).encode(), 0o644)
 
     def forget(self, name: str) -> None:
-        """Remove everything that is kept of a VM; what stands elsewhere stays."""
-        if self.folder(name).is_dir():
+        """Remove everything that was made for a VM; what stands elsewhere, or for a VM not made here, stays."""
+        record = self.record(name)
+        if record is None:
+            return
+        if record.parameters is not None:
+            self.disk(name).unlink(missing_ok=True)
+        elif self.folder(name).is_dir():
             shutil.rmtree(self.folder(name))
-        self.disk(name).unlink(missing_ok=True)
         self._path(name).unlink(missing_ok=True)
 
     def _free(self) -> Iterator[str]:

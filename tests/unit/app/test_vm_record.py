@@ -122,3 +122,12 @@ def test_the_files_of_another_vm_are_never_taken_over(shelf: VmShelf) -> None:
     with pytest.raises(RefimplError, match=r"vm\.disk_exists"):
         shelf.reserve(lambda _: OWN)
     assert (shelf.folder("shop") / "precious").exists()
+
+
+def test_what_was_not_made_for_a_vm_is_never_removed_with_it(shelf: VmShelf) -> None:
+    shelf.reserve(lambda _: OWN)
+    for name in ("shop", "stranger"):
+        shelf.disk(name).touch()
+        shelf.forget(name)
+        assert shelf.disk(name).exists()
+    assert not shelf.folder("shop").exists()
