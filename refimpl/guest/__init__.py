@@ -2,7 +2,8 @@
 
 It sends numbered heartbeats, fills and checks memory, writes numbered disk blocks, and says so line by line; by TCP it
 sends back what it gets. The observers in `refimpl.meter` read that. `image.build()` makes kernel and initramfs,
-`GuestParameters.command_line()` the rest. It boots to its first heartbeat in about two seconds under TCG with 96 to 256 MiB.
+`GuestParameters.command_line()` the rest. It boots to its first heartbeat in about two seconds
+under TCG with 96 to 256 MiB.
 
 What the virtual machine has to have (under plain QEMU; each has its counterpart in libvirt):
 
