@@ -83,9 +83,12 @@ def test_a_second_lab_of_the_same_name_is_refused(refimpl: Command) -> None:
     assert "[lab.exists]" in again.err
 
 
-def test_unknown_names_end_with_2(refimpl: Command) -> None:
-    assert refimpl("lab", "status", "--lab", "nowhere").code == 2
-    assert refimpl("lab", "shell", "h9").code == 2
+def test_unknown_names_all_end_with_3(refimpl: Command) -> None:
+    assert refimpl("lab", "status", "--lab", "nowhere").code == 3
+    assert refimpl("lab", "shell", "h9").code == 3
+    assert refimpl("vm", "stop", "nobody").code == 3
+    assert refimpl("vm", "create", "x", "--host", "h9").code == 3
+    assert refimpl("attach", "0a1b2c3d").code == 3
 
 
 def test_the_life_of_a_vm(refimpl: Command) -> None:
@@ -113,9 +116,11 @@ def test_a_vm_that_does_not_fit_is_not_started(refimpl: Command) -> None:
     assert refimpl("vm", "remove", "huge").code == 0
 
 
-def test_unknown_vms_and_hosts(refimpl: Command) -> None:
-    assert "[vm.unknown]" in refimpl("vm", "stop", "nobody").err
-    assert "[host.unknown]" in refimpl("vm", "create", "x", "--host", "h9").err
+@pytest.mark.parametrize("name", ["nobody", "quote's \"$(id)\"", "two\nlines", "n" * 300, "ü"])
+def test_unknown_vms_and_hosts_whatever_they_are_called(refimpl: Command, name: str) -> None:
+    for verb in ("start", "stop", "pause", "resume", "show", "remove"):
+        assert "[vm.unknown]" in refimpl("vm", verb, name).err
+    assert "[host.unknown]" in refimpl("vm", "create", "x", "--host", name).err
 
 
 def test_a_guest_switches_itself_off_when_it_is_told(refimpl: Command, web: str) -> None:
