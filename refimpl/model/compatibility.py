@@ -81,25 +81,14 @@ class CompatibilityReport:
             "OperationType": OPERATION_TYPE,
             "Destination": self.request.destination,
             **dict.fromkeys(_PATHS),
-            "Incompatibilities": [self._entry(p) for p in self.incompatibilities],
-            "Warnings": [self._entry(p) for p in self.warnings],
+            "Incompatibilities": [_entry(p) for p in self.incompatibilities],
+            "Warnings": [_entry(p) for p in self.warnings],
             "Compatible": self.compatible,
             "SourceHost": self.source,
             "Group": self.group,
             "ComparedAt": self.compared_s,
             "Choices": self.request.to_json(),
             "Checked": [{"Family": c.family, "Verdict": c.verdict, "Text": c.text} for c in self.checked],
-        }
-
-    def _entry(self, problem: Problem) -> dict[str, Any]:
-        """Return one entry: Message, MessageId and Source as Hyper-V has them, then what a `Problem` has."""
-        type, name = problem.object
-        told = problem.to_json()
-        return {
-            "Message": told.pop("text"),
-            "MessageId": entry(problem.id).message_id,
-            "Source": {"Type": type, "Name": self.request.vm if name == "?" else name},
-            **told,
         }
 
     @classmethod
@@ -117,3 +106,15 @@ class CompatibilityReport:
             problems=tuple(Problem.from_json(row) for row in rows),
             checked=tuple(Checked(c["Family"], Verdict(c["Verdict"]), c["Text"]) for c in data["Checked"]),
         )
+
+
+def _entry(problem: Problem) -> dict[str, Any]:
+    """Return one entry: Message, MessageId and Source as Hyper-V has them, then what a `Problem` has."""
+    type, name = problem.object
+    told = problem.to_json()
+    return {
+        "Message": told.pop("text"),
+        "MessageId": entry(problem.id).message_id,
+        "Source": {"Type": type, "Name": name},
+        **told,
+    }

@@ -152,4 +152,5 @@ def test_no_combination_of_facts_is_too_much_for_the_checks(facts: Facts, reques
     for problem in report.problems:
         assert problem.text
         assert problem.mend
+        assert problem.object[1] != "?"
     assert CompatibilityReport.from_json(json.loads(json.dumps(report.to_json()))) == report
