@@ -6,6 +6,7 @@ is compared on hosts that have no definition with it. Both times all hosts are a
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -105,7 +106,7 @@ def _ask(group: Group, host: HostEntry, look: Look, scope: Scope) -> HostFacts:
         lock_daemon_alive=lease.daemon_alive(look.channel),
         addresses=links.addresses(shown),
         routes=links.routes(v4, v6),
-        switches=_switches(group, host, links.switches(shown)),
+        switches=(facts.switches or frozenset()) | _switches(group, host, links.switches(shown)),
         clock=clock,
         clock_reference_s=reference_s,
     )
@@ -135,8 +136,16 @@ def _ask_daemon(host: HostEntry, look: Look, scope: Scope) -> HostFacts:
             machine_types=known.machine_types,
             accelerators=known.accelerators,
             compression=known.compression,
+            switches=_networks(fresh),
             versions={"libvirt": _version(fresh.getLibVersion()), "qemu": _version(fresh.getVersion())},
         )
+
+
+def _networks(fresh: Any) -> frozenset[str]:
+    """Return libvirt's own networks that are up: an adapter can be connected to one by its name, too."""
+    with contextlib.suppress(connection.module().libvirtError):
+        return frozenset(fresh.listNetworks())
+    return frozenset()
 
 
 class _Domain:
