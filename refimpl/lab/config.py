@@ -14,7 +14,6 @@ from pathlib import Path
 from refimpl.lab.layout import HostPlan, LabPaths
 
 CONDUCTOR_NAME = "conductor"
-_FIRST_RETRY_S = 0.2
 
 Setting = str | int | Sequence[str]
 
@@ -32,12 +31,20 @@ class KeepAlive:
         return self.interval_s * (self.count + 1)
 
     @property
-    def tcp_retries(self) -> int:
-        """How often the kernel repeats what is not acknowledged, to give up after as much silence or a little more.
+    def kernel(self) -> Mapping[str, int]:
+        """The kernel's settings by which a connection is given up after as much silence or a little more.
 
-        It waits 0.2 s, then twice as long each time. A migration stream has no other limit than that.
+        A migration stream has no other limit than these. The kernel repeats what is not acknowledged after 0.2 s, what
+        begins a connection after 1 s, and waits twice as long each time.
         """
-        return next(n for n in range(1, 32) if _FIRST_RETRY_S * (2 ** (n + 1) - 1) >= self.silence_s)
+        return {
+            "tcp_retries2": self._repeats(0.2),
+            "tcp_syn_linear_timeouts": 0,
+            "tcp_syn_retries": self._repeats(1.0),
+        }
+
+    def _repeats(self, first_s: float) -> int:
+        return next(n for n in range(1, 32) if first_s * (2 ** (n + 1) - 1) >= self.silence_s)
 
 
 @dataclass(frozen=True, slots=True)
@@ -131,9 +138,8 @@ def start_script(lab: LabPaths, host: HostPlan, init: Path, keepalive: KeepAlive
         paths.cache: "/var/cache/libvirt",
     }
     hidden = [lab.hosts, lab.authority.parent]
-    retries = f"echo {keepalive.tcp_retries} > /proc/sys/net/ipv4/tcp_retries2 || true"
     commands = [
-        ["sh", "-c", retries],
+        *(["sh", "-c", f"echo {n} > /proc/sys/net/ipv4/{name} || true"] for name, n in keepalive.kernel.items()),
         ["mount", "-t", "sysfs", label, "/sys"],
         ["mount", "-t", "overlay", "-o", f"ro,lowerdir={paths.etc}:/etc", label, "/etc"],
         *(["mount", "--bind", str(source), target] for source, target in binds.items()),

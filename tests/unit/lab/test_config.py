@@ -48,14 +48,14 @@ def test_silence_counts_as_death_after_what_was_asked_for_in_both_directions() -
         assert (found["keepalive_interval"], found["keepalive_count"]) == ("3", "7")
 
 
-@pytest.mark.parametrize(("interval_s", "count", "retries"), [(1, 2, 3), (1, 0, 2), (5, 5, 7)])
+@pytest.mark.parametrize(("interval_s", "count", "retries", "begins"), [(1, 2, 3, 1), (1, 0, 2, 1), (5, 5, 7, 4)])
 def test_a_migration_stream_bears_no_less_silence_than_a_control_connection(
-    interval_s: int, count: int, retries: int
+    interval_s: int, count: int, retries: int, begins: int
 ) -> None:
     keepalive = KeepAlive(interval_s, count)
-    assert keepalive.tcp_retries == retries
     script = start_script(LAB, HOSTS[0], Path("/cache/init"), keepalive)
     assert f"echo {retries} > /proc/sys/net/ipv4/tcp_retries2" in script
+    assert f"echo {begins} > /proc/sys/net/ipv4/tcp_syn_retries" in script
 
 
 def test_qemu_needs_nothing_of_the_machine_and_verifies_its_peer() -> None:
