@@ -24,6 +24,9 @@ def check(s: Subject) -> Iterator[Problem]:
             yield s.problem("host.same", s.source.name, vm=s.vm.name, others=others)
         else:
             yield from _place(s, s.destination)
+            if s.source.uuid and s.source.uuid == s.destination.uuid:
+                names = {"source": s.source.name, "uuid": s.source.uuid}
+                yield s.problem("host.twin", s.destination.name, **names)
 
 
 def told(s: Subject) -> str | None:

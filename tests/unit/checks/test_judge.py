@@ -95,6 +95,12 @@ def test_id_taken_at_the_destination() -> None:
     assert set(found(facts(host("a", vms=(vm(),)), host("b", vms=(vm(name="old"),))))) == {"vm.id_taken"}
 
 
+@pytest.mark.error("host.twin")
+def test_two_hosts_of_one_uuid_are_one_to_the_system_below() -> None:
+    assert set(found(seen(uuid="uuid-a"))) == {"host.twin"}
+    assert passed(seen(here={"uuid": ""}, uuid=""))
+
+
 @pytest.mark.rule("R6")
 @pytest.mark.error("memory.short")
 def test_memory_to_the_last_mebibyte() -> None:
