@@ -68,6 +68,18 @@ def test_a_cut_of_ten_seconds_fails_and_leaves_nothing(moving: Moving, also_mana
 
 
 @pytest.mark.rule("R2", "R19")
+def test_a_cut_between_the_proof_of_the_network_and_the_transfer_fails_and_leaves_nothing(moving: Moving) -> None:
+    source, destination = moving.place(), moving.other()
+    with moving.lab.link(destination, "migration").restored() as migration:
+        with moving.stop_at("intended:start-transfer") as stop:
+            operation = moving.start(source=source, destination=destination)
+            stop.reached()
+            migration.cut()
+            stop.go()
+            failed(moving, operation.wait(), source)
+
+
+@pytest.mark.rule("R2", "R19")
 @pytest.mark.parametrize("also_management", [False, True], ids=["migration only", "management too"])
 def test_a_cut_for_good_fails_while_it_lasts(moving: Moving, also_management: bool) -> None:
     source = moving.place()
