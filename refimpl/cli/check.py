@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from textwrap import wrap
 from typing import TYPE_CHECKING
 
 import click
@@ -17,10 +18,11 @@ from refimpl.model.compatibility import Verdict
 from refimpl.model.phase import ExitCode
 
 if TYPE_CHECKING:
-    from refimpl.model.compatibility import CompatibilityReport
+    from refimpl.model.compatibility import Checked, CompatibilityReport
     from refimpl.model.request import MigrationRequest
 
 SHORT = "Compare a VM with a destination: everything that stands in the way, and its mend (Compare-VM)."
+_TEXT_WIDTH = 96
 _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.REFUSED: "red", Verdict.NOT_SEEN: "yellow"}
 
 
@@ -104,11 +106,18 @@ def report_text(report: CompatibilityReport) -> str:
 
 
 def _families(report: CompatibilityReport) -> list[str]:
-    """Return a line for each family of which something was seen, and one for all others."""
+    """Return lines for each family of which something was seen, and one for all others."""
     seen = [c for c in report.checked if c.verdict is not Verdict.NOT_SEEN]
     unseen = [c.family for c in report.checked if c.verdict is Verdict.NOT_SEEN]
-    lines = columns((), [(f"  {c.verdict}", c.family, c.text) for c in seen]).splitlines()
-    styled = [click.style(line, fg=_COLOURS[c.verdict]) for line, c in zip(lines, seen, strict=True)]
+    rows = [(c.verdict, row) for c in seen for row in _rows(c)]
+    lines = columns((), [row for _, row in rows]).splitlines()
+    styled = [click.style(line, fg=_COLOURS[verdict]) for (verdict, _), line in zip(rows, lines, strict=True)]
     if unseen:
         styled.append(click.style(f"  not seen: {', '.join(unseen)}", fg=_COLOURS[Verdict.NOT_SEEN]))
     return styled
+
+
+def _rows(checked: Checked) -> list[tuple[str, str, str]]:
+    """Return the rows of one family: its verdict and name stand before the first line of a long text."""
+    first, *more = wrap(checked.text, _TEXT_WIDTH) or [""]
+    return [(f"  {checked.verdict}", checked.family, first), *(("", "", line) for line in more)]
