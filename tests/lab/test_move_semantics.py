@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-import json
+import fcntl
 import os
 import signal
+import struct
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
@@ -15,22 +16,26 @@ from refimpl.backends.libvirt import connection, vms
 from refimpl.backends.libvirt.domain import mac_address
 from refimpl.backends.libvirt.status import read_status
 from refimpl.guest.commands import send_command
+from refimpl.hosts import netns
 from refimpl.hosts.command import run_local
 from refimpl.hosts.factory import channel_for
 from refimpl.lab import layout
 from refimpl.lab.network import VM
+from refimpl.meter.frames import mac_bytes
 from refimpl.model.facts import VmState
 from refimpl.model.phase import Phase
 from refimpl.model.request import PerformanceOption
 from tests.lab.libvirt_support import GUEST_ADDRESS, host_of, wait_for_lines
-from tests.lab.moving import Moving, kinds, wait_for
+from tests.lab.moving import Moving, kinds, until, wait_for
+from tests.unit.meter.packets import ethernet
 
 pytestmark = pytest.mark.lab
 
 P = Phase
 PLAIN_TCP = PerformanceOption.TCPIP
 USUAL_RATE, HARD_RATE = 1000, 10_000
-ANNOUNCE = {"initial": 20, "max": 100, "rounds": 2, "step": 20}
+OTHER_MAC = "52:54:00:00:00:0e"
+TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # linux/if_tun.h
 
 
 def domain_call(moving: Moving, host: str, name: str, *values: Any) -> Any:
@@ -229,9 +234,8 @@ def test_the_destinations_port_is_shut_until_the_vm_runs_there(moving: Moving) -
         operation = moving.start()
         stop.reached()
         assert moving.states()[destination] is VmState.PAUSED
-        announced = domain_monitor(moving, destination, {"execute": "announce-self", "arguments": ANNOUNCE})
-        assert "error" not in announced
-        assert port_of(moving) == source, "what QEMU announces before the VM may run is not let out"
+        speak_by_a_tap(moving, destination)
+        assert port_of(moving) == source, "what a tap there sends in the VM's name is not let out"
     result = operation.wait()
     assert result.end is P.COMPLETED
     assert result.port_ms is not None
@@ -257,21 +261,32 @@ def test_no_vm_ends_with_a_port_that_is_shut(moving: Moving, stop: str) -> None:
     assert port_of(moving) == moving.place()
 
 
+def speak_by_a_tap(moving: Moving, host: str) -> None:
+    """Send a frame by a tap on a host's virtual switch with the VM's address, then one with another, which arrives."""
+
+    def speak() -> None:
+        netns.enter(layout.netns_name(moving.lab.id, host))
+        with open("/dev/net/tun", "r+b", buffering=0) as tap:
+            fcntl.ioctl(tap, TUNSETIFF, struct.pack("16sH22x", b"early", IFF_TAP | IFF_NO_PI))
+            run_local(["ip", "link", "set", "dev", "early", "master", layout.VIRTUAL_SWITCH, "up"])
+            for mac in (mac_address(moving.spec.id), OTHER_MAC):
+                tap.write(ethernet(b"\xff" * 6, mac_bytes(mac), 0x88B5, bytes(46)))
+            until(lambda: learned(moving, OTHER_MAC) == [host], "the other address on the lab's switch")
+
+    with ThreadPoolExecutor(1) as pool:  # a thread of its own: it stays in the host's network
+        pool.submit(speak).result()
+
+
 def port_of(moving: Moving) -> str:
     """Return behind which host the lab's switch has the VM's address."""
-    switch, mac = layout.netns_name(moving.lab.id, layout.SWITCH), mac_address(moving.spec.id)
+    (host,) = learned(moving, mac_address(moving.spec.id))
+    return host
+
+
+def learned(moving: Moving, mac: str) -> list[str]:
+    """Return behind which hosts the lab's switch has an address."""
+    switch = layout.netns_name(moving.lab.id, layout.SWITCH)
     names = {layout.switch_port(moving.lab.id, str(n), VM): h.name for n, h in enumerate(moving.group.hosts, 1)}
     shown = run_local(["bridge", "-n", switch, "fdb", "show"]).stdout.splitlines()
     rows = [line.split() for line in shown if line.startswith(mac)]
-    (found,) = {row[row.index("dev") + 1] for row in rows}
-    return names[found]
-
-
-def domain_monitor(moving: Moving, host: str, command: dict[str, Any]) -> dict[str, Any]:
-    """Give a copy's QEMU a command and return its answer."""
-    import libvirt_qemu
-
-    with connection.fresh(host_of(moving.group, host)) as fresh:
-        domain = fresh.lookupByUUIDString(moving.spec.id)
-        answer: dict[str, Any] = json.loads(libvirt_qemu.qemuMonitorCommand(domain, json.dumps(command), 0))
-        return answer
+    return sorted({names[row[row.index("dev") + 1]] for row in rows})

@@ -140,7 +140,7 @@ def _look(operation: Operation) -> tuple[bool | None, str]:
 
 
 def _announce(domain: Any) -> None:
-    """Have QEMU tell the switch where the VM is: what it told at the arrival was not let out."""
+    """Have QEMU tell the switch where the VM is: what it wanted to tell at the arrival may not have been let out."""
     import libvirt_qemu
 
     libvirt_qemu.qemuMonitorCommand(domain, json.dumps(ANNOUNCE), 0)

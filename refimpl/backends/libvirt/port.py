@@ -1,10 +1,10 @@
 """The VM's ports on the destination's virtual switches: proved before the move, shut until it runs there (R16).
 
 Hyper-V makes a validation port first and connects the operational one only after the source's is gone (semantics 1.5).
-Here the first is a tap that joins the bridge and goes again. The second is libvirt's own tap, which has to be there
-before the memory comes and through which QEMU would announce the VM before it may run; so an nftables table, named by
-the operation, drops every frame from a tap of the host with one of the VM's addresses until the VM is let run. What
-comes over the switch's uplink from the source's copy passes.
+Here the first is a tap that joins the bridge and goes again. The second is libvirt's own tap, which is connected before
+the memory comes. QEMU 10.0 sends nothing while its VM does not run, but that is its habit and no promise; so an
+nftables table, named by the operation, drops every frame from a tap of the host with one of the VM's addresses until
+the VM is let run. What comes over the switch's uplink from the source's copy passes.
 """
 
 from __future__ import annotations
