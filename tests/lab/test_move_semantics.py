@@ -34,6 +34,7 @@ pytestmark = pytest.mark.lab
 P = Phase
 PLAIN_TCP = PerformanceOption.TCPIP
 USUAL_RATE, HARD_RATE = 1000, 10_000
+MOST_SAMPLES = 20
 OTHER_MAC = "52:54:00:00:00:0e"
 TUNSETIFF, IFF_TAP, IFF_NO_PI = 0x400454CA, 0x0002, 0x1000  # linux/if_tun.h
 
@@ -160,16 +161,15 @@ def test_the_bandwidth_is_changed_while_it_runs(moving: Moving) -> None:
     operation.set_bandwidth(24)
     before: list[int] = []
     after: list[int] = []
-    rates, steered = before, False
+    steered = False
     for event in operation.events():
         steered = steered or event["kind"] == "steered"
         if event["kind"] == "progress" and event["values"]["bytes_s"]:
             (after if steered else before).append(event["values"]["bytes_s"])
-        if max(after, default=0) > 12 << 20:
+        if max(after, default=0) > 12 << 20 or len(after) > MOST_SAMPLES:
             break
     moving.release_memory(source)
     assert operation.wait().end is P.COMPLETED
-    assert rates
     assert max(before) < 6 << 20 < 12 << 20 < max(after)
 
 
