@@ -47,6 +47,11 @@ class WatchedMove:
     page: ReportData | None = None
 
     @property
+    def mode(self) -> str:
+        """How the memory went: performance option, and whether it was encrypted."""
+        return f"{self.outcome.performance_option}, {'encrypted' if self.outcome.encryption else 'PLAIN'}"
+
+    @property
     def green(self) -> bool:
         """Whether the move was completed and every observer measured and found things in order."""
         return self.outcome.completed and all(verdict.good for verdict in self.verdicts)
@@ -68,7 +73,10 @@ class WatchedMove:
 
 @dataclass(slots=True)
 class DemoReport:
-    """What a demo found. `steps`: seconds by name. `left`: what still carries the lab's id; None: the lab was kept."""
+    """What a demo found. `steps`: seconds by name; `planned`: how many moves it was to make.
+
+    `left`: what still carries the lab's id; None: the lab was kept.
+    """
 
     backend: str
     machine: Machine
@@ -77,11 +85,12 @@ class DemoReport:
     steps: dict[str, float] = field(default_factory=dict)
     moves: list[WatchedMove] = field(default_factory=list)
     left: list[str] | None = field(default_factory=list)
+    planned: int = 2
 
     @property
     def green(self) -> bool:
-        """Whether both moves are green and nothing is left."""
-        return len(self.moves) == 2 and all(move.green for move in self.moves) and not self.left
+        """Whether all moves are green and nothing is left."""
+        return len(self.moves) == self.planned and all(move.green for move in self.moves) and not self.left
 
     @property
     def exit_code(self) -> int:

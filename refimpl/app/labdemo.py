@@ -30,12 +30,14 @@ from refimpl.lab.steps import Steps
 from refimpl.lab.wish import Wish
 from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.group import Group
-from refimpl.model.request import MigrationRequest
+from refimpl.model.request import MigrationRequest, PerformanceOption
 
 VM = "demo"
 MEMORY_MIB = 128
 HOST_MEMORY_MIB = 512
 GUEST = GuestParameters(writer_working_set_mib=8, writer_rate_pages_per_s=500, disk_period_ms=50, disk_blocks=64)
+MODES = tuple((option, encryption) for option in PerformanceOption for encryption in (True, False))
+"""Every way in which memory can go: performance option, and whether it is encrypted."""
 T = TypeVar("T")
 
 
@@ -48,8 +50,11 @@ class _Scene:
     subject: Subject
 
 
-def lab_demo(teller: Teller, *, keep: bool = False) -> DemoReport:
-    """Run the whole demo. RefimplError and LabError when it cannot come to its end; the lab is gone all the same."""
+def lab_demo(teller: Teller, *, keep: bool = False, quick: bool = False) -> DemoReport:
+    """Run the whole demo, in every mode there and back; `quick`: in one, as a host is set.
+
+    RefimplError and LabError when it cannot come to its end; the lab is gone all the same.
+    """
     teller.say("measuring this machine")
     report = DemoReport("libvirt", machine())
     watch = Steps(partial(_step, report, teller))
@@ -64,8 +69,12 @@ def lab_demo(teller: Teller, *, keep: bool = False) -> DemoReport:
     with _ends_like_ctrl_c(), _lab(report, watch, teller, keep) as lab:
         scene = _scene(lab, accelerator, watch, teller)
         first, second = (host.name for host in lab.group.hosts)
-        for source, destination in ((first, second), (second, first)):
-            move = _move(scene, source, destination, watch, teller)
+        modes = ((None, True),) if quick else MODES
+        ways = [(mode, way) for mode in modes for way in ((first, second), (second, first))]
+        report.planned = len(ways)
+        for (option, encryption), (source, destination) in ways:
+            request = MigrationRequest(VM, destination, source, encryption, option)
+            move = _move(scene, request, source, watch, teller)
             report.moves.append(move)
             if not move.outcome.completed:
                 break
@@ -148,17 +157,19 @@ def _caught(work: Callable[[Group, str], T], group: Group, accelerator: str) -> 
         return _Failed(failure.problems)
 
 
-def _move(scene: _Scene, source: str, destination: str, watch: Steps, teller: Teller) -> WatchedMove:
+def _move(scene: _Scene, request: MigrationRequest, source: str, watch: Steps, teller: Teller) -> WatchedMove:
+    destination, option = request.destination, request.performance_option
+    mode = f"{option or 'as the host is set'}, {'encrypted' if request.encryption else 'plain'}"
     with contextlib.ExitStack() as observers:
         with watch.step(f"{BEATS_BEFORE} heartbeats before the move"):
             prepared = observers.enter_context(watching(scene.lab, scene.home, scene.subject))
-        teller.say(f"move of VM {VM!r} from host {source} to host {destination}, encrypted")
-        with watch.step(f"move {source} to {destination}"):
-            operation = prepared.start(MigrationRequest(vm=VM, destination=destination, source=source))
+        teller.say(f"move of VM {VM!r} from host {source} to host {destination} ({mode})")
+        with watch.step(f"move {source} to {destination} ({mode})"):
+            operation = prepared.start(request)
             outcome, _ = follow(operation, teller)
         if outcome.completed:
             teller.say("observers: heartbeats, disk blocks, the guest's check of its memory, TCP stream, switch, wire")
-        with watch.step(f"observers after {source} to {destination}"):
+        with watch.step(f"observers after {source} to {destination} ({mode})"):
             verdicts = operation.verdicts()
         page = operation_report(scene.home.find(operation.id))
         return WatchedMove(source, destination, outcome, verdicts, page)

@@ -29,12 +29,16 @@ def test_the_demo_is_green_and_leaves_nothing(refimpl: Command) -> None:
     assert report["left"] == []
     assert leftovers(report["lab"], refimpl.root) == []
     assert not refimpl.home.exists()
+    ways = [("h1", "h2"), ("h2", "h1")]
+    modes = [(option, encryption) for option in ("TCPIP", "Compression") for encryption in (True, False)]
+    outcomes = [move["outcome"] for move in report["moves"]]
+    made = [(o["performance_option"], o["encryption"], o["source"], o["destination"]) for o in outcomes]
+    assert made == [(*mode, *way) for mode in modes for way in ways]
     for move in report["moves"]:
-        assert move["outcome"]["encryption"] is True
         figures = {v["name"]: v["figures"] for v in move["verdicts"]}
         guest, network = {"heartbeat", "disk", "memory", "tcp stream"}, {"outside gap", "switch", "wire"}
         assert set(figures) == {"blackout", *guest, *network}
-        assert figures["wire"]["memory_markers"] == 0
+        assert (figures["wire"]["memory_markers"] == 0) == move["outcome"]["encryption"]
         assert figures["outside gap"]["outside_gap_ms"] >= figures["blackout"]["blackout_ms"]
         assert figures["blackout"]["blackout_ms"] == pytest.approx(move["outcome"]["blackout_ms"])
 

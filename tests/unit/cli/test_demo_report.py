@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from dataclasses import replace
+
 import click
 import pytest
 
@@ -41,8 +44,11 @@ def text(found: DemoReport) -> str:
     return click.unstyle(report_text(found))
 
 
-def row(found: DemoReport, name: str) -> list[str]:
-    return next(line for line in text(found).splitlines() if line.startswith(name))[len(name) :].split()
+def rows(found: DemoReport, *words: str) -> list[list[str]]:
+    """Return the rows of the table whose head has these words, cells apart by two blanks."""
+    lines = text(found).splitlines()
+    at = next(n for n, line in enumerate(lines) if all(word in line for word in words))
+    return [re.split(r"  +", line) for line in lines[at + 1 : at + 1 + len(found.moves)]]
 
 
 def test_two_green_moves_and_nothing_left_are_green():
@@ -50,13 +56,18 @@ def test_two_green_moves_and_nothing_left_are_green():
     assert (found.green, found.exit_code) == (True, 0)
     assert "demo: GREEN" in text(found)
     assert "nothing left" in text(found)
-    assert row(found, "blackout (no vCPU ran)") == ["45.6", "ms", "45.6", "ms"]
-    assert row(found, "outside gap (silence heard)") == ["99.5", "ms", "99.5", "ms"]
-    assert row(found, "QEMU's own figure") == ["38.0", "ms", "38.0", "ms"]
-    assert row(found, "memory verdict") == ["ok", "ok"]
-    assert row(found, "  its longest pause") == ["219.0", "ms", "219.0", "ms"]
-    assert row(found, "  new port learnt after") == ["0.2", "ms", "0.2", "ms"]
-    assert row(found, "  guest's markers in clear") == ["0", "0"]
+    engine, observers = rows(found, "BLACKOUT"), rows(found, "OUTSIDE GAP")
+    mode = ["TCPIP, encrypted", "h1 to h2"]
+    assert engine == [[*mode, "completed", "1234.5 ms", "45.6 ms", "38.0 ms", "3.0 MiB", "2"]] * 2
+    assert observers == [[*mode, "99.5 ms", "20.5 ms", "0", "219.0 ms", "0.2 ms", "0", "8 of 8 ok"]] * 2
+
+
+def test_each_mode_has_its_rows_and_all_of_them_are_wanted():
+    plain = replace(move(), outcome=outcome(encryption=False, performance_option="Compression", compression="zstd"))
+    found = report(move(), plain)
+    assert [row[0] for row in rows(found, "BLACKOUT")] == ["TCPIP, encrypted", "Compression, PLAIN"]
+    found.planned = 8
+    assert not found.green
 
 
 @pytest.mark.error("demo.not_green")
@@ -74,7 +85,8 @@ def test_one_verdict_that_is_not_good_makes_it_not_green(name, state):
 
 def test_what_was_not_measured_has_no_figure():
     found = report(move(not_measured("outside gap", "no heartbeat")), move())
-    assert row(found, "outside gap (silence heard)") == ["not", "measured", "99.5", "ms"]
+    assert [row[2] for row in rows(found, "OUTSIDE GAP")] == ["not measured", "99.5 ms"]
+    assert [row[-1] for row in rows(found, "OUTSIDE GAP")] == ["7 of 8 ok, OUTSIDE GAP not measured", "8 of 8 ok"]
 
 
 def test_a_move_that_failed_gives_its_exit_code():
