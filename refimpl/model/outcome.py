@@ -20,7 +20,8 @@ class Outcome:
     """The end of one migration. `runs_on`: the host on which the VM is now, None when that is not known or nowhere.
 
     `blackout_ms` is QMP STOP at the source to RESUME at the destination (design rule 4), None when not both were seen;
-    `port_ms` is the part of it that opening the destination's switch port took; `vm_state` is the VM's before the move.
+    `port_ms` is how long opening the destination's switch port took, most of it while the copy began to run; `vm_state`
+    is the VM's before the move.
     `qemu_downtime_ms` is QEMU's own figure and never the same thing. `total_ms` is from start to end of the operation.
     """
 
