@@ -23,7 +23,8 @@ class Ledger:
     `problems` say why it will not end as completed, `warnings` what a user has to know although it does.
     `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered. `claimed`: the
     VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the
-    cancel, as the blackout would be too long. `port_ms`: how long opening the destination's switch port took, most of it while the copy began to run.
+    cancel, as the blackout would be too long. `port_ms`: how long opening the destination's switch port took, most of
+    it while the copy began to run.
     `remaining_bytes` and `bytes_s` are the latest figures of the transfer.
     """
 
