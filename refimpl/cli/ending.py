@@ -74,7 +74,7 @@ def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
         ]
         rows.append(("performance", outcome.performance_option + (f" ({c})" if (c := outcome.compression) else "")))
     if outcome.port_ms is not None:
-        rows.append(("switch port", f"{milliseconds(outcome.port_ms)}  (to open it at the destination, while the VM began to run)"))
+        rows.append(("switch port", f"{milliseconds(outcome.port_ms)}  (to open it there, while the VM began to run)"))
     if outcome.commit_cost_ms is not None:
         rows.append(("commit record", f"{milliseconds(outcome.commit_cost_ms)}  (written within the blackout)"))
     rows.append(("encryption", "on" if outcome.encryption else "OFF, as asked: memory crossed the network in clear"))
