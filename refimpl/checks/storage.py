@@ -1,7 +1,7 @@
 """Are the VM's disks and media the same on both hosts, and can QEMU move a VM that has them (R5, semantics 2.8).
 
-A disk has to be one file that both hosts see: by its identity, by a file that a probe wrote beside it, by its size. A
-medium that is only read may be a copy of the source's: its content counts.
+A disk has to be one file that both hosts see: by its identity, by a file that a probe wrote beside it, by its size; and
+the destination has to be able to write to it. A medium that is only read may be a copy of the source's: its content counts.
 """
 
 from __future__ import annotations
@@ -49,6 +49,8 @@ def _disk(s: Subject, pair: Pair, disk: DiskFact) -> Iterator[Problem]:
         yield found("disk.missing", pair.destination.name)
     elif there.identity != disk.identity:
         yield found("disk.different", pair.destination.name, there=there.identity, here=str(disk.identity))
+    elif there.writable is False and not disk.read_only:
+        yield found("disk.read_only", pair.destination.name)
     elif there.probed is False:
         yield found("disk.unshared", pair.destination.name)
     elif _fixed_size(disk) and None not in (sizes := (disk.size_bytes, there.size_bytes)) and len(set(sizes)) > 1:

@@ -22,7 +22,8 @@ class DiskFact:
     itself begins like (`raw` when like nothing known). `cache`: QEMU's cache mode. `chain`: files it is based on.
     `probed`: whether a file written beside it at the source was read on this host, and the other way round;
     `content_hash`: of read-only media only. Both only after a probe. `shared_file_system`: whether the system below
-    holds the file's file system for one that hosts share.
+    holds the file's file system for one that hosts share. `writable`: False when this host sees it on a file system
+    or device that takes no writes.
     """
 
     path: str
@@ -38,6 +39,7 @@ class DiskFact:
     probed: bool | None = None
     content_hash: str | None = None
     shared_file_system: bool | None = None
+    writable: bool | None = None
 
 
 @dataclass(frozen=True, slots=True)

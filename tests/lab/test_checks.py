@@ -61,6 +61,8 @@ def test_a_destination_that_has_not_mounted_the_storage(moving: Moving, tmp_path
         assert refused(moving, moving.request(destination=destination)) == {"disk.missing"}
         shutil.copy(disk, private / disk.name)
         assert set(found(checked(moving, moving.spec.name, destination))) == {"disk.different"}
+    with mounted_over(moving, destination, disk.parent, disk.parent, read_only=True):
+        assert refused(moving, moving.request(destination=destination)) == {"disk.read_only"}
     assert os.listdir(private) == [disk.name]
     assert sorted(os.listdir(disk.parent)) == before
 

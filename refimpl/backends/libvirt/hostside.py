@@ -95,7 +95,7 @@ def files(question: dict[str, Any]) -> dict[str, Any]:
 
 
 def look(path: str, declared: str | None) -> dict[str, Any]:
-    """Tell identity, size, content, times, and what the file is based on."""
+    """Tell identity, size, content, times, what the file is based on, and whether it can be written."""
     done = subprocess.run(["stat", "-L", "-c", "%i %W", "--", path], capture_output=True)
     if done.returncode != 0:
         os.stat(path)  # raises the reason
@@ -110,7 +110,19 @@ def look(path: str, declared: str | None) -> dict[str, Any]:
         "content": kind,
         "chain": chain(path) if based else [],
         "file_system": file_system(os.path.realpath(path)),
+        "writable": writable(path, entry),
     }
+
+
+def writable(path: str, entry: os.stat_result) -> bool:
+    """Tell whether what holds a file takes writes: its file system as it is mounted here, or its device."""
+    if not stat.S_ISBLK(entry.st_mode):
+        return not os.statvfs(path).f_flag & os.ST_RDONLY
+    with contextlib.suppress(OSError):
+        device = f"{os.major(entry.st_rdev)}:{os.minor(entry.st_rdev)}"
+        with open(f"/sys/dev/block/{device}/ro", encoding="ascii") as told:
+            return told.read().strip() != "1"
+    return True
 
 
 def inside(path: str, entry: os.stat_result, declared: str | None) -> tuple[int, str | None, bool]:

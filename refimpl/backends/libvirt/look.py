@@ -90,6 +90,7 @@ class Seen:
             content=told.get("content"),
             chain=tuple(told.get("chain") or ()),
             shared_file_system=_is_shared(disk.path, told["file_system"], shared) if there else None,
+            writable=told.get("writable"),
         )
 
 

@@ -178,6 +178,7 @@ def _disk(disk: DiskSpec, host: str) -> DiskFact:
         probed=None if medium else host not in disk.unshared_with,
         content_hash=(host if host in disk.other_content_on else "same") if medium else None,
         shared_file_system=disk.shared_file_system,
+        writable=host not in disk.read_only_on,
     )
 
 

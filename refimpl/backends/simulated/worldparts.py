@@ -102,6 +102,7 @@ class DiskSpec(Strict):
     """A disk of a VM and the hosts that do not see it, or see another file under its path.
 
     `unshared_with`: hosts on which it looks the same and is not, as a probe finds out. `other_content_on`: of media.
+    `read_only_on`: hosts on which it is mounted read-only.
     """
 
     path: str
@@ -109,6 +110,7 @@ class DiskSpec(Strict):
     missing_on: tuple[str, ...] = ()
     different_on: tuple[str, ...] = ()
     unshared_with: tuple[str, ...] = ()
+    read_only_on: tuple[str, ...] = ()
     other_content_on: tuple[str, ...] = ()
     device: Literal["disk", "cdrom", "floppy"] = "disk"
     format: str = "raw"

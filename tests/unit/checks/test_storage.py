@@ -47,6 +47,17 @@ def test_a_disk_has_to_be_one_file_by_identity_probe_and_size() -> None:
     assert found(there(size_bytes=7))["disk.size"].values["there_bytes"] == 7
 
 
+@pytest.mark.rule("R5")
+@pytest.mark.error("disk.read_only")
+def test_a_disk_that_the_vm_writes_must_not_be_read_only_there() -> None:
+    problem = found(there(writable=False, probed=None))["disk.read_only"]
+    assert (problem.object, problem.host) == (("HardDiskDrive", PATH), "b")
+    assert passed(there(writable=True))
+    assert passed(there(writable=None))
+    assert passed(there(replace(DISK, read_only=True), writable=False))
+    assert passed(there(ISO, writable=False))
+
+
 def test_a_file_that_grows_while_it_is_looked_at_is_no_other_size() -> None:
     growing = replace(DISK, format="qcow2", content="qcow2")
     assert passed(there(growing, size_bytes=7))

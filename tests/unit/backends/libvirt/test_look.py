@@ -61,6 +61,18 @@ def test_a_disk_has_the_identity_of_its_file_and_what_is_not_there_has_none(tmp_
     assert look.disks({path: DiskFact(path, None)})[path].fact.identity != found[path].identity
 
 
+def test_a_disk_says_whether_it_can_be_written_where_it_is_mounted(
+    tmp_path: Path, look: Look, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = image(tmp_path / "disk")
+    assert look.disks({path: DiskFact(path, None)})[path].fact.writable is True
+    assert look.disks({"/nowhere": DiskFact("/nowhere", None)})["/nowhere"].fact.writable is None
+    here = os.statvfs(path)
+    flagged = os.statvfs_result([*here[:8], here.f_flag | os.ST_RDONLY, here.f_namemax])
+    monkeypatch.setattr(os, "statvfs", lambda _: flagged)
+    assert hostside.writable(path, os.stat(path)) is False
+
+
 @pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
 def test_an_image_shows_what_it_is_based_on_only_if_it_is_defined_as_one(tmp_path: Path, look: Look) -> None:
     base, top = str(tmp_path / "base.raw"), str(tmp_path / "top.qcow2")

@@ -66,6 +66,7 @@ def test_the_built_in_world_passes_all_checks() -> None:
         ("compression.none", lambda w: w["hosts"]["b"].update(compression=["xbzrle"])),
         ("clock.skew", lambda w: w["hosts"]["b"].update(clock_skew_ms=-400_000)),
         ("disk.unshared", lambda w: w["vms"][0]["disks"][0].update(unshared_with=["b"])),
+        ("disk.read_only", lambda w: w["vms"][0]["disks"][0].update(read_only_on=["b"])),
         ("disk.format", lambda w: w["vms"][0]["disks"][0].update(content="vhdx")),
         ("disk.transient", lambda w: w["vms"][0]["disks"][0].update(transient=True)),
         ("disk.cache", lambda w: w["vms"][0]["disks"][0].update(cache="writeback", shared_file_system=False)),
