@@ -97,7 +97,6 @@ class Capabilities:
     steers_switch: bool
     cancels: bool
     adopts: bool
-    encrypts: bool
 
 
 class Backend(Protocol):

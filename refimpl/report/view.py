@@ -14,7 +14,7 @@ from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import VmState
 from refimpl.report import story
-from refimpl.report.band import band, inset, name_of
+from refimpl.report.band import band, inset
 from refimpl.report.charts import Chart, charts
 from refimpl.report.data import JsonEvent, ReportData, State
 from refimpl.report.settings import Setting, settings
@@ -82,7 +82,6 @@ class View:
     length_ms: float
     band: Markup | None
     still: story.StandStill | None
-    still_name: str
     inset: Markup | None
     charts: Sequence[Chart]
     readings: int
@@ -136,7 +135,6 @@ def view(data: ReportData, key: str = "move") -> View:
         length_ms=length,
         band=band(spans, length, still) if spans and length > 0 else None,
         still=still,
-        still_name=name_of(still) if still else "",
         inset=inset(spans, length, still) if still and still.ms > 0 else None,
         charts=charts(points, story.passes(events), still, 1024 * 1024 * (plan.get("bandwidth_mib_s") or 0)),
         readings=len(points),

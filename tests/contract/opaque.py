@@ -81,7 +81,7 @@ class OpaqueBackend:
 
     def capabilities(self) -> Capabilities:
         """Almost nothing."""
-        return Capabilities(HandOver.OPAQUE, *[False] * 4, cancels=True, adopts=False, encrypts=False)
+        return Capabilities(HandOver.OPAQUE, *[False] * 4, cancels=True, adopts=False)
 
     def observe(self, scope: Scope) -> Facts:
         """Look at both hosts."""

@@ -76,7 +76,6 @@ class LibvirtBackend:
             steers_switch=True,
             cancels=True,
             adopts=True,
-            encrypts=True,
         )
 
     def observe(self, scope: Scope) -> Facts:

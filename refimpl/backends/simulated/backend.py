@@ -66,7 +66,6 @@ class SimulatedBackend:
             steers_switch=True,
             cancels=True,
             adopts=True,
-            encrypts=True,
         )
 
     def observe(self, scope: Scope) -> Facts:

@@ -11,7 +11,7 @@ from refimpl.model.phase import Phase
 from refimpl.policy.closing import closing
 from refimpl.policy.convergence import pass_limit
 from refimpl.policy.networks import next_network
-from tests.builders import event, ledger, plan, request
+from tests.builders import event, ledger, plan
 
 
 @pytest.mark.rule("R8")
