@@ -1,7 +1,8 @@
 """Are the VM's disks and media the same on both hosts, and can QEMU move a VM that has them (R5, semantics 2.8).
 
 A disk has to be one file that both hosts see: by its identity, by a file that a probe wrote beside it, by its size; and
-the destination has to be able to write to it. A medium that is only read may be a copy of the source's: its content counts.
+the destination has to be able to write to it. A medium that is only read may be a copy of the source's: its content
+counts.
 """
 
 from __future__ import annotations
