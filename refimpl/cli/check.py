@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refimpl.cli.choices import Choices, move_choices
-from refimpl.cli.context import backend_of, json_option, lab_option, open_lab, require_root
+from refimpl.cli.context import backend_of, json_option, lab_option, open_lab, require_root, world_option
 from refimpl.cli.failing import errors_as_json, problem_text
 from refimpl.cli.report import in_a_directory
 from refimpl.cli.say import as_json as print_json
@@ -36,11 +36,7 @@ _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.REFUSED: "re
     help="Keep the report there, for another comparison or the move.",
 )
 @click.option("--backend", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
-@click.option(
-    "--world",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="With --backend simulated: the world's TOML or JSON file. [default: a small built-in one]",
-)
+@world_option
 @json_option
 @lab_option
 def check(

@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -31,6 +32,15 @@ def lab_option(function: Verb) -> Verb:
 def json_option(function: Verb) -> Verb:
     """Give a verb the option `--json`."""
     return click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")(function)
+
+
+def world_option(function: Verb) -> Verb:
+    """Give a verb the option `--world`."""
+    return click.option(
+        "--world",
+        type=click.Path(path_type=Path, dir_okay=False),
+        help="With --backend simulated: the world's TOML or JSON file. [default: a small built-in one]",
+    )(function)
 
 
 def require_root(verb: str) -> None:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refimpl.app.live import JsonEvent
-from refimpl.cli.context import require_root
+from refimpl.cli.context import require_root, world_option
 from refimpl.cli.display import Display, Silent, display_for
 from refimpl.cli.failing import errors_as_json, problem_text
 from refimpl.cli.report import report_option, write_report
@@ -67,11 +67,7 @@ class _Teller:
     show_default=True,
     help="auto: libvirt. simulated: in memory, virtual time, anywhere, as anyone; moves no VM.",
 )
-@click.option(
-    "--world",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="With --backend simulated: the world's TOML or JSON file. [default: a small built-in one]",
-)
+@world_option
 @click.option("--keep", is_flag=True, help="Leave the lab up, to look at it.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
 @click.option("--jsonl", is_flag=True, help="Print every step and event as a JSON line, the report last.")

@@ -9,7 +9,7 @@ import click
 
 from refimpl.app.live import Followed
 from refimpl.cli.choices import Choices, move_choices
-from refimpl.cli.context import home, json_option, lab_option, open_lab, require_root
+from refimpl.cli.context import home, json_option, lab_option, open_lab, require_root, world_option
 from refimpl.cli.display import display_for
 from refimpl.cli.ending import tell_outcome
 from refimpl.cli.failing import errors_as_json
@@ -28,11 +28,7 @@ SHORT = "Move a running VM to another host (Move-VM)."
 @click.option("--detach", is_flag=True, help="Start it and return at once (exit code 11); `attach` follows it.")
 @click.option("--watch", is_flag=True, help="Say what observers outside the VM saw of the move, and keep every sample.")
 @click.option("--backend", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
-@click.option(
-    "--world",
-    type=click.Path(path_type=Path, dir_okay=False),
-    help="With --backend simulated: the world's TOML or JSON file. [default: a small built-in one]",
-)
+@world_option
 @json_option
 @click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, the outcome last.")
 @report_option

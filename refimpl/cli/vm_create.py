@@ -17,6 +17,8 @@ from refimpl.model.phase import ExitCode
 
 if TYPE_CHECKING:
     from refimpl.app.own_guest import OwnGuest
+    from refimpl.app.vm_places import VmPlace
+    from refimpl.app.vms import VmDesk
     from refimpl.guest import GuestParameters
 
 _FILE = click.Path(path_type=Path)
@@ -151,12 +153,8 @@ def create(
                 own=own,
                 forwards=guest["forwards"],
             )
-            waits = start_it and not no_wait
-            place = (
-                desk.start_and_wait(name, wait_limit) if waits else desk.start(name) if start_it else desk.find(name)
-            )
+            place, state = _begun(desk, name, start_it, None if no_wait else wait_limit)
             reach, record = desk.reach(name), desk.record(name)
-    state = "off" if not start_it else "started" if no_wait else "works"
     if as_json:
         made = record.to_json() if record else None
         rows = {"vm": made, "host": place.host.name, "state": state, "accelerator_why": chosen.why}
@@ -168,6 +166,15 @@ def create(
     if not start_it:
         click.echo(f"Next: refimpl vm start {shlex.quote(name)}")
     return ExitCode.OK
+
+
+def _begun(desk: VmDesk, name: str, start_it: bool, wait_limit_s: int | None) -> tuple[VmPlace, str]:
+    """Start a VM if asked to, and return where it is and how it stands; without a limit it is not waited for."""
+    if not start_it:
+        return desk.find(name), "off"
+    if wait_limit_s is None:
+        return desk.start(name), "started"
+    return desk.start_and_wait(name, wait_limit_s), "works"
 
 
 def _own_wish(ctx: click.Context, guest: dict[str, Any]) -> OwnGuest | None:
