@@ -20,6 +20,7 @@ from refimpl.hosts.command import replace_file
 from refimpl.hosts.lock import locked
 from refimpl.lab.forward import Forward
 from refimpl.model.errors import error
+from refimpl.model.group import ProcessRef
 
 FIRST_ADDRESS = 100
 LONGEST_NAME = 100
@@ -40,6 +41,7 @@ class VmRecord:
     """What is kept of a VM. `address` is its guest's first, with the VM network's prefix length; None: it has none.
 
     `parameters` None: a guest of the user's own. `disks`: paths of its disks, those that stand elsewhere among them.
+    `maker`: the process that is making it, None when it has been made.
     """
 
     name: str
@@ -52,6 +54,7 @@ class VmRecord:
     nics: tuple[NicRecord, ...] = ()
     disks: tuple[str, ...] = ()
     forwards: tuple[Forward, ...] = ()
+    maker: ProcessRef | None = None
 
     @property
     def ip(self) -> str | None:
@@ -71,6 +74,7 @@ class VmRecord:
             "nics": tuple(NicRecord(**row) for row in data.get("nics", ())),
             "disks": tuple(data.get("disks", ())),
             "forwards": tuple(Forward(**row) for row in data.get("forwards", ())),
+            "maker": ProcessRef.from_json(data["maker"]) if data.get("maker") else None,
         }
         return cls(**{**data, **parts})
 
@@ -110,9 +114,13 @@ class VmShelf:
         with locked(self.directory / ".addresses.lock"):
             record = make(self._free())
             self._require_free(record)
-            if record.parameters is None:
-                self.folder(record.name).mkdir(mode=0o755)
             self.write(record)
+            try:
+                if record.parameters is None:
+                    self.folder(record.name).mkdir(mode=0o755)
+            except OSError:
+                self.forget(record.name)
+                raise
         return record
 
     def write(self, record: VmRecord) -> None:

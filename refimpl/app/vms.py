@@ -24,6 +24,7 @@ from refimpl.backends.libvirt.vm_settings import Settings
 from refimpl.engine.backend import Backend
 from refimpl.guest import GuestParameters, build
 from refimpl.guest.commands import send_command
+from refimpl.hosts.process import alive, here
 from refimpl.hosts.wait import until
 from refimpl.lab.forward import Forward
 from refimpl.lab.layout import LabPaths
@@ -107,7 +108,16 @@ class VmDesk:
             taken = facts.vm(require_name(name))
             if taken is not None:
                 raise failed("vm.name_taken", host=facts.name, vm=name, state=taken.state, id=taken.id)
-        draft = VmRecord(name, str(uuid.uuid4()), None, memory_mib, vcpus, accelerator, forwards=tuple(forwards))
+        draft = VmRecord(
+            name,
+            str(uuid.uuid4()),
+            None,
+            memory_mib,
+            vcpus,
+            accelerator,
+            forwards=tuple(forwards),
+            maker=here(os.getpid()),
+        )
         if own is None:
             making = self._built_in(draft, parameters or GuestParameters())
         else:
@@ -115,7 +125,9 @@ class VmDesk:
             making = self._own(draft, examined, seen[entry.name], entry)
         with making as (record, spec):
             do("Creating", entry, name, lambda: vms.create(self._group, entry, spec))
-        return record
+        made = replace(record, maker=None)
+        self.shelf.write(made)
+        return made
 
     def start(self, name: str) -> VmPlace:
         """Start a VM where it is defined; `memory.short` when the host has no room for it."""
@@ -175,8 +187,18 @@ class VmDesk:
             raise failed("vm.does_not_stop", vm=name, host=place.host.name)
         return place
 
-    def remove(self, name: str) -> VmPlace:
-        """Remove a VM that is off, with its lease, its forwards, and the disks that were made for it."""
+    def remove(self, name: str) -> VmPlace | None:
+        """Remove a VM that is off, with its lease, its forwards, and the disks that were made for it.
+
+        None: no host has it, and what was made for it is gone now. `vm.being_made` while somebody is at it.
+        """
+        left = self._left_over(name)
+        if left is not None:
+            host = self._group.hosts[0]
+            do("Removing", host, name, lambda: vms.remove_lease(self._group, host, left.id))
+            self.shelf.forget(name)
+            self.network.close(left)
+            return None
         place = self.places.find_to_change(name)
         if place.facts.state is not VmState.OFF:
             raise failed("vm.not_off", vm=name, host=place.host.name, state=place.facts.state)
@@ -186,6 +208,21 @@ class VmDesk:
         if record is not None:
             self.network.close(record)
         return place
+
+    def _left_over(self, name: str) -> VmRecord | None:
+        """Return what is kept of a VM that no host has, as when its making was killed; `host.down` when one is silent.
+
+        The record is read first: who was making the VM then and has ended makes nothing any more.
+        """
+        record, seen = self.record(name), self.look()
+        if record is None or any(name == vm.name or record.id == vm.id for f in seen.values() for vm in f.vms):
+            return None
+        silent = next((facts for facts in seen.values() if not facts.reachable), None)
+        if silent is not None:
+            raise failed("host.down", host=silent.name, detail=silent.native.text if silent.native else "no answer")
+        if record.maker is not None and alive(record.maker):
+            raise error("vm.being_made", vm=name, pid=record.maker.pid)
+        return record
 
     def _in_state(self, name: str, verb: str, *wanted: VmState) -> VmPlace:
         place = self.places.find_to_change(name)

@@ -31,12 +31,12 @@ def desk_of(verb: str, lab_name: str | None) -> Iterator[VmDesk]:
         yield VmDesk(lab.group, backend, lab.paths, outside.fileno())
 
 
-def tell_done(name: str, host: str, state: str, as_json: bool) -> int:
-    """Print what was done to a VM and return the exit code for that."""
+def tell_done(name: str, host: str | None, state: str, as_json: bool) -> int:
+    """Print what was done to a VM, on a host or where none has it, and return the exit code for that."""
     if as_json:
         print_json({"vm": name, "host": host, "state": state})
     else:
-        click.echo(f"VM {name!r} on host {host}: {state}")
+        click.echo(f"VM {name!r} on {'no host' if host is None else f'host {host}'}: {state}")
     return ExitCode.OK
 
 

@@ -89,7 +89,8 @@ def resume(name: str, as_json: bool, lab_name: str | None) -> int:
 def remove(name: str, as_json: bool, lab_name: str | None) -> int:
     """Remove the VM NAME, which has to be off, with its lease, its forwards and the disks that were made for it.
 
-    Corresponds to Remove-VM, which keeps the disks. Disks named with --image-in-place stay.
+    Corresponds to Remove-VM, which keeps the disks. Disks named with --image-in-place stay. Of a VM that no host has,
+    as after a `vm create` that was killed, it removes what was made for it.
 
     \b
     Example:
@@ -97,4 +98,4 @@ def remove(name: str, as_json: bool, lab_name: str | None) -> int:
     """
     with errors_as_json(as_json), desk_of("vm remove", lab_name) as desk:
         place = desk.remove(name)
-    return tell_done(name, place.host.name, "removed", as_json)
+    return tell_done(name, place.host.name if place else None, "removed", as_json)

@@ -66,6 +66,11 @@ def remove(group: Group, host: HostEntry, vm: str) -> None:
             raise OSError(f"VM {vm!r} is on; it is not removed")
         id = domain.UUIDString()
         domain.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_NVRAM)
+    remove_lease(group, host, id)
+
+
+def remove_lease(group: Group, host: HostEntry, id: str) -> None:
+    """Remove the lease file of the VM with that id, which no host has any more."""
     channel_for(host).run(["rm", "-f", "--", lease.path(group, id)])
 
 

@@ -50,7 +50,7 @@ def hosts() -> Hosts:
 def done(monkeypatch) -> list[str]:
     """What libvirt was told; it refuses nothing."""
     told: list[str] = []
-    for name in ("create", "start", "pause", "resume", "remove"):
+    for name in ("create", "start", "pause", "resume", "remove", "remove_lease"):
         monkeypatch.setattr(vms.vms, name, lambda *_, name=name: told.append(name))
     monkeypatch.setattr(vms.vms, "stop", lambda *_, force: told.append(f"stop force={force}") or force)
     monkeypatch.setattr(vms, "build", lambda: GuestImage(Path("kernel"), Path("initramfs"), "1"))
@@ -132,6 +132,52 @@ def test_a_vm_that_runs_is_not_removed(desk, hosts, done):
     hosts.put("a", vm(name="one"))
     refused("vm.not_off", lambda: desk.remove("one"))
     assert done == []
+
+
+class Killed(BaseException):
+    """Nothing is undone: as if the process were gone."""
+
+
+def half_made(desk: VmDesk, monkeypatch, **wish: Any) -> None:
+    """Let a `vm create` end as with SIGKILL, right before a host is told."""
+
+    def killed(*_: Any) -> None:
+        raise Killed
+
+    with monkeypatch.context() as patched:
+        patched.setattr(vms.vms, "create", killed)
+        patched.setattr(vms.contextlib.ExitStack, "__exit__", lambda *_: None)
+        with pytest.raises(Killed):
+            desk.create("one", "a", memory_mib=256, **wish)
+
+
+@pytest.mark.error("vm.being_made")
+@pytest.mark.parametrize("wish", [{}, {"own": OwnGuest()}])
+def test_what_a_killed_making_left_is_removed_but_not_while_it_is_made(wish, desk, done, monkeypatch, tmp_path):
+    (tmp_path / "one.raw.bak").touch()
+    half_made(desk, monkeypatch, **wish)
+    assert len(list(tmp_path.iterdir())) == 4
+    refused("vm.being_made", lambda: desk.remove("one"))
+    monkeypatch.setattr(vms, "alive", lambda _: False)
+    refused("vm.disk_exists", lambda: desk.create("one", "a", memory_mib=256))
+    assert desk.remove("one") is None
+    assert {path.name for path in tmp_path.iterdir()} == {".addresses.lock", "one.raw.bak"}
+    assert done == ["remove_lease"]
+    refused("vm.unknown", lambda: desk.remove("one"))
+
+
+def test_a_vm_that_a_silent_host_may_have_is_not_taken_for_left_over(desk, hosts, done, tmp_path):
+    desk.create("one", "b", memory_mib=256)
+    hosts.shown["b"] = HostFacts("b", reachable=False)
+    refused("host.down", lambda: desk.remove("one"))
+    assert (tmp_path / "one.raw").exists()
+
+
+def test_a_vm_under_another_name_keeps_its_files(desk, hosts, done, tmp_path):
+    record = desk.create("one", "a", memory_mib=256)
+    hosts.put("b", vm(name="renamed", id=record.id))
+    refused("vm.unknown", lambda: desk.remove("one"))
+    assert (tmp_path / "one.raw").exists()
 
 
 @pytest.mark.rule("R10")
