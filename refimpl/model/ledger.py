@@ -125,8 +125,9 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _look_again(ledger: Ledger, _: Event) -> Ledger:
-    """Start anew without the problems of before."""
-    return replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0, steered=False)
+    """Start anew without the problems of before. What was asked of the transfer may never have reached it."""
+    anew = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0)
+    return replace(anew, steered=False, blackout_refused=False)
 
 
 def _nothing_touched(ledger: Ledger, _: Event) -> Ledger:
@@ -134,8 +135,7 @@ def _nothing_touched(ledger: Ledger, _: Event) -> Ledger:
 
 
 def _tidy_again(ledger: Ledger, _: Event) -> Ledger:
-    kept = tuple(w for w in ledger.warnings if w.id != "cleanup.left_behind")
-    return replace(ledger, left_behind=(), warnings=kept)
+    return replace(ledger, left_behind=(), warnings=_but(ledger.warnings, "cleanup.left_behind"))
 
 
 def _interrupted(ledger: Ledger) -> Ledger:
@@ -176,12 +176,27 @@ def _call_returned(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _too_late(ledger: Ledger, event: Event) -> Ledger:
-    return _warn_too_late(ledger, event["reason"])
+    """Note a cancel that was refused. A policy that asked for it may ask again: the passes must have an end."""
+    return _warn_too_late(replace(ledger, blackout_refused=False), event["reason"])
 
 
 def _warn_too_late(ledger: Ledger, reason: str) -> Ledger:
     warning = Problem(id="cancel.too_late", values={"vm": ledger.request.vm, "reason": reason})
-    return replace(ledger, cancel_too_late=True, warnings=(*ledger.warnings, warning))
+    return replace(ledger, cancel_too_late=True, warnings=(*_but(ledger.warnings, warning.id), warning))
+
+
+def _cancel_accepted(ledger: Ledger, _: Event) -> Ledger:
+    kept = _but(ledger.warnings, "cancel.too_late")
+    return replace(ledger, cancel_accepted=True, cancel_too_late=False, warnings=kept)
+
+
+def _blackout_too_long(ledger: Ledger, event: Event) -> Ledger:
+    kept = _but(ledger.problems, event["problem"].id)
+    return replace(ledger, cancel_wished=True, blackout_refused=True, problems=kept)
+
+
+def _but(problems: tuple[Problem, ...], id: str) -> tuple[Problem, ...]:
+    return tuple(problem for problem in problems if problem.id != id)
 
 
 def _left_behind(ledger: Ledger, event: Event) -> Ledger:
@@ -261,7 +276,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.TIDY_AGAIN: _tidy_again,
     Kind.CLAIMED: lambda ledger, _: replace(ledger, claimed=True),
     Kind.CANCEL_WISHED: lambda ledger, _: replace(ledger, cancel_wished=True),
-    Kind.CANCEL_ACCEPTED: lambda ledger, _: replace(ledger, cancel_accepted=True),
+    Kind.CANCEL_ACCEPTED: _cancel_accepted,
     Kind.CANCEL_TOO_LATE: _too_late,
     Kind.CANCEL_UNSUPPORTED: _too_late,
     Kind.CHECKS_PASSED: _checks_passed,
@@ -275,7 +290,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.PASS_ENDED: _pass_ended,
     Kind.PROGRESS: _figures,
     Kind.STEERED: _steered,
-    Kind.BLACKOUT_TOO_LONG: lambda ledger, _: replace(ledger, cancel_wished=True, blackout_refused=True),
+    Kind.BLACKOUT_TOO_LONG: _blackout_too_long,
     Kind.LEFT_PAUSED: lambda ledger, _: replace(ledger, left_paused=True),
     Kind.FINISHED_WITH_WARNINGS: _finished_with_warnings,
     Kind.SOURCE_STOPPED: _stopped,

@@ -195,6 +195,14 @@ SCENARIOS: dict[str, Scenario] = {
         bandwidth_at=Phase.MEMORY,
         also=lambda rig: given("steer-bandwidth", 1)(rig) and took_longer_than_s(10)(rig),
     ),
+    "a slower link is asked for, killed before it is": Scenario(
+        "reconcile memory switch committed reconcile cleanup completed",
+        AT_DESTINATION,
+        {"dirty": 0},
+        bandwidth_at=Phase.MEMORY,
+        kill_at="intended:steer-bandwidth",
+        also=lambda rig: given("steer-bandwidth", 1)(rig) and took_longer_than_s(10)(rig),
+    ),
     "a slower link is asked for too late": Scenario(
         COMMIT, AT_DESTINATION, bandwidth_at=Phase.SWITCH, also=given("steer-bandwidth", 0)
     ),
@@ -204,6 +212,14 @@ SCENARIOS: dict[str, Scenario] = {
         request={"cancel_if_blackout_exceeds_ms": 500, "pass_limit": 3},
         problem="blackout.too_long",
         also=lambda rig: given("steer-switch", 0)(rig) and given("request-cancel", 1)(rig),
+    ),
+    "what is left would take too long, killed before the cancel": Scenario(
+        "reconcile memory reconcile undoing cancelled",
+        world={"dirty": 900_000_000},
+        request={"cancel_if_blackout_exceeds_ms": 500, "pass_limit": 3},
+        kill_at="intended:request-cancel",
+        problem="blackout.too_long",
+        also=given("request-cancel", 1),
     ),
     "what is left is allowed": Scenario(
         COMMIT,

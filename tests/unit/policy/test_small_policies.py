@@ -120,6 +120,23 @@ def test_at_the_last_pass_a_blackout_that_would_be_too_long_cancels(rate: float 
 
 
 @pytest.mark.rule("R8")
+@pytest.mark.parametrize("refusal", [Kind.CANCEL_TOO_LATE, Kind.CANCEL_UNSUPPORTED])
+def test_a_cancel_for_a_long_blackout_that_is_refused_is_asked_for_at_the_next_pass(refusal: Kind) -> None:
+    """Else the passes would have no end: neither cancelled nor switched."""
+    told = ledger(plan=plan(pass_limit=3, cancel_if_blackout_exceeds_ms=100), passes=3)
+    for number in (3, 4):
+        made = pass_limit(told, event(Kind.PASS_ENDED, number=number))
+        assert made is not None
+        assert made.kind is Kind.BLACKOUT_TOO_LONG
+        asked = record(told, event(made.kind, **made.values), Phase.MEMORY)
+        told = record(asked, event(refusal, reason="no answer"), Phase.MEMORY)
+    assert [p.id for p in told.problems] == ["blackout.too_long"]
+    assert [w.id for w in told.warnings] == ["cancel.too_late"]
+    cancelled = record(told, event(Kind.CANCEL_ACCEPTED), Phase.MEMORY)
+    assert cancelled.warnings == ()
+
+
+@pytest.mark.rule("R8")
 def test_at_the_last_pass_a_blackout_that_is_short_enough_is_gone_for() -> None:
     asked = ledger(plan=plan(pass_limit=3, cancel_if_blackout_exceeds_ms=200), passes=3)
     known = record(asked, event(Kind.PASS_ENDED, number=3, remaining_bytes=200_000, bytes_s=1_000_000.0), Phase.MEMORY)
