@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -35,10 +36,15 @@ def strict(part: Any) -> Any:
     return {**made, "additionalProperties": made.get("additionalProperties", False)} if named else made
 
 
+@cache
+def validator(name: str) -> jsonschema.Draft202012Validator:
+    """What judges by the schema of that name; making it takes longer than a hundred judgements."""
+    return jsonschema.Draft202012Validator(strict(schemas.SCHEMAS[name]()))
+
+
 def problems_of(name: str, value: Any) -> list[str]:
     """What of a value is not as the schema of that name says."""
-    validator = jsonschema.Draft202012Validator(strict(schemas.SCHEMAS[name]()))
-    return [f"{'/'.join(map(str, e.absolute_path))}: {e.message[:300]}" for e in validator.iter_errors(value)]
+    return [f"{'/'.join(map(str, e.absolute_path))}: {e.message[:300]}" for e in validator(name).iter_errors(value)]
 
 
 def printed(capsys, *arguments: str) -> list[Any]:
