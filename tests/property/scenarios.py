@@ -1,101 +1,21 @@
-"""Moves and what has to come of them: every row of the table is on the way of at least one.
-
-What is expected is said from outside: how the move ends, where the VM is then, which phases a user sees on the way,
-and what holds always (claims, marks, answers). No expectation is made from the table.
-"""
+"""Moves and what has to come of them: every row of the table is on the way of at least one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field, replace
-from itertools import pairwise
-from typing import Any
-
 from refimpl.model.events import Kind
-from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
-from refimpl.model.request import MigrationRequest, Plan
-from tests.contract.benches import VM_ID, world
-from tests.moves import OPERATION, Rig, Step, table_step
-
-AT_SOURCE = {"a": "running"}
-AT_DESTINATION = {"b": "running"}
-COMMIT = "check setup memory switch committed reconcile cleanup completed"
-ANSWERS = (Kind.CANCEL_ACCEPTED, Kind.CANCEL_TOO_LATE, Kind.CANCEL_UNSUPPORTED)
-
-ENTERED_ON = {
-    Phase.MEMORY: {Kind.MEMORY_SEEN, Kind.ADOPTED_MEMORY},
-    Phase.SWITCH: {Kind.SWITCH_SEEN, Kind.DESTINATION_ARRIVED, Kind.ADOPTED_SWITCH},
-    Phase.RECONCILE: {
-        Kind.CALL_RETURNED,
-        Kind.SOURCE_GONE,
-        Kind.RUN_REFUSED,
-        Kind.DEADLINE,
-        Kind.LOOK_AGAIN,
-    },
-}
-"""A user is told of the switch when it was seen, and that evidence is wanted only when something called for it."""
-
-
-@dataclass(frozen=True)
-class Scenario:
-    """One move. `path`: the phases entered, the end last; `also`: what else has to hold, given the rig.
-
-    `kill_at`: the controller dies there, and the move is recovered; `ended`: it is recovered after that end.
-    """
-
-    path: str
-    copies: Mapping[str, str] = field(default_factory=lambda: AT_SOURCE)
-    world: Mapping[str, Any] = field(default_factory=dict)
-    request: Mapping[str, Any] = field(default_factory=dict)
-    cancel_at: Kind | Phase | None = None
-    bandwidth_at: Kind | Phase | None = None
-    kill_at: str | Kind | None = None
-    ended: Phase | None = None
-    after_ms: int = 0
-    with_journal: bool = True
-    journal_says: Phase | None = None
-    claimed: bool = False
-    deadlines: tuple[str, ...] = ()
-    problem: str | None = None
-    also: Callable[[Rig], bool] | None = None
-
-    @property
-    def end(self) -> str:
-        return self.path.split()[-1]
-
-
-def fault(kind: str, **values: Any) -> dict[str, Any]:
-    return {"faults": [{"kind": kind, **values}]}
-
-
-def faults(*scripted: dict[str, Any]) -> dict[str, Any]:
-    return {"faults": [one for some in scripted for one in some["faults"]]}
-
-
-def hangs(command: str, times: int = 1) -> dict[str, Any]:
-    return fault("hangs", command=command, times=times)
-
-
-def looked_at_once(rig: Rig) -> bool:
-    """The engine went for evidence, and had it, before the call returned."""
-    returned = rig.kinds().index(Kind.CALL_RETURNED)
-    entered = [i for i, e in enumerate(rig.events) if e.kind is Kind.PHASE_ENTERED and e["phase"] is Phase.RECONCILE]
-    return entered[0] < returned and rig.kinds().index(Kind.EVIDENCE_SEEN) < returned
-
-
-def given(command: str, times: int) -> Callable[[Rig], bool]:
-    return lambda rig: rig.commands().count(command) == times
-
-
-def took_longer_than_s(seconds: int) -> Callable[[Rig], bool]:
-    return lambda rig: rig.events[-1].at_ns - rig.events[0].at_ns > seconds * 1_000_000_000
-
-
-def stays_paused(rig: Rig) -> bool:
-    kinds = rig.kinds()
-    return kinds.count(Kind.LEFT_PAUSED) == 1 and Kind.DESTINATION_RAN not in kinds and Kind.SOURCE_STOPPED not in kinds
-
+from tests.property.scenario import (
+    AT_DESTINATION,
+    COMMIT,
+    Scenario,
+    fault,
+    faults,
+    given,
+    hangs,
+    looked_at_once,
+    stays_paused,
+    took_longer_than_s,
+)
 
 TWO_NETWORKS = {
     "networks": {"fast": {"priority": 1}, "slow": {"priority": 2}},
@@ -107,6 +27,7 @@ TWO_NETWORKS = {
 NO_B_AFTER_COMMIT = fault("host-dies", host="b", during="bound")
 SOURCE_DIES = fault("source-dies", during="memory")
 BOTH_RUN = fault("both-run", during="arrived")
+STALLS = fault("stalls", during="memory")
 LIES = fault("call-lies", during="memory")
 
 SCENARIOS: dict[str, Scenario] = {
@@ -495,51 +416,3 @@ SCENARIOS: dict[str, Scenario] = {
         ended=Phase.INDETERMINATE,
     ),
 }
-
-
-def play(scenario: Scenario, step: Step = table_step) -> tuple[Rig, Outcome]:
-    """Play a scenario, under another step function if one is given."""
-    rig = Rig(world(**scenario.world), replace(MigrationRequest("web", "b"), **scenario.request), step)
-    if scenario.claimed:
-        rig.claim_for_another(Plan("web", VM_ID, "a", "b"))
-    outcome = rig.start(kill_at=scenario.kill_at, cancel_at=scenario.cancel_at, bandwidth_at=scenario.bandwidth_at)
-    if scenario.kill_at is not None or scenario.ended is not None:
-        assert (outcome.end if outcome else None) is scenario.ended, "the stop point was never reached"
-        rig.journal.phase = scenario.journal_says or rig.journal.phase
-        outcome = rig.recover(after_ms=scenario.after_ms, with_journal=scenario.with_journal)
-    assert outcome is not None
-    return rig, outcome
-
-
-def judge(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
-    """Raise AssertionError unless what came of it is as it has to be."""
-    assert " ".join(rig.path()) == scenario.path
-    assert outcome.end == scenario.end
-    assert rig.copies() == scenario.copies
-    named = [p.id for p in (*outcome.problems, *outcome.warnings)]
-    assert scenario.problem is None or scenario.problem in named, named
-    assert tuple(e["name"] for e in rig.events if e.kind is Kind.DEADLINE) == scenario.deadlines
-    assert scenario.also is None or scenario.also(rig)
-    _always(scenario, rig, outcome)
-
-
-def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
-    kinds = rig.kinds()
-    claims = [claim.operation for claim in rig.store.claims()]
-    assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if outcome.end is Phase.INDETERMINATE else [])
-    left = "cleanup.left_behind" in [w.id for w in outcome.warnings]
-    assert outcome.end is Phase.INDETERMINATE or left or rig.marks() == []
-    wished = kinds.count(Kind.CANCEL_WISHED)
-    assert outcome.end is Phase.CANCELLED or sum(kinds.count(kind) for kind in ANSWERS) == wished
-    commands = rig.commands()
-    for at in (i for i, command in enumerate(commands) if command == "allow-run"):
-        assert commands[at - 1] == "record-commit"
-    assert kinds.count(Kind.PREPARED) <= 1
-    assert kinds.count(Kind.TRANSFER_STARTED) <= 1
-    for phase, reasons in ENTERED_ON.items():
-        assert all(cause in reasons for entered, cause in _causes(rig) if entered is phase)
-
-
-def _causes(rig: Rig) -> list[tuple[Phase, Kind]]:
-    """Return each phase entered with what came right before."""
-    return [(e["phase"], cause.kind) for cause, e in pairwise(rig.events) if e.kind is Kind.PHASE_ENTERED]

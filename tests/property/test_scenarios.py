@@ -8,7 +8,8 @@ from refimpl.engine.phases import TABLE
 from refimpl.engine.step import step
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
-from tests.property.scenarios import SCENARIOS, judge, play
+from tests.property.scenario import judge, play
+from tests.property.scenarios import SCENARIOS
 
 
 @pytest.mark.parametrize("name", SCENARIOS)

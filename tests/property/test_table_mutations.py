@@ -18,7 +18,8 @@ from refimpl.engine.step import step
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
 from tests.moves import mutated
-from tests.property.scenarios import SCENARIOS, judge, play
+from tests.property.scenario import judge, play
+from tests.property.scenarios import SCENARIOS
 
 Key = tuple[Phase, Kind]
 

@@ -10,7 +10,8 @@ from refimpl.app.job import E_FAIL, JobState, job_of
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.phase import ENDS, Phase
-from tests.property.scenarios import SCENARIOS, play
+from tests.property.scenario import play
+from tests.property.scenarios import SCENARIOS
 from tests.unit.cli.fakes import outcome
 
 PHASES = st.sampled_from(sorted(Phase))
