@@ -7,7 +7,7 @@ provably this operation's; a copy is resumed only when the other is known to be 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 from refimpl.backends.libvirt import connection, lease, port, stamp
@@ -71,6 +71,8 @@ def _source_is_the_vm(operation: Operation) -> None:
         # One that does not answer forbids only the resume: a source that runs is left alone, the clean-up reports it.
         if there is not None:
             _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
+            if operation.plan.vm_state is VmState.OFF:
+                _no_hidden_job(operation)
             none_runs_there = _remove_half_made(operation, there)
     _wait(operation, lambda: not source_job_runs(operation), JOB_TIMEOUT_S, "the source's migration job is still open")
     with connection.fresh(reach.source) as here:
@@ -80,6 +82,20 @@ def _source_is_the_vm(operation: Operation) -> None:
         if not none_runs_there:
             raise _CannotSettle(f"the source is paused and host {reach.destination.name} may have a running copy")
         domain.resume()
+
+
+def _no_hidden_job(operation: Operation) -> None:
+    """Wait for the end of a move of the definition alone, which shows nowhere while the VM is off.
+
+    libvirt takes no change of a VM that is being moved, so marking it once more waits; and fails when it is gone then.
+    """
+    with connection.fresh(operation.reach.source) as here:
+        domain = connection.find(here, operation.plan.vm_id)
+        if domain is None or not _ours(operation, domain):
+            return
+        if not domain.isPersistent():
+            raise _CannotSettle(f"only host {operation.reach.destination.name} has the VM's definition stored")
+        stamp.put(domain, stamp.Stamp(operation.id, operation.plan))
 
 
 @contextmanager
@@ -121,6 +137,8 @@ def _destination_is_the_vm(operation: Operation) -> None:
     with connection.fresh(reach.destination) as there:
         copy = connection.find(there, plan.vm_id)
         runs = copy is not None and _is_the_vm(plan, copy.state())
+    if runs:
+        _open_port(operation)
     with _if_it_answers(reach.source) as here:
         if here is not None:
             _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
@@ -128,6 +146,20 @@ def _destination_is_the_vm(operation: Operation) -> None:
         elif not (runs and _source_bound(operation)):
             # A silent source that cannot run again is no danger; its definition is left behind.
             raise _CannotSettle(f"host {plan.source} does not answer, and its copy may run again")
+
+
+def _open_port(operation: Operation) -> None:
+    """Open the port that a killed conductor left shut, whatever else can be settled; not beside a source that runs.
+
+    What cannot be opened here is left to the clean-up, which removes it or names it.
+    """
+    reach = operation.reach
+    source = None
+    with suppress(OSError):
+        source = read_status(reach.source_channel, operation.plan.vm)
+    if source is None or source.vm_state is not VmState.RUNNING:
+        with suppress(OSError):
+            port.open_again(reach.destination_channel, operation.id)
 
 
 def _is_the_vm(plan: Plan, state: Sequence[int]) -> bool:

@@ -96,10 +96,12 @@ class FakeChannel:
         self.files = files or {}
         self.answers = answers or {}
         self.down = False
+        self.commands: list[list[str]] = []
 
     def run(self, command: Sequence[str], *, timeout_s: float = 30.0, stdin: str | None = None) -> Completed:
         if self.down:
             raise OSError("host is down")
+        self.commands.append(list(command))
         return self.answers.get(command[0], Completed(0, "", ""))
 
     def read(self, path: str) -> bytes:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import Any
@@ -27,6 +27,8 @@ PAUSED_BY_ERROR = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_API_ERRO
 
 
 class FakeDomain:
+    persistent = True
+
     def __init__(self, world: World, host: str, state: list[int], operation: str | None) -> None:
         self._world, self._host, self._state, self._operation = world, host, state, operation
 
@@ -37,7 +39,10 @@ class FakeDomain:
         return int(self._state != OFF)
 
     def isPersistent(self) -> int:
-        return 1
+        return int(self.persistent)
+
+    def setMetadata(self, *_: Any) -> None:
+        self._world.marking(self._host)
 
     def XMLDesc(self, _which: int) -> str:
         if self._operation is None:
@@ -70,6 +75,7 @@ class World:
         self.channels = {"h1": r.FakeChannel(), "h2": r.FakeChannel()}
         self.silent: set[str] = set()
         self.events: list[Event] = []
+        self.marking: Callable[[str], None] = lambda host: self.done.append(f"mark {host}")
 
     def put(self, host: str, state: list[int], status: bytes | None = None, operation: str | None = "op") -> None:
         self.domains[host] = FakeDomain(self, host, state, operation)
@@ -220,6 +226,52 @@ def test_the_source_is_kept_while_the_destinations_copy_does_not_run(world: Worl
     world.put("h2", state, r.DESTINATION_ARRIVED)
     assert world.give(settle.settle_destination).kind is Kind.CANNOT_SETTLE
     assert world.done == []
+
+
+def off(world: World) -> None:
+    world.operation.plan = replace(world.operation.plan, vm_state=VmState.OFF)
+    world.put("h1", OFF)
+    world.put("h2", OFF)
+
+
+def test_a_definition_that_was_copied_is_removed_once_the_source_takes_a_change(world: World) -> None:
+    off(world)
+    assert world.give(settle.settle_source).kind is Kind.SETTLED
+    assert world.done == ["mark h1", "undefine h2"]
+
+
+def test_a_definition_whose_move_ends_late_is_not_removed_at_both_hosts(world: World) -> None:
+    """A VM that is off shows no job: only its daemon, asked for a change, tells that one was under way."""
+
+    def ends(host: str) -> None:
+        del world.domains[host]
+        raise libvirt.libvirtError("transient domains do not have any persistent config")
+
+    off(world)
+    world.marking = ends
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert (list(world.domains), world.done) == (["h2"], [])
+
+
+def test_the_only_stored_definition_is_not_removed_beside_a_source_that_was_started(world: World) -> None:
+    off(world)
+    world.put("h1", RUNNING, r.BOOTED)
+    world.domains["h1"].persistent = False
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert world.done == []
+
+
+@pytest.mark.rule("R16")
+@pytest.mark.parametrize(("source", "opened"), [(r.SOURCE_WAITS, True), (r.SOURCE_BACK, False)])
+def test_a_port_that_a_killed_conductor_left_shut_is_opened_though_the_source_cannot_be_settled(
+    world: World, source: bytes, opened: bool
+) -> None:
+    """But never beside a source that runs: frames would come from two ports."""
+    world.put("h1", PAUSED_BY_MOVE, source)
+    world.put("h2", RUNNING, r.DESTINATION_RUNS)
+    world.silent.add("h1")
+    assert world.give(settle.settle_destination).kind is Kind.CANNOT_SETTLE
+    assert (["nft", "flush table bridge refimpl_op"] in world.channels["h2"].commands) is opened
 
 
 def test_a_source_without_our_mark_is_not_removed(world: World) -> None:
