@@ -10,6 +10,7 @@ from typing import Any
 
 from refimpl.backends.libvirt import compression, connection, lease, port, stamp
 from refimpl.backends.libvirt.domain import moved_to
+from refimpl.backends.libvirt.evidence import vm_state
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.backends.libvirt.progress import start_progress
 from refimpl.backends.libvirt.reservation import reserved, shortage
@@ -63,9 +64,7 @@ def _prepared(operation: Operation) -> Problem | None:
     plan, reach = operation.plan, operation.reach
     operation.hold_source_process()
     lease.make(reach.source_channel, operation.lease)
-    domain = connection.find(reach.connections.to(reach.source), plan.vm_id)
-    if domain is None:
-        raise OSError(f"there is no VM with the id {plan.vm_id} on host {plan.source}")
+    domain = as_planned(plan, reach.connections.to(reach.source))
     if plan.vm_state is VmState.OFF:
         stamp.put(domain, stamp.Stamp(operation.id, plan))
         return None
@@ -79,6 +78,20 @@ def _prepared(operation: Operation) -> Problem | None:
     except OSError as error:
         return operation.problem("port.rejected", Side.DESTINATION, error)
     return None
+
+
+def as_planned(plan: Plan, source: Any) -> Any:
+    """Return the VM's domain at the source. OSError when there is none, or when somebody has changed its state since.
+
+    libvirt would move the definition of a VM that runs away from under it, and a paused one arrives paused.
+    """
+    domain = connection.find(source, plan.vm_id)
+    if domain is None:
+        raise OSError(f"there is no VM with the id {plan.vm_id} on host {plan.source}")
+    state = vm_state(domain.state()[0])
+    if state is not plan.vm_state:
+        raise OSError(f"the VM is {state} on host {plan.source} and not {plan.vm_state} any more")
+    return domain
 
 
 def flags(plan: Plan) -> int:
@@ -171,7 +184,7 @@ def _call(operation: Operation) -> None:
     operation.listen()
     own = connection.open_connection(reach.source)
     try:
-        domain = own.lookupByUUIDString(plan.vm_id)
+        domain = as_planned(plan, own)
         chosen = parameters(plan, domain, reach.source, reach.destination)
         if plan.vm_state is not VmState.OFF:
             domain.migrateSetMaxDowntime(most_downtime_ms(plan), 0)

@@ -12,7 +12,7 @@ from refimpl.backends.libvirt import compression, connection, port, reservation
 from refimpl.backends.libvirt.connection import Connections
 from refimpl.backends.libvirt.operation import Operation, Reach
 from refimpl.backends.libvirt.tap import Taps
-from refimpl.backends.libvirt.transfer import USUAL_DOWNTIME_MS, flags, most_downtime_ms, parameters
+from refimpl.backends.libvirt.transfer import USUAL_DOWNTIME_MS, as_planned, flags, most_downtime_ms, parameters
 from refimpl.hosts.channel import Completed
 from refimpl.model.errors import Native
 from refimpl.model.request import VmState
@@ -87,6 +87,34 @@ def test_a_vm_that_is_off_is_moved_as_its_definition_alone() -> None:
     wanted = ("OFFLINE", "PEER2PEER", "PERSIST_DEST", "UNDEFINE_SOURCE")
     assert flags(off) == sum(getattr(libvirt, f"VIR_MIGRATE_{name}") for name in wanted)
     assert set(parameters(off, XmlDomain(), host("h1"), host("h2"))) == {"persistent_xml"}
+
+
+class StateDomain:
+    def __init__(self, state: int) -> None:
+        self._state = state
+
+    def state(self) -> list[int]:
+        return [self._state, 1]
+
+
+@pytest.mark.parametrize("planned", [VmState.OFF, VmState.PAUSED, VmState.RUNNING])
+def test_a_vm_whose_state_was_changed_since_it_was_planned_is_not_moved(
+    monkeypatch: pytest.MonkeyPatch, planned: VmState
+) -> None:
+    native = {
+        VmState.OFF: libvirt.VIR_DOMAIN_SHUTOFF,
+        VmState.PAUSED: libvirt.VIR_DOMAIN_PAUSED,
+        VmState.RUNNING: libvirt.VIR_DOMAIN_RUNNING,
+    }
+    monkeypatch.setattr(connection, "find", lambda found, _id: found)
+    for state, number in native.items():
+        if state is planned:
+            as_planned(replace(PLAN, vm_state=planned), StateDomain(number))
+            continue
+        with pytest.raises(OSError, match=f"the VM is {state} on host h1 and not {planned} any more"):
+            as_planned(replace(PLAN, vm_state=planned), StateDomain(number))
+    with pytest.raises(OSError, match="no VM with the id"):
+        as_planned(PLAN, None)
 
 
 @pytest.mark.rule("R6")
