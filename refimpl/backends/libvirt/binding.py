@@ -77,7 +77,7 @@ def allow_run(operation: Operation) -> None:
             operation.post(Kind.RUN_REFUSED, Side.DESTINATION, problem=problem)
         return
     if paused:
-        operation.post(Kind.LEFT_PAUSED, Side.DESTINATION)
+        _tell_left_paused(operation)
     else:
         _tell_ran(operation, ran_ns, opening.took_ms)
     with contextlib.suppress(*connection.failures()):
@@ -121,6 +121,13 @@ def _tell_ran(operation: Operation, ran_ns: int, port_ms: float) -> None:
         events = watch.once(Kind.DESTINATION_RAN, ran_ns, Side.DESTINATION)
         events = [*operation.let_run(False), *events]
         operation.post_all([replace(event, values={"port_ms": port_ms}) for event in events])
+
+
+def _tell_left_paused(operation: Operation) -> None:
+    """Tell that the copy stays paused; and, when somebody has resumed it already, that it runs."""
+    with operation.lock:
+        operation.post(Kind.LEFT_PAUSED, Side.DESTINATION)
+        operation.post_all(operation.let_run(False))
 
 
 def _look(operation: Operation) -> tuple[bool | None, str]:
