@@ -1,4 +1,4 @@
-"""The group store: claims and host settings that all controllers of a group share (design 5).
+"""The group store: claims and host settings that all controllers of a group share (docs/adr/0007).
 
 No two controllers move one VM, nor pass a host's limit together: a claim is judged and taken in one transaction.
 Embedded as one SQLite file beside the lab. Whoever conducts an operation holds its lock file while it lives, so that
@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Protocol
+from typing import IO, Protocol, TypeVar
 
 from refimpl.model.errors import RefimplError, error
 from refimpl.model.facts import Facts
@@ -23,6 +23,7 @@ from refimpl.model.request import Plan
 from refimpl.model.settings import HostSettings
 
 BUSY_TIMEOUT_S = 10.0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,8 +130,17 @@ class GroupStore:
 
     def claim(self, wanted: Claim, *, bounded: bool = True) -> Claim | LimitReached | None:
         """Take the VM, lock first: a claim without a lock would look like a dead controller's."""
+        held = wanted.operation in self._held
         if not self._lock(wanted.operation):
             return next((c for c in self.claims() if c.operation == wanted.operation), wanted)
+        try:
+            return self._claim_locked(wanted, bounded)
+        except RefimplError:
+            if not held:
+                self._unlock(wanted.operation)
+            raise
+
+    def _claim_locked(self, wanted: Claim, bounded: bool) -> Claim | LimitReached | None:
         with self._writing() as db:
             refusal = _refusal(wanted, _all_claims(db), _all_settings(db) if bounded else None)
             if refusal is None:
@@ -169,9 +179,12 @@ class GroupStore:
         return self._path.with_name(f"{self._path.name}.{operation}.lock")
 
     def _lock(self, operation: str) -> bool:
-        if operation in self._held:
-            return True
-        path = self._lock_path(operation)
+        try:
+            return operation in self._held or self._lock_anew(operation, self._lock_path(operation))
+        except OSError as failure:
+            raise self._failed(failure) from failure
+
+    def _lock_anew(self, operation: str, path: Path) -> bool:
         while True:
             file = path.open("a+")
             if not _locks(file):
@@ -186,8 +199,14 @@ class GroupStore:
     def _unlock(self, operation: str) -> None:
         file = self._held.pop(operation, None)
         if file is not None:
-            self._lock_path(operation).unlink(missing_ok=True)
-            file.close()
+            with file:
+                try:
+                    self._lock_path(operation).unlink(missing_ok=True)
+                except OSError as failure:
+                    raise self._failed(failure) from failure
+
+    def _failed(self, failure: Exception) -> RefimplError:
+        return error("store.failed", path=str(self._path), detail=str(failure))
 
     @contextmanager
     def _writing(self) -> Iterator[sqlite3.Connection]:
@@ -204,7 +223,7 @@ class GroupStore:
                 db.execute("PRAGMA synchronous=FULL")
                 yield db
         except sqlite3.Error as failure:
-            raise error("store.failed", path=str(self._path), detail=str(failure)) from failure
+            raise self._failed(failure) from failure
 
 
 def _refusal(
@@ -228,12 +247,21 @@ def _hosts(claim: Claim) -> tuple[str, str]:
 
 
 def _all_claims(db: sqlite3.Connection) -> tuple[Claim, ...]:
-    return tuple(_claim(row[0]) for row in db.execute("SELECT body FROM claims ORDER BY operation"))
+    rows = db.execute("SELECT body FROM claims ORDER BY operation")
+    return tuple(_read(_claim, body) for (body,) in rows)
 
 
 def _all_settings(db: sqlite3.Connection) -> Mapping[str, HostSettings]:
     rows = db.execute("SELECT host, body FROM settings ORDER BY host")
-    return {host: HostSettings.from_json(json.loads(body)) for host, body in rows}
+    return {host: _read(lambda text: HostSettings.from_json(json.loads(text)), body) for host, body in rows}
+
+
+def _read(read: Callable[[str], T], body: str) -> T:
+    """Read a row. One that another version has written, or nobody, is a fault of the store like any other."""
+    try:
+        return read(body)
+    except (ValueError, KeyError, TypeError, AttributeError) as failure:
+        raise sqlite3.DataError(f"a row cannot be read ({type(failure).__name__}: {failure})") from failure
 
 
 def _locks(file: IO[str]) -> bool:

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import IO
@@ -165,3 +167,37 @@ def test_facts_are_completed_with_what_others_move_and_with_the_store_s_silence(
     silent = completed(facts(), store, "two")
     assert silent.store_problem is not None
     assert silent.store_problem.id == "store.failed"
+
+
+def test_a_claim_that_fails_leaves_no_lock_and_one_that_stands_keeps_its(tmp_path: Path) -> None:
+    path = tmp_path / "group.db"
+    store = GroupStore(path)
+    assert store.claim(claim("kept", vm_id="vm-2")) is None
+    with closing(sqlite3.connect(path)) as db:
+        db.execute("CREATE TRIGGER full BEFORE INSERT ON claims BEGIN SELECT RAISE(ABORT, 'disk is full'); END")
+    for wanted in (claim("new"), claim("kept", vm_id="vm-2")):
+        with pytest.raises(RefimplError, match="disk is full"):
+            store.claim(wanted)
+    assert [file.name for file in tmp_path.glob("*.lock")] == ["group.db.kept.lock"]
+    assert [c.operation for c in store.claims()] == ["kept"]
+
+
+@pytest.mark.error("store.failed")
+def test_a_lock_file_that_cannot_be_made_is_a_store_that_failed(tmp_path: Path) -> None:
+    store = GroupStore(tmp_path / "group.db")
+    (tmp_path / "group.db.one.lock").mkdir()
+    with pytest.raises(RefimplError) as failed:
+        store.claim(claim("one"))
+    assert failed.value.problems[0].id == "store.failed"
+
+
+@pytest.mark.error("store.failed")
+@pytest.mark.parametrize("table", ["claims", "settings"])
+@pytest.mark.parametrize("body", ["{", "{}", '{"of another": "version"}'])
+def test_a_row_that_cannot_be_read_is_a_store_that_failed(tmp_path: Path, table: str, body: str) -> None:
+    path = tmp_path / "group.db"
+    store = GroupStore(path)
+    values = ("vm-1", "op", body) if table == "claims" else ("a", body)
+    with closing(sqlite3.connect(path)) as db, db:
+        db.execute(f"INSERT INTO {table} VALUES ({', '.join('?' * len(values))})", values)
+    assert getattr(completed(facts(), store, "one").store_problem, "id", None) == "store.failed"
