@@ -1,6 +1,6 @@
 """What was interrupted, and with what plan it can be recovered: by journals, by claims, by marks on the VMs themselves.
 
-Only `recover` acts; the read-only verbs report what is listed here (design 6).
+Only `recover` acts; the read-only verbs report what is listed here (docs/adr/0003).
 """
 
 from __future__ import annotations

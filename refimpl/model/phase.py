@@ -1,4 +1,4 @@
-"""Phases of a migration, its ends, and the exit code that each end has (design: phases and ends)."""
+"""Phases of a migration, its ends, and the exit code that each end has (docs/how-it-works.md)."""
 
 from __future__ import annotations
 

@@ -200,7 +200,10 @@ class Driver:
         assert answer.kind is Kind.PREPARED, answer
 
     def hold(self, bandwidth_mib_s: int = 3) -> None:
-        """Begin a transfer that stays in the memory phase: a narrow channel, and 1 ms as the longest downtime (9.3)."""
+        """Begin a transfer that stays in the memory phase: a narrow channel, and 1 ms as the longest downtime.
+
+        libvirt-qemu 9.3.
+        """
         self.plan = replace(self.plan, bandwidth_mib_s=bandwidth_mib_s)
         self.prepare()
         self.give(CommandKind.START_TRANSFER)

@@ -19,6 +19,7 @@ from tests.unit.ci.machine import ROOT
 
 DOCS = ROOT / "docs"
 PAGES = sorted([*DOCS.rglob("*.md"), ROOT / "README.md", ROOT / "CHANGELOG.md"])
+TEXTS = (".py", ".md", ".toml", ".c", ".h")
 NAMES = [str(page.relative_to(ROOT)) for page in PAGES]
 _LINK = re.compile(r"(?<!!)\[[^\]]*\]\(([^)\s]+)\)")
 _FENCE = re.compile(r"^```(\w*)\n(.*?)^```", re.MULTILINE | re.DOTALL)
@@ -99,6 +100,24 @@ def test_every_page_is_reached_from_the_index() -> None:
     linked = {(DOCS / link.partition("#")[0]).resolve() for link in _LINK.findall(index.read_text("utf-8"))}
     wanted = {*DOCS.glob("*.md"), *DOCS.glob("*.toml")} - {index}
     assert wanted <= linked, wanted - linked
+
+
+def references(text: str) -> set[str]:
+    """The references to rows of docs/sources.md in a text, one by one."""
+    found = re.findall(r"\b(semantics|libvirt-qemu|handover|rule) (\d[\d.]*(?:(?:, | and )\d[\d.]*)*)", text)
+    return {f"{sheet} {row.rstrip('.')}" for sheet, rows in found for row in re.split(", | and ", rows)}
+
+
+def test_every_reference_in_the_code_is_explained() -> None:
+    files = [f for where in ("refimpl", "tests", "docs/adr") for f in (ROOT / where).rglob("*.*") if f.suffix in TEXTS]
+    used = set().union(*(references(f.read_text("utf-8")) for f in files if f != Path(__file__)))
+    explained = re.findall(r"^\| ([a-z-]+ [\d.]+) \|", (DOCS / "sources.md").read_text("utf-8"), re.MULTILINE)
+    assert sorted(used) == sorted(explained)
+
+
+def test_references_are_found_one_by_one() -> None:
+    text = "so (libvirt-qemu 3.3, 9; R5) and handover 1.1 and 1.2. Not rules 5, nor rule R1."
+    assert references(text) == {"libvirt-qemu 3.3", "libvirt-qemu 9", "handover 1.1", "handover 1.2"}
 
 
 def commands(page: Path) -> Iterator[list[str]]:
