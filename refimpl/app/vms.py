@@ -130,10 +130,14 @@ class VmDesk:
         return made
 
     def start(self, name: str) -> VmPlace:
-        """Start a VM where it is defined; `memory.short` when the host has no room for it."""
+        """Start a VM where it is defined; `memory.short` when the host has no room for it.
+
+        `vm.stamped` while its definition is being moved, or stayed where the VM itself was moved away from.
+        """
         place = self.find(name)
         if place.facts.state is VmState.RUNNING:
             return place
+        place = self.places.find_to_change(name)
         room = self.look()[place.host.name]
         free_mib = room.memory_mib - room.memory_used_mib
         if free_mib < place.facts.memory_mib:

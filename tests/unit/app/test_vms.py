@@ -181,7 +181,7 @@ def test_a_vm_under_another_name_keeps_its_files(desk, hosts, done, tmp_path):
 
 
 @pytest.mark.rule("R10")
-@pytest.mark.parametrize("verb", ["stop", "remove", "pause", "resume"])
+@pytest.mark.parametrize("verb", ["start", "stop", "remove", "pause", "resume"])
 def test_a_vm_with_the_mark_of_a_move_is_left_to_recovery(verb, desk, hosts, done):
     hosts.put("a", vm(name="one", state=VmState.OFF, operation="0a1b2c3d"))
     refused("vm.stamped", lambda: getattr(desk, verb)("one"))
