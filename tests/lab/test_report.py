@@ -9,7 +9,7 @@ from refimpl.report.story import stand_stills
 from refimpl.report.words import duration
 from tests.lab.moving import Moving
 from tests.unit.report.pages import Page
-from tests.unit.report.test_schemas import problems_of
+from tests.unit.report.published import problems_of
 
 pytestmark = pytest.mark.lab
 

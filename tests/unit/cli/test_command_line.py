@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import importlib
 import json
-import os
 import re
-import subprocess
 import sys
 
 import click
@@ -16,42 +13,7 @@ import refimpl
 from refimpl.cli import main
 from refimpl.cli.root import VERBS, say_internal_error
 from refimpl.lab import LabState, LabSummary
-
-HEAVY = (
-    "rich",
-    "pydantic",
-    "libvirt",
-    "cryptography",
-    "jinja2",
-    "psutil",
-    "refimpl.lab",
-    "refimpl.app",
-    "refimpl.backends",
-)
-
-
-def command_of(name: str) -> click.Command:
-    module, _, attribute = VERBS[name][0].partition(":")
-    found = getattr(importlib.import_module(module), attribute)
-    assert isinstance(found, click.Command)
-    return found
-
-
-def all_commands() -> list[tuple[str, click.Command]]:
-    found = []
-    for name in VERBS:
-        command = command_of(name)
-        found.append((name, command))
-        if isinstance(command, click.Group):
-            found += [(f"{name} {sub}", command.commands[sub]) for sub in command.commands]
-    return found
-
-
-def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    full = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))} | environment
-    return subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, timeout=60, env=full, check=False
-    )
+from tests.unit.cli.commands import HEAVY, all_commands, command_of, run_python
 
 
 def test_help_imports_nothing_heavy():

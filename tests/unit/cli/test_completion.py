@@ -16,7 +16,7 @@ import pytest
 from refimpl.cli import completion, main
 from refimpl.cli.root import COMPLETE_VARIABLE, VERBS
 from refimpl.lab import layout
-from tests.unit.cli.test_command_line import HEAVY, all_commands, run_python
+from tests.unit.cli.commands import HEAVY, all_commands, run_python
 
 ASK = """
 source "$1"; shift

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-from pathlib import Path
 
 import click
 import pytest
@@ -11,15 +10,10 @@ import pytest
 from refimpl.app.home import Home
 from refimpl.cli import main
 from refimpl.cli.operations import phases
-from refimpl.engine.journal import FileJournal
-from refimpl.model.events import Event, Kind
-from refimpl.model.ledger import Ledger
+from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
-from refimpl.model.request import Command, CommandKind, MigrationRequest
-from tests.unit.cli.fakes import NOW_NS, event, outcome
-
-REQUEST = MigrationRequest(vm="web", destination="h2", source="h1")
-GROUP = {"id": "abc123", "name": "spring", "store_path": "/group.db"}
+from tests.unit.cli.fakes import NOW_NS, event
+from tests.unit.cli.kept import operation
 
 
 @pytest.fixture
@@ -27,21 +21,6 @@ def home(tmp_path, monkeypatch) -> Home:
     monkeypatch.setenv("REFIMPL_HOME", str(tmp_path))
     monkeypatch.setattr("refimpl.cli.operations.is_root", lambda: False)
     return Home(tmp_path)
-
-
-def operation(home: Home, id: str, end: Phase | None, ended_ns: int | None = None) -> Path:
-    files = home.create(id)
-    files.spec.write_text(json.dumps({"request": REQUEST.to_json(), "group": GROUP, "controller": "c"}), "utf-8")
-    ledger = Ledger(operation=id, group="abc123", request=REQUEST, started_ns=NOW_NS, ended_ns=ended_ns)
-    journal = FileJournal(files.journal)
-    journal.note(Event(Kind.STARTED, NOW_NS, {"request": REQUEST}))
-    journal.note(Event(Kind.PHASE_ENTERED, NOW_NS + 1_000_000, {"phase": Phase.CHECK}))
-    journal.note(Event(Kind.PHASE_ENTERED, NOW_NS + 4_000_000, {"phase": Phase.SETUP}))
-    journal.intend(Phase.SETUP, ledger, [Command(CommandKind.PREPARE, id, 3, REQUEST)])
-    if end is not None:
-        journal.end(end, ledger, outcome(end, operation=id).to_json())
-    journal.close()
-    return files.directory
 
 
 def test_without_operations_the_list_says_how_to_start_one(home, capsys):

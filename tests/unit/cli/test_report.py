@@ -14,7 +14,7 @@ from refimpl.cli import main
 from refimpl.meter.samples import Samples
 from refimpl.model.phase import Phase
 from refimpl.report.data import State
-from tests.unit.cli.test_operations import REQUEST, operation
+from tests.unit.cli.kept import REQUEST, operation
 
 
 @pytest.fixture
