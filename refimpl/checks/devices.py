@@ -6,22 +6,22 @@ from collections.abc import Iterator
 
 from refimpl.checks.subject import Subject
 from refimpl.model.errors import Problem
-from refimpl.model.facts import VmState
+from refimpl.model.facts import SAVED_MEMORY, VmState
 
 
 def check(s: Subject) -> Iterator[Problem]:
-    """Yield what would be refused late by the system below. Only snapshots tie a VM that is off too."""
+    """Yield what would be refused late by the system below. Snapshots and saved memory tie a VM that is off too."""
     if s.vm is None or s.source is None or not s.source.reachable:
         return
     vm, host = s.vm, s.source.name
     if vm.snapshots:
         yield s.problem("vm.snapshots", host, vm=vm.name, names=", ".join(vm.snapshots))
-    if vm.state is VmState.OFF:
-        return
+    off = vm.state is VmState.OFF
     for device in vm.unmovable:
-        values = {"kind": device.kind, "name": device.name, "reason": device.why}
-        yield s.problem("device.unmovable", host, vm=vm.name, **values)
-    if vm.busy:
+        if not off or device.kind == SAVED_MEMORY:
+            values = {"kind": device.kind, "name": device.name, "reason": device.why}
+            yield s.problem("device.unmovable", host, vm=vm.name, **values)
+    if vm.busy and not off:
         yield s.problem("vm.busy", host, vm=vm.name, busy=vm.busy)
 
 

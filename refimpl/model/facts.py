@@ -83,6 +83,10 @@ class CpuFact:
     features: frozenset[str] = frozenset()
 
 
+SAVED_MEMORY = "saved memory"
+"""The kind of a `DeviceFact` that ties a VM that is off: its memory is in a file of the host until the next start."""
+
+
 @dataclass(frozen=True, slots=True)
 class DeviceFact:
     """A device of a VM that ties it to its host: what it is, its name, and why it cannot move."""

@@ -22,7 +22,7 @@ from refimpl.backends.libvirt.parallel import in_parallel
 from refimpl.backends.libvirt.status import Status, domain_part, parse_status, read_text
 from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.factory import channel_for
-from refimpl.model.facts import DiskFact, Facts, HostFacts, LeaseFact, Scope, VmFacts, VmState
+from refimpl.model.facts import SAVED_MEMORY, DeviceFact, DiskFact, Facts, HostFacts, LeaseFact, Scope, VmFacts, VmState
 from refimpl.model.group import Group, HostEntry
 
 LOOK_TIMEOUT_S = 12.0
@@ -205,10 +205,15 @@ class _Domain:
             processor_compatibility=processor_compatibility(root),
             machine=definition.machine(root),
             accelerator=definition.accelerator(root),
-            unmovable=definition.unmovable(root),
+            unmovable=(*definition.unmovable(root), *self._saved_memory()),
             snapshots=() if self._migrates else tuple(self._domain.snapshotListNames(0)),
             busy=busy(self._seen, self._text),
         )
+
+    def _saved_memory(self) -> tuple[DeviceFact, ...]:
+        if self._migrates or not self._domain.hasManagedSaveImage(0):
+            return ()
+        return (DeviceFact(SAVED_MEMORY, "(virsh managedsave)", "it is in a file of the source and would stay behind"),)
 
     def _lease_held(self, path: str) -> bool | None:
         try:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from refimpl.model.errors import entry
-from refimpl.model.facts import DeviceFact, NicFact, VmState
+from refimpl.model.facts import SAVED_MEMORY, DeviceFact, NicFact, VmState
 from refimpl.model.phase import Side
 from tests.builders import vm
 from tests.judging import found, passed, seen
@@ -41,6 +41,12 @@ def test_a_device_that_ties_the_vm_to_its_host() -> None:
     assert problem.side is Side.SOURCE
     off = vm(unmovable=held.unmovable, state=VmState.OFF)
     assert passed(seen(off))
+
+
+def test_memory_saved_at_the_source_ties_a_vm_that_is_off_too() -> None:
+    """Restored later, when the VM is back, it would meet a disk that has changed since."""
+    saved = DeviceFact(SAVED_MEMORY, "managed save", "it would stay behind")
+    assert "saved memory" in found(seen(vm(unmovable=(saved,), state=VmState.OFF)))["device.unmovable"].text
 
 
 @pytest.mark.error("vm.snapshots")
