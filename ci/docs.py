@@ -54,7 +54,10 @@ def table() -> str:
         target = row.phase.value if row.phase is not phase else "same"
         lines.append(f"| {phase.value} | {kind.value} | {target} | {', '.join(c.value for c in row.commands)} |")
     lines += ["", "| phase | may last |", "| --- | --- |"]
-    lines += [f"| {phase.value} | {deadline.after_ms // 1000} s |" for phase, deadline in DEADLINES.items()]
+    lines += [
+        f"| {phase.value} | {deadline.after_ms // 1000} s{' without progress' if deadline.since_progress else ''} |"
+        for phase, deadline in DEADLINES.items()
+    ]
     return "\n".join(lines)
 
 

@@ -16,9 +16,10 @@ START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SE
     always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen. SOURCE_GONE is
     a source whose process has ended by itself, never one that the hand-over ends. Given again while the transfer is
     under way it says nothing more; when it is over, CALL_RETURNED again.
-    PASS_ENDED has what is left and how fast it goes where the plan has a limit for the blackout. No frame of the VM
-    leaves the destination's port before ALLOW_RUN (R16). A VM that is off is moved as its definition alone, a paused
-    one arrives paused like any other.
+    PROGRESS is told as long as memory is sent, several times within the deadline of that phase; `sent_bytes` is its
+    proof of progress. PASS_ENDED has what is left and how fast it goes where the plan has a limit for the blackout.
+    No frame of the VM leaves the destination's port before ALLOW_RUN (R16). A VM that is off is moved as its definition
+    alone, a paused one arrives paused like any other.
 STEER_SWITCH: STEERED(switch) or NOT_STEERABLE. STEER_BANDWIDTH, to `plan.bandwidth_mib_s`: STEERED(bandwidth) or
     NOT_STEERABLE; before there is a transfer STEERED, as START_TRANSFER takes the plan of then.
 REQUEST_CANCEL: CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes

@@ -24,6 +24,7 @@ from refimpl.model.ledger import Ledger, record
 from refimpl.model.outcome import Outcome, outcome
 from refimpl.model.phase import ENDS, Phase
 from refimpl.model.request import Command, CommandKind, Plan
+from refimpl.policy.convergence import progressed
 
 Listener = Callable[[Event], None]
 StopPoint = Callable[[str], None]
@@ -122,7 +123,8 @@ class Conductor:
         row = self._step(self.phase, event.kind)
         if event.kind not in DECISIONS or row != Row(self.phase):
             # A decision that has no row here comes too late to count.
-            self.ledger = record(self.ledger, event, self.phase)
+            before, self.ledger = self.ledger, record(self.ledger, event, self.phase)
+            self._note_progress(before)
         self._publish(event)
         entered = row.phase is not self.phase
         if entered:
@@ -149,6 +151,11 @@ class Conductor:
         self.phase = phase
         self._arm()
         self._publish(self._event(Kind.PHASE_ENTERED, phase=phase))
+
+    def _note_progress(self, before: Ledger) -> None:
+        deadline = DEADLINES.get(self.phase)
+        if deadline is not None and deadline.since_progress and progressed(before, self.ledger):
+            self._arm()
 
     def _arm(self) -> None:
         deadline = DEADLINES.get(self.phase)

@@ -22,10 +22,14 @@ class Row(NamedTuple):
 
 
 class Deadline(NamedTuple):
-    """How many milliseconds a phase may last, and the error that this is, where the phase is then left for an end."""
+    """How many milliseconds a phase may last, and the error that this is, where it is one.
+
+    `since_progress`: they are counted from the latest progress of the transfer.
+    """
 
     after_ms: int
     error: str | None = None
+    since_progress: bool = False
 
 
 _BEFORE_SWITCH: dict[tuple[P, K], Row] = {
@@ -60,6 +64,7 @@ _BEFORE_SWITCH: dict[tuple[P, K], Row] = {
     (P.MEMORY, K.CANCEL_WISHED): Row(P.MEMORY, (C.REQUEST_CANCEL,)),
     (P.MEMORY, K.CALL_RETURNED): Row(P.RECONCILE, (C.INSPECT,)),
     (P.MEMORY, K.SOURCE_GONE): Row(P.RECONCILE, (C.INSPECT,)),
+    (P.MEMORY, K.DEADLINE): Row(P.RECONCILE, (C.REQUEST_CANCEL, C.INSPECT)),
 }
 
 _FROM_SWITCH: dict[tuple[P, K], Row] = {
@@ -119,6 +124,7 @@ TABLE: Mapping[tuple[P, K], Row] = {
 DEADLINES: Mapping[P, Deadline] = {
     P.CHECK: Deadline(60_000, "check.timeout"),
     P.SETUP: Deadline(180_000),
+    P.MEMORY: Deadline(60_000, "transfer.stalled", since_progress=True),
     P.SWITCH: Deadline(60_000),
     P.COMMITTED: Deadline(60_000),
     P.RECONCILE: Deadline(120_000, "owner.silent"),
@@ -126,7 +132,7 @@ DEADLINES: Mapping[P, Deadline] = {
     P.SETTLING: Deadline(120_000, "settle.failed"),
     P.CLEANUP: Deadline(120_000, "settle.failed"),
 }
-"""How long a phase may last before the clock says so; MEMORY is bounded by passes, not by time."""
+"""How long a phase may last before the clock says so; MEMORY is bounded by passes as long as anything is sent."""
 
 LOOK_AGAIN_MS = 1000
 """How long to wait before both hosts are looked at again when one did not answer."""

@@ -25,7 +25,8 @@ class Ledger:
     VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the
     cancel, as the blackout would be too long. `port_ms`: how long opening the destination's switch port took, most of
     it while the copy began to run.
-    `remaining_bytes` and `bytes_s` are the latest figures of the transfer.
+    `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
+    was to be broken off because it carried nothing.
     """
 
     operation: str
@@ -58,6 +59,8 @@ class Ledger:
     ended_ns: int | None = None
     remaining_bytes: int | None = None
     bytes_s: float | None = None
+    sent_so_far_bytes: int | None = None
+    stalls: int = 0
     port_ms: float | None = None
     sent_bytes: int | None = None
     qemu_downtime_ms: float | None = None
@@ -88,7 +91,7 @@ def record(ledger: Ledger, event: Event, phase: Phase) -> Ledger:
     if fold is not None:
         ledger = fold(ledger, event)
     problem = event.values.get("problem")
-    if problem is not None and event.kind not in _HARMLESS:
+    if problem is not None and event.kind not in _HARMLESS and not _only_broken_off(ledger, problem):
         ledger = _blame(ledger, problem)
     unplaced = tuple(p if p.phase else replace(p, phase=phase) for p in ledger.problems)
     return replace(ledger, problems=unplaced) if unplaced != ledger.problems else ledger
@@ -96,6 +99,11 @@ def record(ledger: Ledger, event: Event, phase: Phase) -> Ledger:
 
 _HARMLESS = frozenset({Kind.NETWORK_FAILED, Kind.JOURNAL_LOST})
 """Kinds whose problem is no reason to end: a policy decides, or it is a warning."""
+
+
+def _only_broken_off(ledger: Ledger, problem: Problem) -> bool:
+    """Whether a problem says that the transfer was cancelled although nobody wished it: it had stalled."""
+    return problem.id == "transfer.cancelled" and ledger.stalls > 0 and not ledger.cancel_wished
 
 
 def _blame(ledger: Ledger, problem: Problem) -> Ledger:
@@ -126,7 +134,7 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
 
 def _look_again(ledger: Ledger, _: Event) -> Ledger:
     """Start anew without the problems of before. What was asked of the transfer may never have reached it."""
-    anew = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0)
+    anew = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0, stalls=0)
     return replace(anew, steered=False, blackout_refused=False)
 
 
@@ -177,7 +185,9 @@ def _call_returned(ledger: Ledger, event: Event) -> Ledger:
 
 def _too_late(ledger: Ledger, event: Event) -> Ledger:
     """Note a cancel that was refused. A policy that asked for it may ask again: the passes must have an end."""
-    return _warn_too_late(replace(ledger, blackout_refused=False), event["reason"])
+    ledger = replace(ledger, blackout_refused=False)
+    asked = ledger.cancel_wished or not ledger.stalls
+    return _warn_too_late(ledger, event["reason"]) if asked else ledger
 
 
 def _warn_too_late(ledger: Ledger, reason: str) -> Ledger:
@@ -247,6 +257,16 @@ def _figures(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, **known)
 
 
+def _progress(ledger: Ledger, event: Event) -> Ledger:
+    return replace(_figures(ledger, event), sent_so_far_bytes=event["sent_bytes"])
+
+
+def _deadline(ledger: Ledger, event: Event) -> Ledger:
+    stalled = event["problem"] is not None and event["problem"].id == "transfer.stalled"
+    kept = _but(ledger.problems, "transfer.stalled")
+    return replace(ledger, stalls=ledger.stalls + 1, problems=kept) if stalled else ledger
+
+
 def _pass_ended(ledger: Ledger, event: Event) -> Ledger:
     return replace(_figures(ledger, event), passes=max(ledger.passes, event["number"]))
 
@@ -275,6 +295,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.NOTHING_TOUCHED: _nothing_touched,
     Kind.TIDY_AGAIN: _tidy_again,
     Kind.CLAIMED: lambda ledger, _: replace(ledger, claimed=True),
+    Kind.DEADLINE: _deadline,
     Kind.CANCEL_WISHED: lambda ledger, _: replace(ledger, cancel_wished=True),
     Kind.CANCEL_ACCEPTED: _cancel_accepted,
     Kind.CANCEL_TOO_LATE: _too_late,
@@ -288,7 +309,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.NATIVE_REFUSAL: _refused,
     Kind.BANDWIDTH_WISHED: _bandwidth,
     Kind.PASS_ENDED: _pass_ended,
-    Kind.PROGRESS: _figures,
+    Kind.PROGRESS: _progress,
     Kind.STEERED: _steered,
     Kind.BLACKOUT_TOO_LONG: _blackout_too_long,
     Kind.LEFT_PAUSED: lambda ledger, _: replace(ledger, left_paused=True),

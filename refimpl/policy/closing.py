@@ -20,6 +20,6 @@ def closing(ledger: Ledger, event: Event) -> Decision | None:
         return decision(Kind.FINISHED_WITH_WARNINGS, warnings=warnings) if warnings else decision(Kind.FINISHED)
     if ledger.refused:
         return decision(Kind.UNDONE_REFUSED)
-    if ledger.cancel_accepted and ledger.owner is not Kind.GUEST_ENDED:
+    if ledger.cancel_accepted and ledger.cancel_wished and ledger.owner is not Kind.GUEST_ENDED:
         return decision(Kind.UNDONE_CANCELLED)
     return decision(Kind.UNDONE_FAILED)

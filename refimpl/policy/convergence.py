@@ -1,7 +1,8 @@
 """When pre-copy has lasted long enough: Hyper-V ends it after a bounded number of passes (semantics 1.2, R8).
 
 At the last pass the switch is forced, whatever is left; or the move is cancelled, where the request sets a limit for
-the blackout and what is left would take longer (CancelIfBlackoutThresholdExceeded).
+the blackout and what is left would take longer (CancelIfBlackoutThresholdExceeded). Passes bound pre-copy only
+as long as anything is sent: a transfer without any progress is broken off (`transfer.stalled`).
 """
 
 from __future__ import annotations
@@ -28,6 +29,11 @@ def pass_limit(ledger: Ledger, event: Event) -> Decision | None:
         "passes": ledger.passes,
     }
     return decision(Kind.BLACKOUT_TOO_LONG, problem=Problem("blackout.too_long", values))
+
+
+def progressed(before: Ledger, after: Ledger) -> bool:
+    """Whether the transfer got on in between: something was sent, or a pass ended."""
+    return (before.passes, before.sent_so_far_bytes) != (after.passes, after.sent_so_far_bytes)
 
 
 def predicted_blackout_ms(ledger: Ledger) -> float | None:

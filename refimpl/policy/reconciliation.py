@@ -20,6 +20,9 @@ MOST_LOOKS = 1000
 MOST_SILENT_LOOKS = 20
 """How often a host may not answer before a person is asked: a daemon that is started again answers within some."""
 
+MOST_STALLS = 3
+"""How often a transfer that carries nothing may outlast the request to break it off before a person is asked."""
+
 _HERE = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
 
 
@@ -36,6 +39,9 @@ def reconcile(ledger: Ledger, event: Event) -> Decision | None:
     if _arrived(ledger, source, destination):
         return _bound(ledger, source)
     if source.job_open or destination.job_open:
+        if ledger.stalls >= MOST_STALLS:
+            why = f"{_jobs(source, destination)}: carries nothing and does not end on request"
+            return decision(Kind.UNKNOWN, why=why)
         return decision(Kind.JOB_STILL_RUNS, why=_jobs(source, destination))
     if ledger.plan is not None and ledger.plan.vm_state is VmState.OFF:
         return _off(source, destination)

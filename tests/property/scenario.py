@@ -92,6 +92,13 @@ def took_longer_than_s(seconds: int) -> Callable[[Rig], bool]:
     return lambda rig: rig.events[-1].at_ns - rig.events[0].at_ns > seconds * 1_000_000_000
 
 
+def broken_off_first(rig: Rig) -> bool:
+    """The stalled transfer was asked to end before anybody looked, and only because it was stalled."""
+    commands = rig.commands()
+    asked = commands.index("request-cancel")
+    return asked < commands.index("inspect") and rig.kinds().count(Kind.CANCEL_WISHED) == 0
+
+
 def stays_paused(rig: Rig) -> bool:
     kinds = rig.kinds()
     return kinds.count(Kind.LEFT_PAUSED) == 1 and Kind.DESTINATION_RAN not in kinds and Kind.SOURCE_STOPPED not in kinds
@@ -129,7 +136,8 @@ def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
     assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if outcome.end is Phase.INDETERMINATE else [])
     left = "cleanup.left_behind" in [w.id for w in outcome.warnings]
     assert outcome.end is Phase.INDETERMINATE or left or rig.marks() == []
-    wished = kinds.count(Kind.CANCEL_WISHED)
+    stalled = sum(e.kind is Kind.DEADLINE and e["name"] == Phase.MEMORY for e in rig.events)
+    wished = kinds.count(Kind.CANCEL_WISHED) + (0 if "request-cancel" in str(scenario.world) else stalled)
     assert outcome.end is Phase.CANCELLED or sum(kinds.count(kind) for kind in ANSWERS) == wished
     commands = rig.commands()
     for at in (i for i, command in enumerate(commands) if command == "allow-run"):

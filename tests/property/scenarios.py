@@ -8,6 +8,7 @@ from tests.property.scenario import (
     AT_DESTINATION,
     COMMIT,
     Scenario,
+    broken_off_first,
     fault,
     faults,
     given,
@@ -27,7 +28,10 @@ TWO_NETWORKS = {
 NO_B_AFTER_COMMIT = fault("host-dies", host="b", during="bound")
 SOURCE_DIES = fault("source-dies", during="memory")
 BOTH_RUN = fault("both-run", during="arrived")
-STALLS = fault("stalls", during="memory")
+SELDOM = {"latency_ms": {"progress": 5_000}}
+STALLS = SELDOM | fault("stalls", during="memory")
+SELDOM = {"latency_ms": {"progress": 5_000}}
+STALLS = SELDOM | fault("stalls", during="memory")
 LIES = fault("call-lies", during="memory")
 
 SCENARIOS: dict[str, Scenario] = {
@@ -229,6 +233,35 @@ SCENARIOS: dict[str, Scenario] = {
     "cancelled before it began": Scenario("cancelled", cancel_at=Phase.NEW),
     "cancelled in check": Scenario("check cancelled", cancel_at=Phase.CHECK),
     "cancelled in set-up": Scenario("check setup undoing cancelled", cancel_at=Kind.CLAIMED),
+    "nothing is sent any more": Scenario(
+        "check setup memory reconcile memory reconcile undoing failed",
+        world=STALLS,
+        deadlines=("memory",),
+        problem="transfer.stalled",
+        also=broken_off_first,
+    ),
+    "nothing is sent any more and it does not end": Scenario(
+        "check setup memory reconcile memory reconcile memory reconcile indeterminate",
+        {"a": "running", "b": "planned"},
+        SELDOM | faults(STALLS, hangs("request-cancel", 0)),
+        deadlines=("memory",) * 3,
+        problem="owner.unknown",
+    ),
+    "nothing is sent any more, and the call never returns": Scenario(
+        "check setup memory reconcile memory reconcile undoing failed",
+        world=SELDOM | faults(STALLS, hangs("start-transfer")),
+        deadlines=("memory",) * 2,
+        problem="transfer.stalled",
+    ),
+    "cancelled while nothing is sent any more": Scenario(
+        "check setup memory reconcile undoing cancelled", world=STALLS, cancel_at=Phase.MEMORY
+    ),
+    "a slow transfer is no stalled one": Scenario(
+        COMMIT,
+        AT_DESTINATION,
+        SELDOM | {"dirty": 0, "networks": {"migration": {"bytes_s": 1_000_000}}},
+        also=took_longer_than_s(120),
+    ),
     "cancelled in memory": Scenario("check setup memory reconcile undoing cancelled", cancel_at=Phase.MEMORY),
     "cancelled in memory, and completed all the same": Scenario(
         COMMIT + "-with-warnings",

@@ -93,6 +93,8 @@ def _to_transfer(world: World, kind: FaultKind, vm: str) -> None:
         transfer.break_off("scripted: the call returns an error")
     elif kind is FaultKind.CALL_LIES and transfer:
         transfer.lies = True
+    elif kind is FaultKind.STALLS and transfer:
+        transfer.stuck = True
     elif kind is FaultKind.BOTH_RUN and transfer:
         transfer.run_both()
 

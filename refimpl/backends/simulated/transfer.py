@@ -60,6 +60,7 @@ class Transfer:
         self.result: Result | None = None
         self.lies = False
         self.forced = False
+        self.stuck = False
         self._cancelling = False
         self.listeners: list[Callable[[Event], None]] = []
         self.watchers: list[Callable[[], None]] = []
@@ -244,6 +245,9 @@ class Transfer:
         """Send for a while: until the pass has ended or the next progress is due."""
         if not self.open:
             return
+        if self.stuck:
+            self._later(self.world.spec.latency_ms.progress * 1_000_000, lambda: self._ticked(0))
+            return
         whole_ns = self._remaining * SECOND_NS // self._rate + 1
         tick_ns = self.world.spec.latency_ms.progress * 1_000_000
         if whole_ns <= tick_ns:
@@ -265,7 +269,9 @@ class Transfer:
             dirty_bytes_s=dirty * SECOND_NS // lasted_ns,
             bytes_s=self._rate,
         )
-        if self._remaining == 0:
+        if self.stuck:
+            self._tick()
+        elif self._remaining == 0:
             self._pass_ended(dirty)
         elif self.forced:
             self._switch(min(self._remaining + dirty, self._memory_bytes()))

@@ -48,6 +48,7 @@ class FaultKind(StrEnum):
     LINK_DROPS = "link-drops"
     CALL_FAILS = "call-fails"
     CALL_LIES = "call-lies"
+    STALLS = "stalls"
     BOTH_RUN = "both-run"
     GUEST_POWERS_OFF = "guest-powers-off"
     SOURCE_DIES = "source-dies"

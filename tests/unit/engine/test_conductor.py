@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 
-from refimpl.engine.conductor import Stalled
 from refimpl.engine.store import Claim, MemoryStore
 from refimpl.model.errors import Problem, RefimplError, error
 from refimpl.model.events import Event, Kind
@@ -239,9 +238,28 @@ def test_deadlines_end_what_is_not_answered(silent: str, end: Phase, id: str) ->
     assert [p.id for p in result.problems] == [id]
 
 
-def test_memory_has_no_deadline() -> None:
-    with pytest.raises(Stalled):
-        Run(START_TRANSFER=[event(K.MEMORY_SEEN)]).conductor.start()
+@pytest.mark.rule("R8")
+@pytest.mark.error("transfer.stalled")
+def test_memory_may_last_as_long_as_anything_is_sent_and_not_longer() -> None:
+    figures = {"total_bytes": 100, "remaining_bytes": 50, "dirty_bytes_s": 0, "bytes_s": 1}
+    reports = [0, 10, 20, 20]
+
+    def sent() -> list[Event]:
+        for number, bytes in enumerate(reports, 1):
+            run.timeline.post_after(event(K.PROGRESS, sent_bytes=bytes, **figures), number * 50_000)
+        return [event(K.MEMORY_SEEN)]
+
+    run = Run(
+        START_TRANSFER=sent,
+        REQUEST_CANCEL=[event(K.CANCEL_ACCEPTED), event(K.CALL_RETURNED, problem=Problem("transfer.cancelled"))],
+        INSPECT=[event(K.EVIDENCE_SEEN, evidence=STAYED)],
+    )
+    result = run.conductor.start()
+    assert [p.id for p in result.problems] == ["transfer.stalled"]
+    assert (result.end, result.warnings) == (P.FAILED, ())
+    stalled = next(e for e in run.events if e.kind is K.DEADLINE)
+    began = next(e for e in run.events if e.kind is K.PHASE_ENTERED and e["phase"] is P.MEMORY)
+    assert stalled.at_ns - began.at_ns == (len(set(reports)) * 50 + 60) * 1_000_000_000
 
 
 @pytest.mark.error("run.refused", "owner.unknown")

@@ -59,7 +59,8 @@ def test_no_network_without_a_plan() -> None:
     [
         ({"owner": Kind.DESTINATION_OWNS}, Kind.FINISHED),
         ({"owner": Kind.SOURCE_OWNS}, Kind.UNDONE_FAILED),
-        ({"owner": Kind.SOURCE_OWNS, "cancel_accepted": True}, Kind.UNDONE_CANCELLED),
+        ({"owner": Kind.SOURCE_OWNS, "cancel_wished": True, "cancel_accepted": True}, Kind.UNDONE_CANCELLED),
+        ({"owner": Kind.SOURCE_OWNS, "cancel_accepted": True}, Kind.UNDONE_FAILED),
         ({"owner": Kind.GUEST_ENDED, "cancel_accepted": True}, Kind.UNDONE_FAILED),
         ({"refused": True}, Kind.UNDONE_REFUSED),
         ({"owner": None}, Kind.UNDONE_FAILED),
