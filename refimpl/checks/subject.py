@@ -11,6 +11,9 @@ from refimpl.model.phase import Side
 from refimpl.model.request import MigrationRequest, PerformanceOption
 from refimpl.model.settings import HostSettings
 
+_LAST = {VmState.OFF: 1, VmState.PLANNED: 2}
+"""A planned VM belongs to a move that comes in: it is no source."""
+
 
 class Pair(NamedTuple):
     """A VM and the two hosts between which it could move, all of them seen."""
@@ -34,9 +37,9 @@ class Subject:
 
     @property
     def places(self) -> tuple[str, ...]:
-        """Hosts that have a VM of the requested name, the ones on which it is not off first."""
+        """Hosts that have a VM of the requested name: where it is not off first, where it is only planned last."""
         found = [(h, v) for h in self.facts.hosts.values() if (v := h.vm(self.request.vm)) is not None]
-        return tuple(h.name for h, v in sorted(found, key=lambda pair: pair[1].state is VmState.OFF))
+        return tuple(h.name for h, v in sorted(found, key=lambda pair: _LAST.get(pair[1].state, 0)))
 
     @property
     def pair(self) -> Pair | None:
@@ -70,7 +73,7 @@ class Subject:
 
 
 def subject(request: MigrationRequest, operation: str, group: str, facts: Facts) -> Subject:
-    """Look up VM and hosts. The source is the requested one, else the host on which the VM is not off."""
+    """Look up VM and hosts. The source is the requested one, else the first of the VM's places."""
     bare = Subject(request, operation, group, facts, None, None, facts.hosts.get(request.destination))
     name = request.source or (bare.places[0] if bare.places else None)
     source = facts.hosts.get(name) if name else None

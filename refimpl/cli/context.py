@@ -61,8 +61,24 @@ def home() -> Home:
     return Home(default_home())
 
 
+@contextmanager
+def root_where_needed() -> Iterator[None]:
+    """Go on without root as far as that goes: `root.needed` where the system says no."""
+    try:
+        yield
+    except PermissionError:
+        if is_root():
+            raise
+        raise error("root.needed", verb=click.get_current_context().command_path, command=own_command()) from None
+
+
 def open_lab(name: str | None) -> Lab:
-    """Return the lab of that name or id, or the only one that is up."""
+    """Return the lab of that name or id, or the only one that is up; `root.needed` where only root may look."""
+    with root_where_needed():
+        return _opened(name)
+
+
+def _opened(name: str | None) -> Lab:
     from refimpl.lab import Lab, LabState, list_labs
 
     if name is not None:

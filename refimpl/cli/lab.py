@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, NoReturn
 
 import click
 
-from refimpl.cli.context import json_option, lab_option, open_lab, require_root
+from refimpl.cli.context import json_option, lab_option, open_lab, require_root, root_where_needed
 from refimpl.cli.failing import errors_as_json
 from refimpl.cli.lab_link import link, link_row, link_table
 from refimpl.cli.say import as_json as print_json
@@ -219,7 +219,8 @@ def list_(as_json: bool) -> int:
     """
     from refimpl.lab import list_labs
 
-    labs = list_labs()
+    with errors_as_json(as_json), root_where_needed():
+        labs = list_labs()
     if as_json:
         rows = [{"id": x.id, "name": x.name, "state": x.state, "directory": str(x.directory)} for x in labs]
         print_json({"labs": rows})

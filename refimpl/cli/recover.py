@@ -42,7 +42,8 @@ def recover(operation_id: str | None, from_elsewhere: bool, as_json: bool, jsonl
 
     Corresponds to no cmdlet; Hyper-V's management service does it when it starts again. Interrupted moves are found by
     journals in this controller's home, claims in the group store, and marks on the VMs. Twice is the same as once. Ends
-    with the worst exit code of what it recovered, 0 when there was nothing.
+    with the worst exit code of what it recovered, 0 when there was nothing. --json prints a value for each move that it
+    recovers, and so none when there was nothing.
 
     \b
     Examples:

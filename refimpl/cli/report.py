@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from refimpl.report.data import ReportData
 
 SHORT = "Write the report page of a move: one HTML file."
+STDOUT = Path("-")
 Verb = TypeVar("Verb", bound=Callable[..., Any])
 
 
@@ -31,7 +32,7 @@ def report_option(function: Verb) -> Verb:
 
 def in_a_directory(_: click.Context, parameter: click.Parameter, file: Path | None) -> Path | None:
     """Refuse a file that cannot be written before anything is moved, not after it."""
-    if file is not None and not os.access(file.absolute().parent, os.W_OK | os.X_OK):
+    if file is not None and file != STDOUT and not os.access(file.absolute().parent, os.W_OK | os.X_OK):
         directory = file.absolute().parent
         raise click.BadParameter(f"directory {directory} is not there or cannot be written to", param=parameter)
     return file
@@ -43,8 +44,9 @@ def in_a_directory(_: click.Context, parameter: click.Parameter, file: Path | No
 @click.option(
     "-o",
     "--output",
-    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True),
+    type=click.Path(path_type=Path, dir_okay=False, allow_dash=True, writable=True),
     metavar="FILE",
+    callback=in_a_directory,
     help="Where to write it; - is standard output. [default: refimpl-report-OPERATION.html here]",
 )
 @click.option(
@@ -73,7 +75,7 @@ def report(operation_id: str | None, latest: bool, output: Path | None, show: st
         raise click.UsageError("--latest does not go with an operation")
     files = gather.latest(home()) if operation_id is None else home().find(operation_id)
     text = gather.html(gather.operation_report(files))
-    if output == Path("-"):
+    if output == STDOUT:
         click.echo(text)
         return ExitCode.OK
     file = output or Path(f"refimpl-report-{files.id}.html")

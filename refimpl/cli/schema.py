@@ -24,7 +24,7 @@ def schema(name: str | None, directory: Path | None) -> int:
     """Print the JSON Schema NAME; without one, list what there is.
 
     Each carries its version in $id. Within a version values may be added, so ignore what you do not know.
-    Corresponds to no cmdlet.
+    A verb that could not begin prints the `problems` of schema line instead. Corresponds to no cmdlet.
 
     \b
     Examples:

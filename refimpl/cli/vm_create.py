@@ -174,7 +174,9 @@ def _begun(desk: VmDesk, name: str, start_it: bool, wait_limit_s: int | None) ->
         return desk.find(name), "off"
     if wait_limit_s is None:
         return desk.start(name), "started"
-    return desk.start_and_wait(name, wait_limit_s), "works"
+    place, record = desk.start_and_wait(name, wait_limit_s), desk.record(name)
+    # Of a guest of the user's own an address is all that was seen: it may still be starting its services.
+    return place, "works" if record and record.parameters else "runs"
 
 
 def _own_wish(ctx: click.Context, guest: dict[str, Any]) -> OwnGuest | None:

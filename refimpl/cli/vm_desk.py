@@ -55,6 +55,6 @@ def say_reach(reach: Reach, netns: str | None) -> None:
     """Print how a person reaches a guest from this machine."""
     if reach.address is not None:
         enter = f"ip netns exec {netns} " if netns else ""
-        click.echo(f"its guest has the address {reach.address} in the lab; from here: {enter}ping {reach.address}")
+        click.echo(f"address of its guest in the lab: {reach.address}; from here: {enter}ping {reach.address}")
     for forward, up in reach.forwards:
         click.echo(f"127.0.0.1:{forward.port} leads to its port {forward.guest_port}" + ("" if up else ": DOWN"))

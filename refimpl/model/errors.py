@@ -62,19 +62,19 @@ class Problem:
     @property
     def text(self) -> str:
         """The sentence for a user, the side and the host named where they are known (R19)."""
-        said = _fill(entry(self.id).text, self.values)
+        said = _fill(entry(self.id).text, self._named)
         place = f" at the {self.side}" if self.side else ""
         return f"{said} (seen{place} on host {self.host!r})" if place and self.host else said
 
     @property
     def why(self) -> str:
         """Why it matters."""
-        return _fill(entry(self.id).why, self.values)
+        return _fill(entry(self.id).why, self._named)
 
     @property
     def mend(self) -> str:
         """The command or step that mends it."""
-        return _fill(entry(self.id).mend, {name: _as_word(name, value) for name, value in self.values.items()})
+        return _fill(entry(self.id).mend, {name: _as_word(name, value) for name, value in self._named.items()})
 
     @property
     def refuses(self) -> bool:
@@ -85,7 +85,12 @@ class Problem:
     def object(self) -> tuple[str, str]:
         """Type and name of the object at fault, under Hyper-V's names of types."""
         type, _, name = entry(self.id).object.partition(" ")
-        return type, _fill(name, self.values)
+        return type, _fill(name, self._named)
+
+    @property
+    def _named(self) -> Mapping[str, Value]:
+        """The values of the texts; the host of the finding is one of them where no other is meant."""
+        return {"host": self.host, **self.values} if self.host else self.values
 
     def to_json(self) -> dict[str, Any]:
         """Return everything as plain JSON values."""

@@ -6,6 +6,7 @@ from dataclasses import replace
 
 import pytest
 
+from refimpl.checks.subject import subject
 from refimpl.model.errors import Native
 from refimpl.model.events import Kind
 from refimpl.model.facts import DiskFact, LeaseFact, VmState
@@ -76,6 +77,15 @@ def test_only_what_runs_or_is_paused_or_off_moves(state: VmState) -> None:
 def test_vm_on_a_third_host_too() -> None:
     seen = facts(host("a", vms=(vm(),)), host("b"), host("c", vms=(vm(state=VmState.OFF),)))
     assert set(found(seen)) == {"vm.several"}
+
+
+def test_a_planned_vm_is_not_the_source() -> None:
+    coming = vm(state=VmState.PLANNED, operation=OPERATION)
+    seen = facts(host("a", vms=(coming,)), host("b", vms=(vm(),)))
+    looked = subject(request(destination="a"), OPERATION, "g", seen)
+    assert looked.places == ("b", "a")
+    assert looked.source is not None
+    assert looked.source.name == "b"
 
 
 @pytest.mark.error("vm.stamped")

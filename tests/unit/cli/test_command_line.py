@@ -79,6 +79,21 @@ def test_without_root_the_exact_command_is_told(arguments, monkeypatch, capsys):
     assert f"mend:   sudo /opt/x/bin/refimpl {' '.join(arguments)}" in capsys.readouterr().err
 
 
+@pytest.mark.error("root.needed")
+@pytest.mark.parametrize("arguments", [["lab", "list"], ["host", "get"], ["network", "list"]], ids=" ".join)
+def test_what_only_root_may_look_at_names_the_command_too(arguments, monkeypatch, capsys):
+    def closed() -> None:
+        raise PermissionError(13, "Permission denied", "/labs/00/registry.jsonl")
+
+    monkeypatch.setattr("refimpl.lab.list_labs", closed)
+    monkeypatch.setattr("refimpl.cli.context.is_root", lambda: False)
+    monkeypatch.setattr(sys, "argv", ["/opt/x/bin/refimpl", *arguments])
+    assert main(arguments) == 8
+    err = capsys.readouterr().err
+    assert f"refimpl {' '.join(arguments)} needs root rights" in err
+    assert f"mend:   sudo /opt/x/bin/refimpl {' '.join(arguments)}" in err
+
+
 def labs_found(monkeypatch, *found: tuple[str, LabState]) -> None:
     summaries = tuple(LabSummary(f"00000{i}", name, state, True, None) for i, (name, state) in enumerate(found))  # type: ignore[arg-type]
     monkeypatch.setattr("refimpl.lab.list_labs", lambda: summaries)

@@ -177,3 +177,12 @@ def test_kvm_on_demand_fails_loudly_and_auto_degrades(probed):
     accelerator.DEVICE.touch()
     assert choose("kvm").name == "kvm"
     assert choose("tcg").name == "tcg"
+
+
+def test_labs_of_root_are_no_lack_for_others(monkeypatch):
+    def closed() -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr("refimpl.lab.list_labs", closed)
+    found = doctor._as_root("labs", doctor._labs)
+    assert (found.ok, found.mend) == (True, "sudo refimpl doctor")

@@ -66,3 +66,9 @@ def test_an_error_ends_with_the_exit_code_of_its_first_problem() -> None:
     assert isinstance(failure, RefimplError)
     assert failure.exit_code is ExitCode.ENVIRONMENT
     assert "store.failed" in str(failure)
+
+
+def test_the_host_of_a_finding_is_a_value_of_its_texts() -> None:
+    (problem,) = error("network.listed", host="h 1", subnet="10.0.0.0/24").problems
+    assert problem.text.startswith("Host 'h 1' has 10.0.0.0/24")
+    assert problem.mend == "refimpl network set 'h 1' 10.0.0.0/24 --priority N"
