@@ -79,7 +79,6 @@ def _vm(s: Subject) -> Iterator[Problem]:
 def _place(s: Subject, destination: HostFacts) -> Iterator[Problem]:
     assert s.vm is not None
     for other in destination.vms:
-        taken = "name" if other.name == s.vm.name else "id" if other.id == s.vm.id else None
+        taken = "vm.name_taken" if other.name == s.vm.name else "vm.id_taken" if other.id == s.vm.id else None
         if taken:
-            values = {"vm": other.name, "id": other.id, "state": other.state}
-            yield s.problem(f"vm.{taken}_taken", destination.name, **values)
+            yield s.problem(taken, destination.name, vm=other.name, id=other.id, state=other.state)
