@@ -18,7 +18,7 @@ from refimpl.engine.backend import Backend
 from refimpl.engine.store import Store, completed
 from refimpl.model.compatibility import CompatibilityReport
 from refimpl.model.errors import RefimplError, error
-from refimpl.model.request import MigrationRequest, PerformanceOption
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S, MigrationRequest, PerformanceOption
 
 
 def compare(backend: Backend, store: Store, group: str, request: MigrationRequest) -> CompatibilityReport:
@@ -44,7 +44,7 @@ class ChoicesFile(BaseModel):
     encryption: bool
     performance_option: PerformanceOption | None = Field(strict=False)
     pass_limit: int | None = Field(ge=1, le=100)
-    bandwidth_mib_s: int = Field(ge=0)
+    bandwidth_mib_s: int = Field(ge=0, le=MOST_BANDWIDTH_MIB_S)
     cancel_if_blackout_exceeds_ms: int | None = Field(ge=1)
     vm_id: str | None
 

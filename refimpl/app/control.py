@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from refimpl.model.events import Event, Kind
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S
 
 
 class EventLog:
@@ -69,6 +70,8 @@ class _Handler(socketserver.StreamRequestHandler):
             request = json.loads(self.rfile.readline() or b"{}")
         except ValueError:
             return
+        if not isinstance(request, dict):
+            return
         try:
             if request.get("do") == "events":
                 for line in self.server.log.follow():
@@ -85,7 +88,7 @@ def _wish(request: Mapping[str, Any]) -> tuple[Kind, Mapping[str, Any]] | None:
     mib_s = request.get("mib_s")
     if request.get("do") == "cancel":
         return Kind.CANCEL_WISHED, {}
-    if request.get("do") == "bandwidth" and isinstance(mib_s, int) and mib_s >= 0:
+    if request.get("do") == "bandwidth" and type(mib_s) is int and 0 <= mib_s <= MOST_BANDWIDTH_MIB_S:
         return Kind.BANDWIDTH_WISHED, {"mib_s": mib_s}
     return None
 

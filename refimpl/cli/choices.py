@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from refimpl.model.request import MigrationRequest, PerformanceOption
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S, MigrationRequest, PerformanceOption
 
 Verb = Callable[..., Any]
 
@@ -39,7 +39,7 @@ _OPTIONS = (
     ),
     click.option(
         "--bandwidth",
-        type=click.IntRange(0),
+        type=click.IntRange(0, MOST_BANDWIDTH_MIB_S),
         default=0,
         metavar="MIB_S",
         help="Limit in MiB per second. [default: none]",

@@ -6,11 +6,14 @@ import click
 
 from refimpl.cli.context import home
 from refimpl.cli.failing import errors_as_json
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S
 
 
 @click.command("set", short_help="Change the bandwidth of one that runs.")
 @click.argument("operation_id", metavar="OPERATION")
-@click.option("--bandwidth", type=click.IntRange(0, 2**20), metavar="MIB_S", required=True, help="0: no limit.")
+@click.option(
+    "--bandwidth", type=click.IntRange(0, MOST_BANDWIDTH_MIB_S), metavar="MIB_S", required=True, help="0: no limit."
+)
 def set_(operation_id: str, bandwidth: int) -> int:
     """Limit the transfer of OPERATION to so many MiB per second from now on. Corresponds to no cmdlet.
 

@@ -19,6 +19,10 @@ DEFAULT_PASS_LIMIT = 5
 """Pre-copy passes before the switch is forced (Hyper-V 2012 R2 and later, semantics 1.2)."""
 
 
+MOST_BANDWIDTH_MIB_S = 1 << 20
+"""The highest limit of a transfer that can be asked for; no link carries as much."""
+
+
 class Steer(StrEnum):
     """What can be steered of a transfer that runs."""
 

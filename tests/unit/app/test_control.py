@@ -75,7 +75,8 @@ def test_nonsense_is_dropped_and_the_server_goes_on(tmp_path: Path) -> None:
 
     wished: list[Kind] = []
     server = ControlServer(tmp_path / "socket", EventLog(), lambda kind, _: wished.append(kind))
-    for nonsense in (b"not json\n", b'{"do": "bandwidth", "mib_s": -1}\n', b'{"do": "bandwidth", "mib_s": "x"}\n'):
+    speeds = [b'{"do": "bandwidth", "mib_s": %s}\n' % mib_s for mib_s in (b"-1", b'"x"', b"true", b"1" + 30 * b"0")]
+    for nonsense in (b"not json\n", b"[]\n", *speeds):
         with socket.socket(socket.AF_UNIX) as rude:
             rude.connect(str(tmp_path / "socket"))
             rude.sendall(nonsense)
