@@ -196,11 +196,13 @@ def _returned(values: Mapping[str, Any], progress: Progress) -> str | None:
 
 _NOT_STEERED = {Steer.SWITCH: "the switch could not be forced", Steer.BANDWIDTH: "the bandwidth could not be changed"}
 
+_DEADLINES = {Phase.MEMORY: "nothing is sent any more; the transfer is broken off"}
+
 _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.STARTED: _started,
     Kind.RECOVER_WISHED: lambda v, p: "recovery begins: what do both hosts show?",
     Kind.CANCEL_WISHED: lambda v, p: "cancel asked for",
-    Kind.DEADLINE: lambda v, p: f"no end of phase {v['name']} in time",
+    Kind.DEADLINE: lambda v, p: _DEADLINES.get(v["name"], f"no end of phase {v['name']} in time"),
     Kind.PHASE_ENTERED: _phase,
     Kind.CHECKS_PASSED: _checks_passed,
     Kind.CHECKS_REFUSED: lambda v, p: f"checks refused the move: {len(v['problems'])} problem(s) found",

@@ -112,3 +112,9 @@ def test_checks_made_again_under_the_claim_are_not_told_in_the_same_words():
     again = line(passed, after(event(Kind.PHASE_ENTERED, phase="setup"), passed))
     assert first == "checks passed: from host h1 to host h2, 512 MiB"
     assert again == "checks passed again, now that nobody else can move the VM"
+
+
+def test_a_deadline_says_what_did_not_come():
+    said = {name: line(event(Kind.DEADLINE, name=name), after(*IN_MEMORY)) for name in ("memory", "switch")}
+    assert "nothing is sent any more" in said["memory"]
+    assert "no end of phase switch in time" in said["switch"]
