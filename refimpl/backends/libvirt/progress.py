@@ -36,23 +36,24 @@ def progress_values(statistics: Mapping[str, Any]) -> dict[str, int]:
 
 
 def _progress(operation: Operation) -> None:
-    reach, plan = operation.reach, operation.plan
-    try:
-        domain = connection.find(reach.connections.to(reach.source), plan.vm_id)
-        while domain is not None and _wait(operation):
-            statistics = domain.jobStats()
-            with operation.lock:
-                if not _still_sending(operation):
-                    break
-                if "memory_total" in statistics:
-                    _tell(operation, statistics)
-    except connection.failures():
-        pass  # the call's return, or the lack of it, is what counts
+    while _wait(operation):
+        statistics = _statistics(operation)
+        with operation.lock:
+            if _still_sending(operation):
+                _tell(operation, statistics)
     with operation.lock:
-        # What could not be measured is told all the same, unless the switch has begun.
-        if _still_sending(operation):
-            operation.post_all(operation.unmeasured)
         operation.unmeasured = []
+
+
+def _statistics(operation: Operation) -> Mapping[str, Any]:
+    """Return libvirt's statistics of the job; empty when the source does not tell them now: it is asked again."""
+    reach = operation.reach
+    try:
+        domain = connection.find(reach.connections.to(reach.source), operation.plan.vm_id)
+        statistics: Mapping[str, Any] = {} if domain is None else domain.jobStats()
+    except connection.failures():
+        return {}
+    return statistics if "memory_total" in statistics else {}
 
 
 def _wait(operation: Operation) -> bool:
@@ -65,15 +66,17 @@ def _wait(operation: Operation) -> bool:
 
 
 def _tell(operation: Operation, statistics: Mapping[str, Any]) -> None:
-    values = progress_values(statistics)
-    passes = operation.watch.passes(statistics.get("memory_iteration", 1), operation.now_ns())
+    """Tell progress, and the passes that have ended; what could not be measured is told all the same."""
+    passes = operation.watch.passes(statistics.get("memory_iteration", 1), operation.now_ns()) if statistics else []
     ended, operation.unmeasured = [*operation.unmeasured, *passes], []
-    if operation.plan.cancel_if_blackout_exceeds_ms is not None:
+    values = progress_values(statistics)
+    if statistics and operation.plan.cancel_if_blackout_exceeds_ms is not None:
         rate = compression.memory_rate(operation.plan, statistics)
         figures = {"remaining_bytes": values["remaining_bytes"], "bytes_s": rate}
         ended = [replace(event, values={**event.values, **figures}) for event in ended]
     operation.post_all(ended)
-    operation.post(Kind.PROGRESS, Side.SOURCE, **values)
+    if statistics:
+        operation.post(Kind.PROGRESS, Side.SOURCE, **values)
 
 
 def _still_sending(operation: Operation) -> bool:
