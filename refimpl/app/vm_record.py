@@ -15,7 +15,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from refimpl.guest import GuestParameters
+from refimpl.guest import GuestParameters, least_memory_mib
 from refimpl.hosts.command import replace_file
 from refimpl.hosts.lock import locked
 from refimpl.lab.forward import Forward
@@ -160,6 +160,22 @@ class VmShelf:
 
     def _path(self, name: str) -> Path:
         return self.directory / f"{name}.json"
+
+
+def require_memory(name: str, parameters: GuestParameters | None, memory_mib: int) -> None:
+    """Refuse a built-in guest that would have too little memory for its work: `guest.memory_short`."""
+    if parameters is None:
+        return
+    working_set_mib = parameters.writer_working_set_mib
+    least_mib = least_memory_mib(working_set_mib)
+    if memory_mib < least_mib:
+        raise error(
+            "guest.memory_short",
+            vm=name,
+            memory_mib=memory_mib,
+            working_set_mib=working_set_mib,
+            least_mib=least_mib,
+        )
 
 
 def require_name(name: str) -> str:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from refimpl.app.vm_places import VmPlace, do, failed, require_switch
+from refimpl.app.vm_record import require_memory
 from refimpl.app.vms import VmDesk
 from refimpl.backends.libvirt import vm_settings
 from refimpl.model.facts import VmState
@@ -39,7 +40,8 @@ class Change:
 def change(desk: VmDesk, name: str, wanted: Change) -> VmPlace:
     """Change a VM's settings and return where it is. All of it is looked at before anything is done.
 
-    `vm.stamped` while it is being moved, `vm.off_needed` (R20), `vm.switch_unknown`, `vm.adapter_unknown`.
+    `vm.stamped` while it is being moved, `vm.off_needed` (R20), `vm.switch_unknown`, `vm.adapter_unknown`,
+    `guest.memory_short`.
     """
     place = desk.places.find_to_change(name)
     host = place.host
@@ -70,12 +72,14 @@ def _require_adapter(desk: VmDesk, place: VmPlace, wanted: Change) -> None:
 def _define(desk: VmDesk, place: VmPlace, wanted: Change) -> None:
     name, host = place.facts.name, place.host
     memory_mib, vcpus, compatible = wanted.memory_mib, wanted.vcpus, wanted.processor_compatibility
+    record = desk.record(name)
+    if record is not None and memory_mib is not None:
+        require_memory(name, record.parameters, memory_mib)
 
     def define() -> None:
         vm_settings.define(host, name, memory_mib=memory_mib, vcpus=vcpus, compatible=compatible)
 
     do("Changing", host, name, define)
-    record = desk.record(name)
     if record is not None:
         memory_mib, vcpus = memory_mib or record.memory_mib, vcpus or record.vcpus
         desk.shelf.write(replace(record, memory_mib=memory_mib, vcpus=vcpus))

@@ -17,7 +17,7 @@ from pathlib import Path
 from refimpl.app.own_guest import Examined, OwnGuest, Placed, examine, put
 from refimpl.app.vm_network import Reach, VmNetwork
 from refimpl.app.vm_places import VmPlace, VmPlaces, do, failed, require_switch
-from refimpl.app.vm_record import NicRecord, VmRecord, VmShelf, require_name
+from refimpl.app.vm_record import NicRecord, VmRecord, VmShelf, require_memory, require_name
 from refimpl.backends.libvirt import vm_settings, vms
 from refimpl.backends.libvirt.domain import DiskSpec, NicSpec, VmSpec, line_file, mac_address
 from refimpl.backends.libvirt.vm_settings import Settings
@@ -119,7 +119,9 @@ class VmDesk:
             maker=here(os.getpid()),
         )
         if own is None:
-            making = self._built_in(draft, parameters or GuestParameters())
+            parameters = parameters or GuestParameters()
+            require_memory(name, parameters, memory_mib)
+            making = self._built_in(draft, parameters)
         else:
             examined = examine(own, name, Path(self._group.shared_directory))
             making = self._own(draft, examined, seen[entry.name], entry)

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from refimpl.guest import GuestParameters
 
 _FILE = click.Path(path_type=Path)
-_BUILT_IN_MIB, _OWN_MIB, _LEAST_BUILT_IN_MIB = 256, 1024, 96
+_BUILT_IN_MIB, _OWN_MIB = 256, 1024
 _ONLY_BUILT_IN = ("writer_rate", "working_set", "content", "heartbeat_period")
 _ONLY_OWN = (
     "disks",
@@ -221,11 +221,10 @@ def _given(ctx: click.Context, option: str) -> bool:
 
 
 def _parameters(memory_mib: int, guest: dict[str, Any]) -> GuestParameters:
-    from refimpl.guest import GuestParameters
+    from refimpl.guest import GuestParameters, least_memory_mib
 
     working_set = guest["working_set"]
-    least = max(working_set + 64, _LEAST_BUILT_IN_MIB)
-    if least > memory_mib:
+    if (least := least_memory_mib(working_set)) > memory_mib:
         raise click.UsageError(f"a working set of {working_set} MiB needs --memory {least} or more")
     return GuestParameters(
         writer_rate_pages_per_s=guest["writer_rate"],

@@ -20,12 +20,13 @@ What the virtual machine has to have (under plain QEMU; each has its counterpart
 - one virtio network card (may be left out when the parameters hold no address), no option ROM needed;
 - no memory balloon, no random number device, no USB, no graphics needed.
 
-The guest ends itself only when told to (command `off`), or when it cannot work at all. A kernel panic restarts it after
-one second: the observers see another boot id.
+The guest ends itself only when told to (command `off`), or when it cannot work at all. A kernel panic is told to
+a panic device, if there is one, and the system below then ends or restarts the VM as it is told to; without one the
+guest restarts after a second: the observers see another boot id.
 """
 
 from refimpl.guest.image import GuestImage, build, cache_directory
 from refimpl.guest.kernel import GuestBuildError
-from refimpl.guest.parameters import GuestParameters
+from refimpl.guest.parameters import GuestParameters, least_memory_mib
 
-__all__ = ["GuestBuildError", "GuestImage", "GuestParameters", "build", "cache_directory"]
+__all__ = ["GuestBuildError", "GuestImage", "GuestParameters", "build", "cache_directory", "least_memory_mib"]

@@ -81,3 +81,18 @@ def test_what_was_changed_is_in_the_record_too(desk: VmDesk, hosts: Hosts, told:
     record = desk.record("one")
     assert record is not None
     assert (record.memory_mib, record.vcpus) == (512, 1)
+
+
+@pytest.mark.error("guest.memory_short")
+def test_a_built_in_guest_keeps_the_memory_that_its_work_needs(
+    desk: VmDesk,  # noqa: F811
+    hosts: Hosts,  # noqa: F811
+    done: list[str],  # noqa: F811
+    told: list[Any],
+) -> None:
+    desk.create("one", "a", memory_mib=256)
+    hosts.put("a", vm(name="one", state=VmState.OFF))
+    refused("guest.memory_short", lambda: change(desk, "one", Change(memory_mib=64)))
+    assert told == []
+    change(desk, "one", Change(memory_mib=128))
+    assert [call[0] for call in told] == ["define"]

@@ -14,7 +14,7 @@ from refimpl.app.own_guest import OwnGuest
 from refimpl.app.vm_network import Reach
 from refimpl.app.vms import VmDesk
 from refimpl.cli import main
-from refimpl.guest import GuestImage
+from refimpl.guest import GuestImage, GuestParameters, least_memory_mib
 from refimpl.model.errors import RefimplError
 from refimpl.model.facts import Facts, HostFacts, VmFacts, VmState
 from refimpl.model.group import ChannelSpec, Group, HostEntry, ProcessRef
@@ -88,6 +88,16 @@ def test_when_all_addresses_are_taken_none_is_given_twice(desk, monkeypatch):
     monkeypatch.setattr(vm_record, "FIRST_ADDRESS", 254)
     desk.create("one", "a", memory_mib=256)
     refused("vm.no_address", lambda: desk.create("two", "a", memory_mib=256))
+
+
+@pytest.mark.error("guest.memory_short")
+def test_a_built_in_guest_is_not_made_with_less_memory_than_its_work_needs(desk, done, tmp_path):
+    work = GuestParameters(writer_working_set_mib=192)
+    said = refused("guest.memory_short", lambda: desk.create("one", "a", memory_mib=256, parameters=work))
+    assert f"needs {least_memory_mib(192)} MiB" in said
+    assert done == []
+    desk.create("one", "a", memory_mib=least_memory_mib(192), parameters=work)
+    desk.create("two", "a", memory_mib=64, own=OwnGuest())
 
 
 @pytest.mark.error("vm.disk_exists")

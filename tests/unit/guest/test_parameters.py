@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import refimpl.guest
-from refimpl.guest import GuestParameters
+from refimpl.guest import GuestParameters, least_memory_mib
 
 SOURCE = (Path(refimpl.guest.__file__).parent / "init.c").read_text()
 
@@ -46,3 +46,13 @@ def test_the_command_line_carries_the_values():
 def test_wrong_values_are_refused(values):
     with pytest.raises(ValueError):
         GuestParameters(**values)
+
+
+@pytest.mark.parametrize(
+    ("memory_mib", "working_set_mib", "works"),
+    [(96, 16, True), (128, 64, True), (256, 176, True), (128, 72, False), (256, 192, False), (95, 1, False)],
+)
+def test_the_least_memory_fits_what_was_seen_to_work_and_to_end(
+    memory_mib: int, working_set_mib: int, works: bool
+) -> None:
+    assert (least_memory_mib(working_set_mib) <= memory_mib) == works
