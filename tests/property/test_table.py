@@ -100,6 +100,7 @@ def test_a_cancel_is_asked_for_only_before_the_switch() -> None:
     assert not asking & reachable(Phase.SWITCH, frozenset({Phase.RECONCILE}))
 
 
+@pytest.mark.rule("R4")
 @pytest.mark.parametrize("phase", sorted(frozenset(Phase) - ENDS))
 def test_every_phase_answers_a_wish_to_cancel(phase: Phase) -> None:
     assert (phase, Kind.CANCEL_WISHED) in TABLE

@@ -88,18 +88,21 @@ def test_a_planned_vm_is_not_the_source() -> None:
     assert looked.source.name == "b"
 
 
+@pytest.mark.rule("R10")
 @pytest.mark.error("vm.stamped")
 def test_vm_marked_by_another_operation() -> None:
     assert "vm.stamped" in found(facts(host("a", vms=(vm(operation="ffffffff"),)), host("b")))
     assert judged(facts(host("a", vms=(vm(operation=OPERATION),)), host("b"))).kind is Kind.CHECKS_PASSED
 
 
+@pytest.mark.rule("R5")
 @pytest.mark.error("vm.name_taken")
 def test_name_taken_at_the_destination() -> None:
     other = vm(id="other", state=VmState.OFF)
     assert set(found(facts(host("a", vms=(vm(),)), host("b", vms=(other,))))) == {"vm.name_taken"}
 
 
+@pytest.mark.rule("R5")
 @pytest.mark.error("vm.id_taken")
 def test_id_taken_at_the_destination() -> None:
     assert set(found(facts(host("a", vms=(vm(),)), host("b", vms=(vm(name="old"),))))) == {"vm.id_taken"}
@@ -111,7 +114,7 @@ def test_two_hosts_of_one_uuid_are_one_to_the_system_below() -> None:
     assert passed(seen(here={"uuid": ""}, uuid=""))
 
 
-@pytest.mark.rule("R6")
+@pytest.mark.rule("R6", "R5")
 @pytest.mark.error("memory.short")
 def test_memory_to_the_last_mebibyte() -> None:
     assert judged(facts(host("a", vms=(vm(),)), host("b", memory_used_mib=1792))).kind is Kind.CHECKS_PASSED
@@ -131,6 +134,7 @@ def test_disk_not_the_same_from_both() -> None:
     assert set(found(facts(here, host("b", disks=other)))) == {"disk.different"}
 
 
+@pytest.mark.rule("R1", "R5")
 @pytest.mark.error("lease.absent", "lease.unseen", "lease.not_held", "lock_daemon.down")
 def test_lease_and_lock_daemon() -> None:
     def with_lease(lease: LeaseFact | None) -> set[str]:
@@ -146,6 +150,7 @@ def bad_certificate(change: dict[str, object] | None, id: str) -> object:
     return pytest.param(change, id, marks=pytest.mark.error(id), id=id)
 
 
+@pytest.mark.rule("R5")
 @pytest.mark.parametrize(
     ("change", "id"),
     [
@@ -177,7 +182,7 @@ def with_settings(**by_host: HostSettings) -> object:
     return facts(settings={"a": settings(), "b": settings(), **by_host})
 
 
-@pytest.mark.rule("R13")
+@pytest.mark.rule("R13", "R5")
 @pytest.mark.error("network.none", "network.no_route")
 def test_networks_are_the_destinations_and_need_a_route_from_the_source() -> None:
     listed = settings(networks=(MigrationSubnet("10.9.0.0/24"),))
@@ -192,6 +197,7 @@ def test_networks_are_the_destinations_and_need_a_route_from_the_source() -> Non
     assert passed(seen(vm(state=VmState.OFF), addresses=()))
 
 
+@pytest.mark.rule("R5", "R12")
 @pytest.mark.error("migration.disabled")
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_migration_has_to_be_enabled_at_both_ends(name: str) -> None:
@@ -199,7 +205,7 @@ def test_migration_has_to_be_enabled_at_both_ends(name: str) -> None:
     assert (problem.host, problem.side) == (name, Side.SOURCE if name == "a" else Side.DESTINATION)
 
 
-@pytest.mark.rule("R7")
+@pytest.mark.rule("R7", "R5", "R19")
 @pytest.mark.error("limit.reached")
 @pytest.mark.parametrize("name", ["a", "b"])
 def test_a_host_at_its_limit_refuses_with_hyper_vs_text(name: str) -> None:
@@ -209,6 +215,7 @@ def test_a_host_at_its_limit_refuses_with_hyper_vs_text(name: str) -> None:
     assert problem.host == name
 
 
+@pytest.mark.rule("R5", "R12")
 @pytest.mark.error("compression.none")
 def test_compression_needs_a_method_in_common() -> None:
     assert set(found(seen(compression=("qpl",)))) == {"compression.none"}
@@ -220,3 +227,11 @@ def test_compression_needs_a_method_in_common() -> None:
 def test_all_problems_come_at_once() -> None:
     shown = seen(vm(lease=None), disks={}, memory_used_mib=2048, addresses=(), switches=frozenset())
     assert set(found(shown)) == {"lease.absent", "disk.missing", "memory.short", "network.none", "switch.missing"}
+
+
+@pytest.mark.rule("R8", "R12")
+def test_the_sources_bounds_stand_where_the_request_names_none() -> None:
+    shown = with_settings(a=settings(pass_limit=9, unexpected_blackout_ms=70), b=settings(pass_limit=3))
+    plan = judged(shown).values["plan"]
+    assert (plan.pass_limit, plan.unexpected_blackout_ms) == (9, 70)
+    assert judged(shown, request(pass_limit=2)).values["plan"].pass_limit == 2

@@ -12,9 +12,21 @@ from refimpl.model.errors import Problem, RefimplError, error
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import CopySeen, VmState
 from refimpl.model.ledger import Ledger
-from refimpl.model.phase import Phase
+from refimpl.model.phase import Phase, Side
 from refimpl.model.request import Command, CommandKind
-from tests.builders import SETTINGS, destination, event, ledger, plan, request, source
+from tests.builders import (
+    SETTINGS,
+    destination,
+    event,
+    facts,
+    host,
+    ledger,
+    plan,
+    request,
+    settings,
+    source,
+    vm,
+)
 from tests.scripted import IDENTITY, STAYED, Run, seen
 
 C, K, P = CommandKind, Kind, Phase
@@ -22,6 +34,7 @@ C, K, P = CommandKind, Kind, Phase
 STAYS = [event(K.EVIDENCE_SEEN, evidence=STAYED)]
 
 
+@pytest.mark.rule("R18")
 def test_a_move_from_start_to_end() -> None:
     run = Run()
     result = run.conductor.start()
@@ -105,12 +118,51 @@ def test_a_second_move_of_the_same_vm_is_refused_and_the_first_claim_stays() -> 
     assert store.claims() == (first,)
 
 
+@pytest.mark.rule("R5")
 def test_a_refused_check_gives_no_command_after_it() -> None:
     run = Run(options={"ledger": ledger(plan=None, request=request(vm="other"))})
     result = run.conductor.start()
     assert result.end is P.REFUSED
     assert run.backend.told == [C.PROBE]
     assert result.problems[0].phase is P.CHECK
+
+
+@pytest.mark.rule("R5", "R11")
+@pytest.mark.error("disk.missing")
+def test_what_has_changed_since_the_checks_refuses_before_anything_is_prepared() -> None:
+    changed = facts(host("a", vms=(vm(),)), host("b", disks={}))
+    run = Run(OBSERVE=[event(K.FACTS_SEEN, facts=changed)])
+    result = run.conductor.start()
+    assert (result.end, [p.id for p in result.problems]) == (P.REFUSED, ["disk.missing"])
+    assert run.backend.told == [C.PROBE, C.OBSERVE]
+    assert run.store.claims() == ()
+
+
+class FilledMeanwhile(MemoryStore):
+    """A store that shows no claims to the checks: they are made only afterwards."""
+
+    def claims(self) -> tuple[Claim, ...]:
+        return ()
+
+
+@pytest.mark.rule("R7", "R19")
+@pytest.mark.error("limit.reached")
+def test_a_limit_that_is_reached_after_the_checks_refuses_and_queues_nothing() -> None:
+    store = FilledMeanwhile(SETTINGS)
+    for other in ("1", "2"):
+        store.claim(Claim(other, "/home/two", IDENTITY.process, plan(vm_id=other, source="c")))
+    run = Run(store=store)
+    result = run.conductor.start()
+    (problem,) = result.problems
+    assert (result.end, problem.id, problem.side, problem.host) == (P.REFUSED, "limit.reached", Side.DESTINATION, "b")
+    assert "virtual machine migration limit '2' was reached" in problem.text
+    assert run.backend.told == [C.PROBE]
+
+
+@pytest.mark.rule("R7")
+def test_a_move_does_not_count_against_its_own_limit() -> None:
+    store = MemoryStore({name: settings(maximum_migrations=1) for name in ("a", "b")})
+    assert Run(store=store).conductor.start().end is P.COMPLETED
 
 
 @pytest.mark.rule("R2")
@@ -140,6 +192,12 @@ def test_a_refused_check_gives_no_command_after_it() -> None:
             "transfer.refused",
             marks=pytest.mark.error("transfer.refused"),
         ),
+        pytest.param(
+            {"PREPARE": [event(K.NETWORK_FAILED, address="10.1.0.2")]},
+            P.REFUSED,
+            "network.no_connection",
+            marks=[pytest.mark.error("network.no_connection"), pytest.mark.rule("R13")],
+        ),
     ],
 )
 def test_failures_before_commit_end_at_the_source(changes: dict[str, Any], end: Phase, id: str) -> None:
@@ -152,6 +210,7 @@ def test_failures_before_commit_end_at_the_source(changes: dict[str, Any], end: 
     assert run.store.claims() == ()
 
 
+@pytest.mark.rule("R13")
 def test_the_second_network_is_taken() -> None:
     answers = iter([[event(K.NETWORK_FAILED, address="10.1.0.2")], [event(K.PREPARED, address="10.2.0.2")]])
     run = Run(PREPARE=lambda: next(answers))
@@ -170,6 +229,22 @@ def test_the_switch_is_forced_at_the_pass_limit() -> None:
     assert run.conductor.start().end is P.COMPLETED
     assert run.backend.told.count(C.STEER_SWITCH) == 1
     assert run.kinds().index(K.PASS_LIMIT_REACHED) > run.kinds().index(K.MEMORY_SEEN)
+
+
+@pytest.mark.rule("R8")
+@pytest.mark.error("blackout.too_long")
+def test_a_blackout_that_would_be_too_long_cancels_instead_of_the_switch() -> None:
+    figures = {"remaining_bytes": 1_000, "bytes_s": 1_000}
+    run = Run(
+        options={"ledger": ledger(plan=None, request=request(cancel_if_blackout_exceeds_ms=999, pass_limit=2))},
+        START_TRANSFER=[event(K.MEMORY_SEEN), *(event(K.PASS_ENDED, number=n, **figures) for n in (1, 2))],
+        REQUEST_CANCEL=[event(K.CANCEL_ACCEPTED), event(K.CALL_RETURNED, problem=Problem("transfer.cancelled"))],
+        INSPECT=STAYS,
+    )
+    result = run.conductor.start()
+    assert (result.end, result.passes) == (P.CANCELLED, 2)
+    assert "blackout.too_long" in [p.id for p in result.problems]
+    assert C.STEER_SWITCH not in run.backend.told
 
 
 @pytest.mark.rule("R4")

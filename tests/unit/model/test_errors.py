@@ -42,6 +42,25 @@ def test_texts(id: str) -> None:
     Problem(id=id).text.format()
 
 
+def of_hyper_v(id: str, code: str | int, rule: str) -> object:
+    return pytest.param(id, code, marks=pytest.mark.rule(rule), id=id)
+
+
+@pytest.mark.parametrize(
+    ("id", "code"),
+    [
+        of_hyper_v("limit.reached", "21501", "R7"),
+        of_hyper_v("blackout.unexpected", "20417", "R8"),
+        of_hyper_v("memory.short", "0x800705AA", "R6"),
+        of_hyper_v("switch.missing", 33012, "R11"),
+        of_hyper_v("media.missing", 40010, "R11"),
+    ],
+)
+def test_hyper_vs_own_code_where_it_is_known(id: str, code: str | int) -> None:
+    found = catalogue()[id]
+    assert code in (found.hyperv, found.message_id)
+
+
 def test_an_unknown_id_is_a_defect() -> None:
     with pytest.raises(KeyError):
         Problem(id="no.such")

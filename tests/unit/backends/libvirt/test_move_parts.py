@@ -15,7 +15,7 @@ from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.transfer import USUAL_DOWNTIME_MS, as_planned, flags, most_downtime_ms, parameters
 from refimpl.hosts.channel import Completed
 from refimpl.model.errors import Native
-from refimpl.model.request import VmState
+from refimpl.model.request import HandOver, VmState
 from tests.unit.backends.libvirt.recorded import GROUP, PLAN, host
 
 libvirt = pytest.importorskip("libvirt")
@@ -75,11 +75,27 @@ def test_packed_the_wire_carries_more_memory_than_its_bytes() -> None:
     assert compression.memory_rate(PLAN, {}) is None
 
 
+@pytest.mark.rule("R8")
 @pytest.mark.parametrize(
     ("limit_ms", "most_ms"), [(None, USUAL_DOWNTIME_MS), (50, 50), (5000, USUAL_DOWNTIME_MS), (0, 1)]
 )
 def test_qemu_never_begins_the_switch_beyond_the_limit(limit_ms: int | None, most_ms: int) -> None:
     assert most_downtime_ms(replace(PLAN, cancel_if_blackout_exceeds_ms=limit_ms)) == most_ms
+
+
+@pytest.mark.rule("R1")
+def test_with_the_strict_hand_over_the_copy_arrives_paused() -> None:
+    paused = {
+        hand_over: flags(replace(PLAN, hand_over=hand_over)) & libvirt.VIR_MIGRATE_PAUSED for hand_over in HandOver
+    }
+    assert paused[HandOver.STRICT] == libvirt.VIR_MIGRATE_PAUSED
+    assert paused[HandOver.DELEGATED] == 0
+
+
+@pytest.mark.rule("R13")
+def test_the_destination_listens_in_the_network_of_the_plan_alone() -> None:
+    found = parameters(replace(PLAN, networks=("10.1.0.2", "fd00::2"), network=1), XmlDomain(), host("h1"), host("h2"))
+    assert (found["listen_address"], found["migrate_uri"]) == ("fd00::2", "tcp://[fd00::2]")
 
 
 def test_a_vm_that_is_off_is_moved_as_its_definition_alone() -> None:
@@ -170,6 +186,7 @@ def test_opening_twice_is_the_same_as_once_and_a_refusal_is_told() -> None:
         port.clear(Host(Completed(0, "", ""), Completed(127, "", "")), "op")
 
 
+@pytest.mark.rule("R6")
 @pytest.mark.parametrize(
     ("code", "domain", "text", "short"),
     [
