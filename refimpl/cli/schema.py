@@ -8,7 +8,7 @@ import click
 
 from refimpl.model.phase import ExitCode
 
-SHORT = "Print the JSON Schema of what --json and --jsonl print."
+SHORT = "Print the JSON Schema of what verbs about moves print."
 
 
 @click.command(short_help=SHORT)
