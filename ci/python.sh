@@ -17,7 +17,7 @@ choose_python() {
         if command -v "$candidate" >/dev/null && suitable "$candidate" "$1"; then command -v "$candidate"; return; fi
     done
     die "$E_ENVIRONMENT" "no Python >= 3.11 with venv (and its headers, where libvirt is) among: ${candidates[*]}" \
-        "install one (on Debian: apt-get install python3-venv), or name it in REFIMPL_PYTHON"
+        "install one (on Debian: apt-get install python3-venv python3-dev), or name it in REFIMPL_PYTHON"
 }
 
 # make_environment: makes .venv unless the one that is there was made from the same things.
