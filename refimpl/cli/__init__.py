@@ -1,4 +1,4 @@
-"""The `refimpl` command. Verbs are loaded when they are used; an exit code says how a verb ended (docs/how-it-works.md)."""
+"""The `refimpl` command. Verbs are loaded when used; an exit code says how a verb ended (docs/how-it-works.md)."""
 
 from __future__ import annotations
 
