@@ -126,7 +126,7 @@ def commands(page: Path) -> Iterator[list[str]]:
         for line in block.replace("\\\n", " ").splitlines() if language == "sh" else ():
             words = shlex.split(line.replace("<(", " ").replace(")", " "), comments=True)
             names = [word.rpartition("/")[2] for word in words]
-            if "refimpl" in names:
+            if "refimpl" in names and "ln" not in names:
                 yield words[names.index("refimpl") + 1 :]
 
 
