@@ -190,8 +190,11 @@ def _why(text: str) -> Callable[[Mapping[str, Any], Progress], str]:
 
 
 def _returned(values: Mapping[str, Any], progress: Progress) -> str | None:
-    cancelled = (values.get("problem") or {}).get("id") == "transfer.cancelled"
-    return None if values.get("ok") or cancelled else _problem("the transfer ended with an error")(values, progress)
+    problem = values.get("problem")
+    if values.get("ok") or (problem and problem["id"] == "transfer.cancelled"):
+        return None
+    # Of a transfer that another conductor had begun, only the end is seen.
+    return _problem("the transfer ended with an error")(values, progress) if problem else "the transfer is over"
 
 
 _NOT_STEERED = {Steer.SWITCH: "the switch could not be forced", Steer.BANDWIDTH: "the bandwidth could not be changed"}

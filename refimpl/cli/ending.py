@@ -65,9 +65,11 @@ def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
         *([(_STATES.get(VmState(outcome.vm_state), "runs on"), place)] if place else []),
         ("total", milliseconds(outcome.total_ms)),
     ]
-    if outcome.passes or outcome.sent_bytes is not None or outcome.blackout_ms is not None:
+    seen = bool(outcome.passes or outcome.sent_bytes is not None or outcome.blackout_ms is not None)
+    if seen or outcome.completed:
+        rows.append(("blackout", _blackout(outcome)))
+    if seen:
         rows += [
-            ("blackout", _blackout(outcome)),
             ("QEMU's figure", f"{milliseconds(outcome.qemu_downtime_ms)}  (QEMU's own downtime; not the blackout)"),
             ("sent", mib(outcome.sent_bytes) + (f"  ({outcome.sent_bytes} bytes)" if outcome.sent_bytes else "")),
             ("passes", str(outcome.passes) if outcome.passes else "none was seen to end"),

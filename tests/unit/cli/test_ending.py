@@ -41,6 +41,11 @@ def test_what_was_not_measured_is_said_so():
     assert "None" not in shown
 
 
+def test_the_blackout_of_a_move_of_which_only_the_end_was_seen_is_not_measured():
+    lines = text(blackout_ms=None, qemu_downtime_ms=None, sent_bytes=None, passes=0).splitlines()
+    assert [line.split("  ")[1] for line in lines if "not measured" in line] == ["blackout"]
+
+
 def test_encryption_turned_off_is_in_the_report():
     assert "OFF" in text(encryption=False)
     assert "OFF" not in text()

@@ -92,6 +92,7 @@ def test_a_problem_is_told_with_its_id(kind):
 def test_a_call_that_returned_well_is_worth_no_line():
     assert line(event(Kind.CALL_RETURNED, ok=True), Progress()) is None
     assert "[transfer.failed]" in (line(event(Kind.CALL_RETURNED, ok=False, problem=PROBLEM), Progress()) or "")
+    assert line(event(Kind.CALL_RETURNED, ok=False, problem=None), Progress()) == "the transfer is over"
 
 
 def test_what_is_left_is_told_at_the_end_of_a_pass_only_when_it_was_just_measured():
