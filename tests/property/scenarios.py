@@ -300,6 +300,12 @@ SCENARIOS: dict[str, Scenario] = {
         problem="owner.lost",
         also=looked_at_once,
     ),
+    "the destination dies with all that had arrived": Scenario(
+        "check setup memory switch reconcile settling lost",
+        {"b": "off"},
+        fault("destination-dies", during="bound"),
+        problem="owner.lost",
+    ),
     "the source's host is silent for a while": Scenario(
         "check setup memory switch reconcile undoing failed",
         world=faults(hangs("look-for-binding"), fault("host-freezes", host="a", during="bound", for_ms=8_000)),

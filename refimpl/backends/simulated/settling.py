@@ -60,6 +60,9 @@ class Settling:
         if destination is not None and destination.operation == command.operation:
             if destination.state is VmState.RUNNING:
                 return "the destination's copy runs"
+            if source is None:
+                # The last definition of the VM is never removed, nor what still has its memory.
+                return "the destination's copy is the only one" if destination.alive else None
             self._world.remove(destination)
         if source is not None and stands and not self._world.run(source):
             return "the source's copy cannot take its lease"
