@@ -212,7 +212,7 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.CLAIM_REFUSED: _problem("refused"),
     Kind.NETWORK_FAILED: _problem("this network does not connect"),
     Kind.NEXT_NETWORK: lambda v, p: "trying the next migration network",
-    Kind.PREPARE_FAILED: _problem("the destination could not be prepared"),
+    Kind.PREPARE_FAILED: _problem("the move could not be prepared"),
     Kind.NATIVE_REFUSAL: _problem("refused"),
     Kind.PASS_ENDED: _pass_ended,
     Kind.BANDWIDTH_WISHED: lambda v, p: f"bandwidth: {v['mib_s'] or 'no'} {'MiB/s' if v['mib_s'] else 'limit'}",
