@@ -42,7 +42,7 @@ _OPTIONS = (
         type=click.IntRange(0, MOST_BANDWIDTH_MIB_S),
         default=0,
         metavar="MIB_S",
-        help="Limit in MiB per second. [default: none]",
+        help="Limit in MiB per second; with Compression a low one is overshot. [default: none]",
     ),
     click.option(
         "--cancel-if-blackout-exceeds",
