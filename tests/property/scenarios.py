@@ -300,6 +300,12 @@ SCENARIOS: dict[str, Scenario] = {
         problem="owner.lost",
         also=looked_at_once,
     ),
+    "the guest switches itself off as soon as it runs there": Scenario(
+        "check setup memory switch committed reconcile cleanup completed-with-warnings",
+        {"b": "off"},
+        fault("guest-powers-off", during="ran"),
+        problem="vm.off_there",
+    ),
     "the destination dies with all that had arrived": Scenario(
         "check setup memory switch reconcile settling lost",
         {"b": "off"},

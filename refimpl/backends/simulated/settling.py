@@ -78,7 +78,7 @@ class Settling:
         there = destination is not None and destination.state in (VmState.RUNNING, plan.vm_state)
         if self._world.faults.asked(FaultKind.SETTLE_FAILS, plan.vm):
             self._cannot(command, plan, "scripted: it cannot be settled")
-        elif not self._world.hosts[plan.destination].answers or not there:
+        elif not self._world.hosts[plan.destination].answers or not (there or self._source_is_gone(plan)):
             self._cannot(command, plan, f"the destination's copy is not seen to be {plan.vm_state}")
         elif self._source_may_run_again(plan, transfer):
             self._cannot(command, plan, f"host {plan.source} does not answer, and its copy may run again")
@@ -86,6 +86,10 @@ class Settling:
             if source is not None and self._world.hosts[plan.source].answers:
                 self._world.remove(source)
             self._backend.say(Kind.SETTLED)
+
+    def _source_is_gone(self, plan: Plan) -> bool:
+        """Whether the source shows no copy: then there is none to remove, whatever became of the destination's."""
+        return self._world.hosts[plan.source].answers and self._world.copy(plan.source, plan.vm) is None
 
     def _source_may_run_again(self, plan: Plan, transfer: Transfer | None) -> bool:
         """Whether a source that does not answer is a danger: neither bound nor kept from running by the lease."""
