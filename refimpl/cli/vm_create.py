@@ -174,6 +174,7 @@ def _begun(desk: VmDesk, name: str, start_it: bool, wait_limit_s: int | None) ->
         return desk.find(name), "off"
     if wait_limit_s is None:
         return desk.start(name), "started"
+    click.echo(f"VM {name!r} was made; it is started and waited for, {wait_limit_s} s at most", err=True)
     place, record = desk.start_and_wait(name, wait_limit_s), desk.record(name)
     # Of a guest of the user's own an address is all that was seen: it may still be starting its services.
     return place, "works" if record and record.parameters else "runs"
