@@ -142,7 +142,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
             click.echo(f"{row['operation']}: {row['problem']}")
     waiting = [row["operation"] for row in rows if row.get("needs_recovery")]
     if waiting:
-        click.echo(f"\n{len(waiting)} of them need recovery ({', '.join(waiting)}). Run: refimpl recover\n{PASS_BOUND}")
+        click.echo(f"\nTo be recovered: {', '.join(waiting)}. Run: refimpl recover\n{PASS_BOUND}")
 
 
 @operations.command("prune", short_help="Forget operations that have ended.")

@@ -35,7 +35,7 @@ def test_an_interrupted_one_is_reported_with_its_mend_and_not_touched(home, caps
     assert main(["operations", "list"]) == 0
     out = click.unstyle(capsys.readouterr().out)
     assert [line.split()[-1] for line in out.splitlines()[1:3]] == ["completed", "interrupted"]
-    assert "1 of them need recovery (22222222). Run: refimpl recover" in out
+    assert "To be recovered: 22222222. Run: refimpl recover" in out
     assert "not bounded" in out
     assert sorted(p.name for p in directory.iterdir()) == before
 
