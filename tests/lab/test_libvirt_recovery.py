@@ -8,7 +8,6 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -29,12 +28,8 @@ from refimpl.model.request import CommandKind
 from tests.lab.libvirt_support import (
     GUEST_ADDRESS,
     Driver,
-    driven,
     host_of,
-    made_lab,
     made_vm,
-    placed,
-    plan_of,
     until,
     wait_for_lines,
 )
@@ -51,30 +46,6 @@ driver.hold()
 print("held", flush=True)
 threading.Event().wait()
 """
-
-
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    with made_lab() as lab:
-        yield lab
-
-
-@pytest.fixture
-def group(lab: Lab) -> Iterator[Group]:
-    with placed(lab) as group:
-        yield group
-
-
-@pytest.fixture
-def spec(group: Group) -> Iterator[VmSpec]:
-    with made_vm(group, "h1") as spec:
-        yield spec
-
-
-@pytest.fixture
-def driver(group: Group, spec: VmSpec) -> Iterator[Driver]:
-    with driven(group, plan_of(group, spec, "h1", "h2")) as driver:
-        yield driver
 
 
 def test_a_transfer_outlives_its_controller_and_is_adopted(driver: Driver) -> None:
@@ -101,33 +72,6 @@ def test_a_transfer_outlives_its_controller_and_is_adopted(driver: Driver) -> No
     wait_for_lines(driver.destination, driver.plan.vm, 20)
 
 
-def test_an_adopted_transfer_can_be_cancelled(driver: Driver) -> None:
-    driver.hold()
-    driver.lose_backend()
-    driver.ask(CommandKind.ADOPT, Kind.ADOPTED_MEMORY)
-    driver.give(CommandKind.REQUEST_CANCEL)
-    driver.wait_for(Kind.CALL_RETURNED)
-    assert driver.seen(Kind.CANCEL_ACCEPTED)
-    driver.roll_back()
-    assert driver.evidence().source.state is VmState.RUNNING
-
-
-def test_adopting_ones_own_transfer_tells_how_it_stands_and_it_returns_once(driver: Driver) -> None:
-    driver.hold()
-    driver.ask(CommandKind.ADOPT, Kind.ADOPTED_MEMORY)
-    driver.give(CommandKind.REQUEST_CANCEL)
-    driver.wait_for(Kind.CALL_RETURNED)
-    driver.evidence()
-    assert len(driver.seen(Kind.CALL_RETURNED)) == 1
-
-
-def test_adopting_where_no_job_is_left_returns_at_once(driver: Driver) -> None:
-    driver.prepare()
-    driver.lose_backend()
-    returned = driver.ask(CommandKind.ADOPT, Kind.CALL_RETURNED, Kind.ADOPTED_MEMORY)
-    assert (returned.kind, returned["ok"]) == (Kind.CALL_RETURNED, None)
-
-
 def test_a_controller_that_died_between_arrival_and_hand_over_is_replaced(driver: Driver) -> None:
     driver.prepare()
     driver.give(CommandKind.START_TRANSFER)
@@ -140,13 +84,6 @@ def test_a_controller_that_died_between_arrival_and_hand_over_is_replaced(driver
     for _ in range(2):
         driver.finish()
     assert driver.evidence().destination.state is VmState.RUNNING
-
-
-def test_the_mark_alone_is_enough_to_know_the_operation(driver: Driver) -> None:
-    driver.prepare()
-    vm = driver.backend.observe(Scope()).hosts["h1"].vm(driver.plan.vm)
-    assert vm is not None
-    assert (vm.operation, vm.plan) == (driver.operation, driver.plan)
 
 
 def test_a_source_whose_process_dies_is_gone_and_bound(driver: Driver) -> None:
@@ -222,21 +159,11 @@ def test_two_running_copies_are_settled_to_the_destinations(driver: Driver, spec
     assert evidence.destination.operation is None
 
 
-@pytest.mark.parametrize("state", ["absent", "paused"])
-def test_the_source_is_kept_while_the_destination_was_not_seen_to_run(driver: Driver, spec: VmSpec, state: str) -> None:
+def test_the_source_is_kept_while_the_destination_only_stands_there(driver: Driver, spec: VmSpec) -> None:
     driver.prepare()
-    if state == "paused":
-        half_made(driver, spec, marked=True, running=False)
+    half_made(driver, spec, marked=True, running=False)
     driver.ask(CommandKind.SETTLE_DESTINATION, Kind.CANNOT_SETTLE)
     assert driver.evidence().source.state is VmState.RUNNING
-
-
-def test_another_operations_mark_is_left_alone(driver: Driver, spec: VmSpec) -> None:
-    driver.prepare()
-    mine = driver.operation
-    driver.operation = "another"
-    driver.ask(CommandKind.CLEAN_UP, Kind.CLEANED)
-    assert driver.evidence().source.operation == mine
 
 
 def test_a_vm_is_stopped_and_removed(group: Group) -> None:
