@@ -15,6 +15,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from refimpl.lab import leftovers
+from tests.lab.lab_support import state_directory
+
 TIMEOUT_S = 120.0
 
 
@@ -93,3 +96,16 @@ class Command:
         """Return the one place of a VM, as `vm list` shows it."""
         (found,) = [vm for vm in self("vm", "list", "--json").json["vms"] if vm["name"] == name]
         return dict(found)
+
+
+@contextmanager
+def command_with_lab(home: Path, name: str, memory_mib: int) -> Iterator[Command]:
+    """The command with one lab that is up, made and taken away by itself; at the end nothing of it is left."""
+    with state_directory() as root:
+        command = Command(root, home)
+        up = command("lab", "up", name, "--memory", str(memory_mib), "--json")
+        assert up.code == 0, up
+        yield command
+        down = command("lab", "down", "--json")
+        assert down.code == 0, down
+        assert leftovers(up.json["id"], root) == []

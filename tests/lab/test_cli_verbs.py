@@ -12,10 +12,8 @@ from pathlib import Path
 import pytest
 
 from refimpl.backends.libvirt.domain import line_file
-from refimpl.lab import leftovers
 from refimpl.meter.samples import read_samples
-from tests.lab.cli_support import Command, Done
-from tests.lab.lab_support import state_directory
+from tests.lab.cli_support import Command, Done, command_with_lab
 from tests.lab.moving import until
 
 pytestmark = pytest.mark.lab
@@ -26,15 +24,8 @@ SLOW = ("--bandwidth", "1")
 
 @pytest.fixture(scope="module")
 def refimpl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """The command with one lab that is up, made and taken away by itself."""
-    with state_directory() as root:
-        command = Command(root, tmp_path_factory.mktemp("home"))
-        up = command("lab", "up", "cli", "--memory", "512", "--json")
-        assert up.code == 0, up
+    with command_with_lab(tmp_path_factory.mktemp("home"), "cli", 512) as command:
         yield command
-        down = command("lab", "down", "--json")
-        assert down.code == 0, down
-        assert leftovers(up.json["id"], root) == []
 
 
 @pytest.fixture(scope="module")

@@ -10,10 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from refimpl.lab import leftovers
 from tests.lab import own_images
-from tests.lab.cli_support import Command
-from tests.lab.lab_support import state_directory
+from tests.lab.cli_support import Command, command_with_lab
 from tests.lab.moving import until
 from tests.lab.own_images import COMMAND_LINE, OwnImages
 
@@ -28,15 +26,8 @@ NASTY = 'quote\'s "$(touch pwned)" <ü>; a,b=c'
 
 @pytest.fixture(scope="module")
 def refimpl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    """The command with one lab that is up; at the end nothing of it is left."""
-    with state_directory() as root:
-        command = Command(root, tmp_path_factory.mktemp("home"))
-        up = command("lab", "up", "own", "--memory", "768", "--json")
-        assert up.code == 0, up
+    with command_with_lab(tmp_path_factory.mktemp("home"), "own", 768) as command:
         yield command
-        down = command("lab", "down", "--json")
-        assert down.code == 0, down
-        assert leftovers(up.json["id"], root) == []
 
 
 @pytest.fixture(scope="module")
