@@ -83,7 +83,7 @@ def _prepared(operation: Operation) -> Problem | None:
 def as_planned(plan: Plan, source: Any) -> Any:
     """Return the VM's domain at the source. OSError when there is none, or when somebody has changed its state since.
 
-    libvirt would move the definition of a VM that runs away from under it, and a paused one arrives paused.
+    libvirt would copy the definition of a VM that runs and call that a success, and leave a resumed one paused there.
     """
     domain = connection.find(source, plan.vm_id)
     if domain is None:
