@@ -40,7 +40,8 @@ def test_there_and_back(moving: Moving) -> None:
 @pytest.mark.rule("R8")
 def test_a_guest_that_never_converges_is_switched_at_the_pass_limit(moving: Moving) -> None:
     source, destination = moving.place(), moving.other()
-    operation = moving.start(pass_limit=2, bandwidth_mib_s=20)
+    # Not compressed: otherwise the last passes are over faster than a switch can be forced.
+    operation = moving.start(pass_limit=2, bandwidth_mib_s=20, performance_option=PerformanceOption.TCPIP)
     wait_for(operation, "memory-seen")
     moving.hold_memory(source)
     result = operation.wait()
