@@ -95,3 +95,8 @@ def test_the_error_code_is_hyper_v_s_own_where_one_is_known() -> None:
     assert job_of("web", "b", [], outcome(Phase.REFUSED, problems=(short,))).error_code == 0x800705AA
     other = Problem("limit.reached", {"host": "b"})
     assert job_of("web", "b", [], outcome(Phase.REFUSED, problems=(other,))).error_code == E_FAIL
+
+
+@pytest.mark.rule("R9")
+def test_states_have_hyper_vs_numbers() -> None:
+    assert [int(state) for state in JobState] == [2, 3, 4, 7, 8, 10, 32768]

@@ -11,6 +11,7 @@ from refimpl.model.errors import Native
 from refimpl.model.events import Kind
 from refimpl.model.facts import DiskFact, LeaseFact, VmState
 from refimpl.model.phase import Side
+from refimpl.model.request import PerformanceOption
 from refimpl.model.settings import HostSettings, MigrationSubnet
 from tests.builders import NOW_S, OPERATION, PATH, ROLES, certificate, facts, host, request, settings, vm
 from tests.judging import found, judged, passed, seen
@@ -235,3 +236,29 @@ def test_the_sources_bounds_stand_where_the_request_names_none() -> None:
     plan = judged(shown).values["plan"]
     assert (plan.pass_limit, plan.unexpected_blackout_ms) == (9, 70)
     assert judged(shown, request(pass_limit=2)).values["plan"].pass_limit == 2
+
+
+@pytest.mark.rule("R12")
+def test_the_sources_performance_option_decides_unless_the_request_names_one() -> None:
+    plain, packed = (settings(performance_option=o) for o in (PerformanceOption.TCPIP, PerformanceOption.COMPRESSION))
+    for here, there, wish, method in (
+        (plain, packed, None, ""),
+        (packed, plain, None, "zstd"),
+        (packed, plain, PerformanceOption.TCPIP, ""),
+        (plain, packed, PerformanceOption.COMPRESSION, "zstd"),
+    ):
+        plan = judged(with_settings(a=here, b=there), request(performance_option=wish)).values["plan"]
+        assert plan.performance_option is (wish or here.performance_option)
+        assert plan.compression == method
+
+
+@pytest.mark.rule("R13")
+def test_networks_come_by_priority_and_the_listed_ones_before_all_others() -> None:
+    def tried(**there: object) -> tuple[str, ...]:
+        networks: tuple[str, ...] = judged(with_settings(b=settings(**there))).values["plan"].networks
+        return networks
+
+    first, second = MigrationSubnet("10.1.0.0/24", 2), MigrationSubnet("10.2.0.0/24", 1)
+    assert tried(networks=(first, second)) == ("10.2.0.2", "10.1.0.2")
+    assert tried(networks=(second,)) == ("10.2.0.2",)
+    assert tried(networks=(second,), use_any_network=True) == ("10.2.0.2", "10.1.0.2")

@@ -56,6 +56,7 @@ def test_it_has_hyper_vs_fields() -> None:
     assert [w["MessageId"] for w in data["Warnings"]] == [None, None]
 
 
+@pytest.mark.rule("R11")
 def test_it_reads_back_from_json() -> None:
     made = report(BAD)
     assert CompatibilityReport.from_json(json.loads(json.dumps(made.to_json()))) == made

@@ -143,11 +143,13 @@ def test_memory_is_taken_at_once_for_the_move_and_the_stored_definition_is_left(
     assert "memoryBacking" not in found["persistent_xml"]
 
 
+@pytest.mark.rule("R16")
 def test_the_switches_and_addresses_of_a_vm_are_read_from_its_definition() -> None:
     assert port.switches(XML) == ("vmswitch",)
     assert port.addresses(XML) == ("52:54:00:aa:00:01", "52:54:00:aa:00:02", "52:54:00:aa:00:03")
 
 
+@pytest.mark.rule("R16")
 def test_a_port_that_is_proved_is_taken_away_whatever_became_of_it() -> None:
     there = Host(Completed(1, "", "Cannot find device\nmore"))
     with pytest.raises(OSError, match=r"no port on the virtual switch 'vmswitch': Cannot find device$"):
@@ -171,6 +173,7 @@ def test_what_an_earlier_move_of_the_vm_left_shut_is_opened_and_no_other_vms() -
     assert "52:54:00:aa:00:01, 52:54:00:aa:00:02" in there.commands[-1]
 
 
+@pytest.mark.rule("R16")
 def test_a_vm_without_a_card_has_no_port_to_shut() -> None:
     there = Host()
     port.shut(there, "op", ())
@@ -178,6 +181,7 @@ def test_a_vm_without_a_card_has_no_port_to_shut() -> None:
     assert there.commands == []
 
 
+@pytest.mark.rule("R16")
 def test_opening_twice_is_the_same_as_once_and_a_refusal_is_told() -> None:
     port.open_again(Host(Completed(1, "", "Error: No such file or directory\n")), "op")
     with pytest.raises(OSError, match="the port cannot be opened: Error: Operation not permitted"):
