@@ -132,7 +132,8 @@ def _other(item: Interrupted, lab: str) -> dict[str, Any]:
 
 def _print_list(rows: list[dict[str, Any]]) -> None:
     if not rows:
-        click.echo(f"No operations in {str(home().path)!r}; sudo has a home of its own. Start one: refimpl migrate VM HOST")
+        where = f"in {str(home().path)!r}; sudo has a home of its own"
+        click.echo(f"No operations {where}. Start one: refimpl migrate VM HOST")
         return
     click.echo(
         columns([name.upper() for name in _COLUMNS], [[str(row.get(n) or "-") for n in _COLUMNS] for row in rows])
