@@ -212,3 +212,10 @@ def test_a_destination_that_cannot_start_for_want_of_memory_is_told_from_other_r
     if problem is not None:
         assert (problem.id, problem.host, problem.native) == ("memory.not_reserved", PLAN.destination, native)
         assert f"{PLAN.memory_mib} MiB" in problem.text
+
+
+@pytest.mark.rule("R16")
+def test_a_shut_port_drops_the_vms_own_frames_and_lets_the_uplinks_pass() -> None:
+    told = Host()
+    port.shut(told, "op", ("52:54:00:aa:00:01",))
+    assert 'ports meta iifkind "tun" ether saddr { 52:54:00:aa:00:01 } drop\n' in told.commands[-1]
