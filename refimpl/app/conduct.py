@@ -6,6 +6,7 @@ with the exit code of its outcome.
 
 from __future__ import annotations
 
+import faulthandler
 import os
 import signal
 import sys
@@ -125,6 +126,8 @@ def _take_over(store: GroupStore, ledger: Ledger, identity: Identity) -> None:
 
 def main(arguments: list[str]) -> int:
     """Entry of the process. A Ctrl-C in the starter's terminal is the starter's affair."""
+    # A library that crashes the process would say nothing otherwise.
+    faulthandler.enable()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

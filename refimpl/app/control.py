@@ -103,9 +103,13 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         """`wish` takes what a client wishes, in a thread of that client's own."""
         self.log = log
         self.wish = wish
-        path.unlink(missing_ok=True)
-        with _short(path) as short:
+        # Under its name there is only a socket that listens: between bind and listen a client would be refused, and take
+        # a conductor that has just begun for a dead one.
+        unheard = path.with_name(f"{path.name}.new")
+        unheard.unlink(missing_ok=True)
+        with _short(unheard) as short:
             super().__init__(short, _Handler)
+        unheard.replace(path)
         self._thread = threading.Thread(target=self.serve_forever, args=(0.05,), name="control", daemon=True)
         self._thread.start()
 

@@ -84,3 +84,19 @@ def test_nonsense_is_dropped_and_the_server_goes_on(tmp_path: Path) -> None:
     ask_cancel(tmp_path / "socket")
     assert wished == [Kind.CANCEL_WISHED]
     server.stop()
+
+
+def test_a_socket_that_can_be_seen_listens(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: list[bool] = []
+    genuine = ControlServer.server_activate
+
+    def slowly(server: ControlServer) -> None:
+        seen.append((tmp_path / "socket").exists())
+        genuine(server)
+
+    monkeypatch.setattr(ControlServer, "server_activate", slowly)
+    server = ControlServer(tmp_path / "socket", EventLog(), lambda kind, values: None)
+    assert seen == [False]
+    ask_cancel(tmp_path / "socket")
+    server.stop()
+    assert [path.name for path in tmp_path.iterdir()] == ["socket"]
