@@ -103,8 +103,8 @@ class ControlServer(socketserver.ThreadingUnixStreamServer):
         """`wish` takes what a client wishes, in a thread of that client's own."""
         self.log = log
         self.wish = wish
-        # Under its name there is only a socket that listens: between bind and listen a client would be refused, and take
-        # a conductor that has just begun for a dead one.
+        # Under its name there is only a socket that listens: between bind and listen a client would be refused, and
+        # take a conductor that has just begun for a dead one.
         unheard = path.with_name(f"{path.name}.new")
         unheard.unlink(missing_ok=True)
         with _short(unheard) as short:

@@ -207,6 +207,7 @@ def test_failures_before_commit_end_at_the_source(changes: dict[str, Any], end: 
     assert result.runs_on == "a"
     assert [p.id for p in result.problems] == [id]
     assert run.backend.told[-2:] == [C.SETTLE_SOURCE, C.CLEAN_UP]
+    assert (C.START_TRANSFER in run.backend.told) == ("START_TRANSFER" in changes)
     assert run.store.claims() == ()
 
 
