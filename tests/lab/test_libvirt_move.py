@@ -259,12 +259,15 @@ def test_a_cancel_that_comes_before_there_is_a_job_is_not_lost(driver: Driver) -
     driver.roll_back()
 
 
-def test_a_vm_that_libvirt_will_not_move_is_refused_before_the_transfer(driver: Driver) -> None:
+def test_a_vm_that_was_switched_off_meanwhile_is_not_given_to_libvirt(driver: Driver) -> None:
+    """That it was refused would be no word for it: the evidence has to say what has become of the VM."""
     driver.prepare()
     with connection.fresh(driver.source) as fresh:
         fresh.lookupByName(driver.plan.vm).destroy()
-    refused = driver.ask(CommandKind.START_TRANSFER, Kind.NATIVE_REFUSAL, Kind.CALL_RETURNED)
-    assert (refused.kind, refused["problem"].native.code) == (Kind.NATIVE_REFUSAL, 55)
+    returned = driver.ask(CommandKind.START_TRANSFER, Kind.NATIVE_REFUSAL, Kind.CALL_RETURNED)
+    assert (returned.kind, returned["ok"], returned["problem"].id) == (Kind.CALL_RETURNED, False, "transfer.failed")
+    assert "off on host h1 and not running any more" in returned["problem"].text
+    assert not driver.seen(Kind.TRANSFER_STARTED)
     driver.roll_back()
 
 
