@@ -1,0 +1,144 @@
+"""JSON Schemas of what the verbs about hosts, networks, VMs, labs and the machine print with --json.
+
+They refuse what they do not name: whatever is added to one raises its version.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from refimpl.lab.shelf import LabState
+from refimpl.model.request import PerformanceOption, VmState
+from refimpl.model.settings import Authentication
+from refimpl.report.schema_parts import (
+    COUNT,
+    NUMBER,
+    TEXT,
+    YES_NO,
+    Definitions,
+    Schema,
+    closed,
+    list_of,
+    object_of,
+    one_of,
+    or_null,
+)
+
+
+def _published(name: str, title: str, schema: Schema) -> Schema:
+    made: Schema = closed(Definitions().document(name, 1, title, schema))
+    return made
+
+
+def _by_host(schema: Schema) -> Schema:
+    return {"type": "object", "description": "by the host's name", "additionalProperties": schema}
+
+
+def _networks() -> Schema:
+    return list_of(object_of(Subnet={**TEXT, "description": "CIDR"}, Priority=COUNT))
+
+
+def _host_settings_schema() -> Schema:
+    settings = object_of(
+        VirtualMachineMigrationEnabled=YES_NO,
+        MaximumVirtualMachineMigrations=COUNT,
+        MaximumStorageMigrations=COUNT,
+        VirtualMachineMigrationAuthenticationType=one_of(Authentication),
+        VirtualMachineMigrationPerformanceOption=one_of(PerformanceOption),
+        UseAnyNetworkForMigration=YES_NO,
+        MigrationNetworks=_networks(),
+        PreCopyPassLimit=COUNT,
+        UnexpectedBlackoutMs=COUNT,
+    )
+    whole = {"oneOf": [_by_host(settings), {**settings, "description": "Those of the host that was set."}]}
+    return _published("host-settings", "What refimpl host get --json and host set --json print", whole)
+
+
+def _migration_networks_schema() -> Schema:
+    title = "What refimpl network list, add, set and remove print with --json: networks of hosts, best first"
+    return _published("migration-networks", title, _by_host(_networks()))
+
+
+def _vm() -> Schema:
+    forward = object_of(port=COUNT, guest_port=COUNT, up=YES_NO)
+    return object_of(
+        name=TEXT,
+        id=TEXT,
+        host=TEXT,
+        state=one_of(VmState),
+        memory_mib=COUNT,
+        vcpus=COUNT,
+        lease_held={**or_null(YES_NO), "description": "null: there is none, or it cannot be seen"},
+        lease={**or_null(TEXT), "description": "the file of the lease"},
+        operation={**or_null(TEXT), "description": "the move that has marked it"},
+        address=or_null(TEXT),
+        forwards=list_of(forward),
+    )
+
+
+def _vm_list_schema() -> Schema:
+    host = object_of(host=TEXT, reachable=YES_NO, says={**or_null(TEXT), "description": "why it does not answer"})
+    whole = object_of(hosts=list_of(host), vms=list_of(_vm()))
+    return _published("vm-list", "What refimpl vm list --json prints", whole)
+
+
+def _vm_schema() -> Schema:
+    settings = object_of(
+        processor_compatibility=YES_NO,
+        firmware={"enum": ["bios", "uefi"]},
+        disks=list_of(TEXT),
+        dvd=or_null(TEXT),
+        adapters=list_of(object_of(number=COUNT, mac=TEXT, switch=or_null(TEXT))),
+        guest={"enum": ["own", "built-in", None], "description": "null: not made here"},
+        accelerator=or_null(TEXT),
+    )
+    vm = object_of(**_vm()["properties"], **settings["properties"])
+    return _published("vm", "What refimpl vm show --json prints", object_of(vm=vm))
+
+
+def _lab_schema() -> Schema:
+    step = object_of(name=TEXT, seconds=NUMBER)
+    whole = object_of(lab=TEXT, id=TEXT, hosts=list_of(TEXT), group=TEXT, steps=list_of(step), remarks=list_of(TEXT))
+    whole["properties"]["group"] = {**TEXT, "description": "the file of the group"}
+    return _published("lab", "What refimpl lab up --json prints", whole)
+
+
+def _lab_status_schema() -> Schema:
+    alive = dict.fromkeys(("init_alive", "libvirtd_alive", "libvirtd_answers", "virtlockd_alive"), YES_NO)
+    host = object_of(name=TEXT, **alive, memory_mib=COUNT, healthy=YES_NO)
+    limit = {**or_null(COUNT), "description": "null: no limit"}
+    link = object_of(host=TEXT, network=TEXT, address=or_null(TEXT), up=YES_NO, rate_mbit_s=limit)
+    whole = object_of(lab=TEXT, id=TEXT, healthy=YES_NO, hosts=list_of(host), links=list_of(link))
+    return _published("lab-status", "What refimpl lab status --json prints", whole)
+
+
+def _lab_list_schema() -> Schema:
+    row = object_of(id=TEXT, name=TEXT, state=one_of(LabState), directory=TEXT)
+    return _published("lab-list", "What refimpl lab list --json prints", object_of(labs=list_of(row)))
+
+
+def _doctor_schema() -> Schema:
+    finding = object_of(
+        name=TEXT,
+        ok=YES_NO,
+        text=TEXT,
+        mend=TEXT,
+        repair={**TEXT, "description": "what doctor --mend does about it; empty: nothing"},
+    )
+    mended = object_of(name=TEXT, does=TEXT, ok=YES_NO, said={**or_null(TEXT), "description": "why it failed"})
+    whole = object_of(ok=YES_NO, findings=list_of(finding))
+    whole["properties"]["mended"] = {**list_of(mended), "description": "with --mend only"}
+    return _published("doctor", "What refimpl doctor --json prints", whole)
+
+
+SCHEMAS: Mapping[str, Callable[[], Schema]] = {
+    "host-settings": _host_settings_schema,
+    "migration-networks": _migration_networks_schema,
+    "vm-list": _vm_list_schema,
+    "vm": _vm_schema,
+    "lab": _lab_schema,
+    "lab-status": _lab_status_schema,
+    "lab-list": _lab_list_schema,
+    "doctor": _doctor_schema,
+}
+"""Published schemas of these verbs by name."""
