@@ -42,7 +42,7 @@ VERBS = {
     "operations": ("refimpl.cli.operations:operations", "Moves of this controller: list, show, set, prune."),
     "recover": ("refimpl.cli.recover:recover", "End interrupted moves by evidence."),
     "report": ("refimpl.cli.report:report", "Write the report page of a move: one HTML file."),
-    "schema": ("refimpl.cli.schema:schema", "Print the JSON Schema of what verbs about moves print."),
+    "schema": ("refimpl.cli.schema:schema", "Print the JSON Schema of what verbs print with --json."),
     "completion": ("refimpl.cli.completion:completion", "Print the completion script of a shell."),
 }
 
