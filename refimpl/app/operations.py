@@ -24,6 +24,7 @@ from refimpl.model.phase import Phase
 from refimpl.model.request import MigrationRequest, Plan
 
 START_TIMEOUT_S = 60.0
+END_TIMEOUT_S = 10.0
 _PAUSE_S = 0.01
 
 
@@ -88,6 +89,9 @@ class Operation:
             pass
         for _, line in self._files.lines(after=seen):
             yield json.loads(line)
+        if self._told is not None:
+            # It has told its end and is about to go: what is asked next, such as `recover`, is to find it gone.
+            until(lambda: not self.alive(), END_TIMEOUT_S, _PAUSE_S)
 
     def wait(self) -> Outcome:
         """Wait for the end; `operation.no_end` when the conductor died without one."""
