@@ -65,7 +65,7 @@ def test_payload_is_what_the_migration_links_sent_less_headers(monkeypatch, tmp_
 
 
 def test_memory_that_was_never_touched_or_holds_zeros_does_not_count():
-    size_mib = 3
+    size_mib = 37  # as large as no other mapping of this process is likely to be
     memory = mmap.mmap(-1, (size_mib << 20) + 8192, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
     begin = ctypes.addressof(ctypes.c_char.from_buffer(memory))
     # Other protections at its ends make it a mapping of exactly its size, as QEMU's is.
