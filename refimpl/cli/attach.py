@@ -13,7 +13,7 @@ SHORT = "Follow an operation that runs, or tell how it ended."
 
 @click.command(short_help=SHORT)
 @click.argument("operation_id", metavar="OPERATION")
-@json_option
+@json_option("line")
 @click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, the outcome last.")
 def attach(operation_id: str, as_json: bool, jsonl: bool) -> int:
     """Follow OPERATION (its id, or the beginning of it) to its end, from its first event on.

@@ -17,7 +17,7 @@ SHORT = "Ask a running move to stop and roll back."
 
 @click.command(short_help=SHORT)
 @click.argument("operation_id", metavar="OPERATION")
-@json_option
+@json_option("line")
 @click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, the outcome last.")
 def cancel(operation_id: str, as_json: bool, jsonl: bool) -> int:
     """Ask OPERATION (its id, or the beginning of it) to stop, and wait for what becomes of it.

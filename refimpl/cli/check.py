@@ -37,7 +37,7 @@ _COLOURS = {Verdict.OK: "green", Verdict.WARNING: "yellow", Verdict.REFUSED: "re
 )
 @click.option("--backend", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
 @world_option
-@json_option
+@json_option("check")
 @lab_option
 def check(
     choices: Choices, save: Path | None, backend: str, world: Path | None, as_json: bool, lab_name: str | None

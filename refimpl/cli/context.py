@@ -29,9 +29,19 @@ def lab_option(function: Verb) -> Verb:
     return click.option("--lab", "lab_name", metavar="NAME", help=text)(function)
 
 
-def json_option(function: Verb) -> Verb:
-    """Give a verb the option `--json`."""
-    return click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")(function)
+class JsonOption(click.Option):
+    """The option `--json` of a verb. `schema`: the name under which what it prints is published."""
+
+    def __init__(self, *args: Any, schema: str, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.schema = schema
+
+
+def json_option(schema: str) -> Callable[[Verb], Verb]:
+    """Give a verb the option `--json`, which prints what is published as that schema."""
+
+    text = f"Print one JSON value (its shape: refimpl schema {schema})."
+    return click.option("--json", "as_json", cls=JsonOption, schema=schema, is_flag=True, help=text)
 
 
 def world_option(function: Verb) -> Verb:

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from refimpl.app.live import JsonEvent
-from refimpl.cli.context import require_root, world_option
+from refimpl.cli.context import json_option, require_root, world_option
 from refimpl.cli.display import Display, Silent, display_for
 from refimpl.cli.failing import errors_as_json, problem_text
 from refimpl.cli.report import report_option, write_report
@@ -69,7 +69,7 @@ class _Teller:
 )
 @world_option
 @click.option("--keep", is_flag=True, help="Leave the lab up, to look at it.")
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON value.")
+@json_option("demo-report")
 @click.option("--jsonl", is_flag=True, help="Print every step and event as a JSON line, the report last.")
 @click.option("--quick", is_flag=True, help="One move there and back, encrypted, as a host is set by default.")
 @report_option

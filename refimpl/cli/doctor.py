@@ -22,7 +22,7 @@ SHORT = "Check what this machine has and lacks, each with its mend; --mend mends
 @click.command(short_help=SHORT)
 @click.option("--mend", is_flag=True, help="Then mend what can be mended safely; says first what it will do, and asks.")
 @click.option("--yes", is_flag=True, help="Do not ask.")
-@json_option
+@json_option("doctor")
 def doctor(mend: bool, yes: bool, as_json: bool) -> int:
     """Check rights, programs and their versions, Python packages, kernel features, room, moves and labs left over.
 
@@ -39,11 +39,11 @@ def doctor(mend: bool, yes: bool, as_json: bool) -> int:
     """
     if mend and as_json and not yes:
         raise click.UsageError("--mend with --json cannot ask: say --yes too")
-    if mend:
-        require_root("doctor --mend")
     from refimpl.app.doctor import examine
 
     with errors_as_json(as_json):
+        if mend:
+            require_root("doctor --mend")
         found = _told(examine(home()), as_json)
         mended = _mended(found, yes, as_json) if mend else None
         if mended:

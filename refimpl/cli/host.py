@@ -23,7 +23,7 @@ def host() -> None:
 
 @host.command("get", short_help="Show the settings of one host, or of all.")
 @click.argument("name", metavar="[HOST]", required=False)
-@json_option
+@json_option("host-settings")
 @lab_option
 def get(name: str | None, as_json: bool, lab_name: str | None) -> int:
     """Show the settings of HOST, or of every host of the lab.
@@ -74,7 +74,7 @@ _TEXTS = {
 @host.command("set", short_help="Change settings of a host.")
 @click.argument("name", metavar="HOST")
 @_changes
-@json_option
+@json_option("host-settings")
 @lab_option
 def set_(name: str, as_json: bool, lab_name: str | None, **wanted: str | None) -> int:
     """Change settings of HOST. What is not named stays; moves that run keep what they began with.

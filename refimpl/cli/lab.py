@@ -39,7 +39,7 @@ lab.add_command(link)
 @click.option("--hosts", type=click.IntRange(1, 32), help="How many hosts: h1, h2, ...  [default: 2]")
 @click.option("--memory", type=click.IntRange(64), metavar="MIB", help="What each host declares.  [default: 2048]")
 @click.option("--file", "file", type=click.Path(path_type=Path), help="A lab file says it all: see docs/lab.toml.")
-@json_option
+@json_option("lab")
 def up(name: str | None, hosts: int | None, memory: int | None, file: Path | None, as_json: bool) -> int:
     """Build the lab NAME (without a name: `lab`) and wait until its hosts answer.
 
@@ -84,7 +84,7 @@ def up(name: str | None, hosts: int | None, memory: int | None, file: Path | Non
 
 @lab.command(short_help="Look at every host of a lab now.")
 @click.argument("name", required=False)
-@json_option
+@json_option("lab-status")
 @lab_option
 def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
     """Look at every host of a lab and its links now. Ends with 8 when a host is not healthy.
@@ -95,8 +95,8 @@ def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
     Example:
       refimpl lab status
     """
-    require_root("lab status")
     with errors_as_json(as_json):
+        require_root("lab status")
         found = open_lab(name or lab_name)
         hosts, links = found.status(), [(link, link.state()) for link in found.links()]
     healthy = all(host.healthy for host in hosts)
@@ -164,7 +164,7 @@ def logs(host: str, lines: int, lab_name: str | None) -> int:
 @lab.command(short_help="Take a lab away with its virtual machines.")
 @click.argument("name", required=False)
 @click.option("--force", is_flag=True, help="Also while one of its virtual machines is being moved.")
-@json_option
+@json_option("lab-removals")
 @lab_option
 def down(name: str | None, force: bool, as_json: bool, lab_name: str | None) -> int:
     """Take a lab away with all its virtual machines, and look whether anything of it is left.
@@ -175,8 +175,8 @@ def down(name: str | None, force: bool, as_json: bool, lab_name: str | None) -> 
     Example:
       sudo refimpl lab down
     """
-    require_root("lab down")
     with errors_as_json(as_json):
+        require_root("lab down")
         found = open_lab(name or lab_name)
         title = found.name
         removal = found.down(only_idle=not force)
@@ -185,7 +185,7 @@ def down(name: str | None, force: bool, as_json: bool, lab_name: str | None) -> 
 
 @lab.command(short_help="Take away labs that were left half-made.")
 @click.argument("names", nargs=-1, metavar="[NAME]...")
-@json_option
+@json_option("lab-removals")
 def reap(names: Sequence[str], as_json: bool) -> int:
     """Take away the labs named, or, without a name, all that were left half-made, half-removed or by an earlier boot.
 
@@ -196,10 +196,10 @@ def reap(names: Sequence[str], as_json: bool) -> int:
     Example:
       sudo refimpl lab reap
     """
-    require_root("lab reap")
     from refimpl.lab import reap as reap_labs
 
     with errors_as_json(as_json):
+        require_root("lab reap")
         removals = reap_labs(tuple(names))
     if not removals and not as_json:
         click.echo("No broken lab was found.")
@@ -207,7 +207,7 @@ def reap(names: Sequence[str], as_json: bool) -> int:
 
 
 @lab.command("list")
-@json_option
+@json_option("lab-list")
 def list_(as_json: bool) -> int:
     """List all labs of this machine.
 

@@ -32,7 +32,7 @@ MAX_SECONDS = 86_400.0
 @click.option("--up", "action", flag_value="up", help="Put it right: at the speed that the lab gave it.")
 @click.option("--rate", type=click.IntRange(0, MAX_RATE_MBIT_S), metavar="MBIT", help="Mbit/s each way; 0: no limit.")
 @click.option("--for", "seconds", type=click.FloatRange(0, MAX_SECONDS), metavar="SECONDS", help="Then undo it; waits.")
-@json_option
+@json_option("lab-link")
 @lab_option
 def link(
     host: str,
@@ -56,8 +56,8 @@ def link(
     """
     if seconds is not None and action != "down" and rate is None:
         raise click.UsageError("--for undoes what --down or --rate did")
-    require_root("lab link")
     with errors_as_json(as_json):
+        require_root("lab link")
         found = open_lab(lab_name).link(host, network)
         if seconds is None:
             _act(found, action, rate)

@@ -29,7 +29,7 @@ SHORT = "Move a running VM to another host (Move-VM)."
 @click.option("--watch", is_flag=True, help="Say what observers outside the VM saw of the move, and keep every sample.")
 @click.option("--backend", type=click.Choice(["libvirt", "simulated"]), default="libvirt", show_default=True)
 @world_option
-@json_option
+@json_option("line")
 @click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, the outcome last.")
 @report_option
 @lab_option

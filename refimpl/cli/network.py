@@ -21,7 +21,7 @@ def network() -> None:
 
 @network.command("list", short_help="List the migration networks of hosts.")
 @click.argument("host", required=False)
-@json_option
+@json_option("migration-networks")
 @lab_option
 def list_(host: str | None, as_json: bool, lab_name: str | None) -> int:
     """List the migration networks of HOST, or of every host of the lab. Corresponds to Get-VMMigrationNetwork.
@@ -43,7 +43,7 @@ def list_(host: str | None, as_json: bool, lab_name: str | None) -> int:
 @click.argument("host")
 @click.argument("subnet")
 @click.option("--priority", type=PRIORITY, default=0, show_default=True, help="Lower comes first; need not be unique.")
-@json_option
+@json_option("migration-networks")
 @lab_option
 def add(host: str, subnet: str, priority: int, as_json: bool, lab_name: str | None) -> int:
     """Let SUBNET (IPv4 or IPv6, CIDR or one address) carry migrations to HOST. Corresponds to Add-VMMigrationNetwork.
@@ -65,7 +65,7 @@ def add(host: str, subnet: str, priority: int, as_json: bool, lab_name: str | No
 @click.argument("subnet")
 @click.option("--priority", type=PRIORITY, help="Lower comes first.")
 @click.option("--new-subnet", metavar="SUBNET", help="The subnet that it shall have.")
-@json_option
+@json_option("migration-networks")
 @lab_option
 def set_(
     host: str, subnet: str, priority: int | None, new_subnet: str | None, as_json: bool, lab_name: str | None
@@ -90,7 +90,7 @@ def set_(
 @network.command("remove", short_help="Let a network carry no migrations to a host any more.")
 @click.argument("host")
 @click.argument("subnet")
-@json_option
+@json_option("migration-networks")
 @lab_option
 def remove(host: str, subnet: str, as_json: bool, lab_name: str | None) -> int:
     """Take SUBNET from the migration networks of HOST. Corresponds to Remove-VMMigrationNetwork.

@@ -42,7 +42,7 @@ operations.add_command(set_)
 
 
 @operations.command("list", short_help="List operations, interrupted ones among them.")
-@json_option
+@json_option("operations-list")
 def list_(as_json: bool) -> int:
     """List all operations of this controller, and interrupted ones of labs that are up.
 
@@ -150,7 +150,7 @@ def _print_list(rows: list[dict[str, Any]]) -> None:
 @click.option("--older-than", "days", type=click.FloatRange(0), metavar="DAYS", help="Ended before so many days.")
 @click.option("--all", "everything", is_flag=True, help="Whenever they ended.")
 @click.option("--lab-gone", is_flag=True, help="Also those without an end whose lab does not exist any more.")
-@json_option
+@json_option("operations-pruned")
 def prune(days: float | None, everything: bool, lab_gone: bool, as_json: bool) -> int:
     """Remove what is kept of operations that have ended: their journals and reports.
 
@@ -178,7 +178,7 @@ def prune(days: float | None, everything: bool, lab_gone: bool, as_json: bool) -
 
 @operations.command("show", short_help="Show phases, events, intentions and end of one.")
 @click.argument("operation_id", metavar="OPERATION")
-@json_option
+@json_option("operation")
 def show(operation_id: str, as_json: bool) -> int:
     """Show OPERATION (its id, or the beginning of it): phases, events, what the engine set out to do, and the end.
 

@@ -34,7 +34,7 @@ EVIDENCE = {
 @click.command(short_help=SHORT)
 @click.argument("operation_id", metavar="[OPERATION]", required=False)
 @click.option("--from-elsewhere", is_flag=True, help="Also what another machine or boot began; be sure it is dead.")
-@json_option
+@json_option("line")
 @click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, each outcome last.")
 @lab_option
 def recover(operation_id: str | None, from_elsewhere: bool, as_json: bool, jsonl: bool, lab_name: str | None) -> int:
@@ -50,8 +50,8 @@ def recover(operation_id: str | None, from_elsewhere: bool, as_json: bool, jsonl
       refimpl recover
       refimpl recover 3fa9
     """
-    require_root("recover")
     with errors_as_json(as_json or jsonl), ctrl_c_into_inbox() as inbox:
+        require_root("recover")
         group = _group(operation_id, lab_name)
         items = _found(home(), group, operation_id)
         if not items and not (as_json or jsonl):

@@ -14,6 +14,7 @@ from refimpl.cli.say import as_json as print_json
 from refimpl.cli.vm_desk import desk_of, reach_json, say_reach
 from refimpl.cli.vm_types import DISK, FORWARD, MEMORY, NIC
 from refimpl.model.phase import ExitCode
+from refimpl.model.request import VmState
 
 if TYPE_CHECKING:
     from refimpl.app.own_guest import OwnGuest
@@ -106,7 +107,7 @@ _ONLY_OWN = (
     show_default=True,
     help="auto: KVM if the built-in guest's kernel boots with it here.",
 )
-@json_option
+@json_option("vm-created")
 @lab_option
 def create(
     name: str,
@@ -156,8 +157,10 @@ def create(
             place, state = _begun(desk, name, start_it, None if no_wait else wait_limit)
             reach, record = desk.reach(name), desk.record(name)
     if as_json:
-        made = record.to_json() if record else None
-        rows = {"vm": made, "host": place.host.name, "state": state, "accelerator_why": chosen.why}
+        made = record.to_json() if record else {}
+        made.pop("maker", None)
+        standing = VmState.RUNNING if start_it else VmState.OFF
+        rows = {"vm": made or None, "host": place.host.name, "state": standing, "accelerator_why": chosen.why}
         print_json(rows | reach_json(reach))
         return ExitCode.OK
     click.echo(f"VM {name!r} on host {place.host.name}: {state}, {memory} MiB, {vcpus} vCPU")

@@ -11,6 +11,7 @@ import click
 from refimpl.cli.context import backend_of, open_lab, require_root
 from refimpl.cli.say import as_json as print_json
 from refimpl.model.phase import ExitCode
+from refimpl.model.request import VmState
 
 if TYPE_CHECKING:
     from refimpl.app.vm_network import Reach
@@ -31,12 +32,16 @@ def desk_of(verb: str, lab_name: str | None) -> Iterator[VmDesk]:
         yield VmDesk(lab.group, backend, lab.paths, outside.fileno())
 
 
-def tell_done(name: str, host: str | None, state: str, as_json: bool) -> int:
-    """Print what was done to a VM, on a host or where none has it, and return the exit code for that."""
+def tell_done(name: str, host: str | None, state: VmState | None, as_json: bool, text: str = "") -> int:
+    """Print what was done to a VM and return the exit code for that. `host` None: none has it; `state` None: removed.
+
+    `text` is said to a person in place of the state.
+    """
     if as_json:
         print_json({"vm": name, "host": host, "state": state})
     else:
-        click.echo(f"VM {name!r} on {'no host' if host is None else f'host {host}'}: {state}")
+        place = "no host" if host is None else f"host {host}"
+        click.echo(f"VM {name!r} on {place}: {text or state or 'removed'}")
     return ExitCode.OK
 
 

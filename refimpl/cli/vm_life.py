@@ -7,11 +7,12 @@ import click
 from refimpl.cli.context import json_option, lab_option
 from refimpl.cli.failing import errors_as_json
 from refimpl.cli.vm_desk import desk_of, tell_done
+from refimpl.model.request import VmState
 
 
 @click.command(short_help="Start a VM (Start-VM).")
 @click.argument("name")
-@json_option
+@json_option("vm-changed")
 @lab_option
 def start(name: str, as_json: bool, lab_name: str | None) -> int:
     """Start the VM NAME where it is defined; nothing when it runs. Its port forwards are started again if need be.
@@ -24,13 +25,13 @@ def start(name: str, as_json: bool, lab_name: str | None) -> int:
     """
     with errors_as_json(as_json), desk_of("vm start", lab_name) as desk:
         place = desk.start(name)
-    return tell_done(name, place.host.name, "runs", as_json)
+    return tell_done(name, place.host.name, VmState.RUNNING, as_json)
 
 
 @click.command(short_help="Switch a VM off (Stop-VM).")
 @click.argument("name")
 @click.option("--force", is_flag=True, help="Do not ask the guest (Stop-VM -TurnOff).")
-@json_option
+@json_option("vm-changed")
 @lab_option
 def stop(name: str, force: bool, as_json: bool, lab_name: str | None) -> int:
     """Switch the VM NAME off and wait until it is; nothing when it is off.
@@ -43,12 +44,12 @@ def stop(name: str, force: bool, as_json: bool, lab_name: str | None) -> int:
     """
     with errors_as_json(as_json), desk_of("vm stop", lab_name) as desk:
         place = desk.stop(name, force=force)
-    return tell_done(name, place.host.name, "off", as_json)
+    return tell_done(name, place.host.name, VmState.OFF, as_json)
 
 
 @click.command(short_help="Let a running VM stand still (Suspend-VM).")
 @click.argument("name")
-@json_option
+@json_option("vm-changed")
 @lab_option
 def pause(name: str, as_json: bool, lab_name: str | None) -> int:
     """Let the running VM NAME stand still, its memory kept; nothing when it is paused. It can be moved as it is.
@@ -61,12 +62,12 @@ def pause(name: str, as_json: bool, lab_name: str | None) -> int:
     """
     with errors_as_json(as_json), desk_of("vm pause", lab_name) as desk:
         place = desk.pause(name)
-    return tell_done(name, place.host.name, "paused", as_json)
+    return tell_done(name, place.host.name, VmState.PAUSED, as_json)
 
 
 @click.command(short_help="Let a paused VM go on (Resume-VM).")
 @click.argument("name")
-@json_option
+@json_option("vm-changed")
 @lab_option
 def resume(name: str, as_json: bool, lab_name: str | None) -> int:
     """Let the paused VM NAME go on; nothing when it runs.
@@ -79,12 +80,12 @@ def resume(name: str, as_json: bool, lab_name: str | None) -> int:
     """
     with errors_as_json(as_json), desk_of("vm resume", lab_name) as desk:
         place = desk.resume(name)
-    return tell_done(name, place.host.name, "runs", as_json)
+    return tell_done(name, place.host.name, VmState.RUNNING, as_json)
 
 
 @click.command(short_help="Remove a VM that is off, with its disks (Remove-VM).")
 @click.argument("name")
-@json_option
+@json_option("vm-changed")
 @lab_option
 def remove(name: str, as_json: bool, lab_name: str | None) -> int:
     """Remove the VM NAME, which has to be off, with its lease, its forwards and the disks that were made for it.
@@ -98,4 +99,4 @@ def remove(name: str, as_json: bool, lab_name: str | None) -> int:
     """
     with errors_as_json(as_json), desk_of("vm remove", lab_name) as desk:
         place = desk.remove(name)
-    return tell_done(name, place.host.name if place else None, "removed", as_json)
+    return tell_done(name, place.host.name if place else None, None, as_json)

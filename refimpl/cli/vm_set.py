@@ -28,7 +28,7 @@ from refimpl.cli.vm_types import MEMORY
     "--adapter", type=int, default=1, show_default=True, metavar="N", help="Which adapter, as `vm show` lists."
 )
 @click.option("--eject", is_flag=True, help="Take the medium out of its DVD drive (Set-VMDvdDrive -Path $null).")
-@json_option
+@json_option("vm-changed")
 @lab_option
 def set_(
     name: str,
@@ -63,4 +63,4 @@ def set_(
         compatible = None if processor_compatibility is None else processor_compatibility == "on"
         wanted = Change(memory, vcpus, compatible, connect, disconnect, adapter, eject)
         place = change(desk, name, wanted)
-    return tell_done(name, place.host.name, "settings changed", as_json)
+    return tell_done(name, place.host.name, place.facts.state, as_json, "settings changed")

@@ -23,7 +23,7 @@ _LEASES = {True: "held", False: "not held", None: "not seen"}
 
 
 @click.command("list", short_help="List the VMs of all hosts (Get-VM).")
-@json_option
+@json_option("vm-list")
 @lab_option
 def list_(as_json: bool, lab_name: str | None) -> int:
     """List the VMs of all hosts: state, address, forwards, lease, and the mark of a move that has not ended.
@@ -54,7 +54,7 @@ def list_(as_json: bool, lab_name: str | None) -> int:
 
 @click.command(short_help="Show everything about one VM (Get-VM).")
 @click.argument("name")
-@json_option
+@json_option("vm")
 @lab_option
 def show(name: str, as_json: bool, lab_name: str | None) -> int:
     """Show everything about the VM NAME: state, settings, disks, adapters, address and forwards.

@@ -1,4 +1,4 @@
-"""JSON Schemas of what the verbs about hosts, networks, VMs, labs and the machine print with --json.
+"""JSON Schemas of what the verbs about hosts, networks, VMs, labs and the machine print with --json, and of errors.
 
 They refuse what they do not name: whatever is added to one raises its version.
 """
@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from refimpl.guest import GuestParameters
 from refimpl.lab.shelf import LabState
+from refimpl.model.errors import Problem
+from refimpl.model.phase import ExitCode
 from refimpl.model.request import PerformanceOption, VmState
 from refimpl.model.settings import Authentication
 from refimpl.report.schema_parts import (
@@ -60,7 +63,6 @@ def _migration_networks_schema() -> Schema:
 
 
 def _vm() -> Schema:
-    forward = object_of(port=COUNT, guest_port=COUNT, up=YES_NO)
     return object_of(
         name=TEXT,
         id=TEXT,
@@ -72,7 +74,7 @@ def _vm() -> Schema:
         lease={**or_null(TEXT), "description": "the file of the lease"},
         operation={**or_null(TEXT), "description": "the move that has marked it"},
         address=or_null(TEXT),
-        forwards=list_of(forward),
+        forwards=list_of(_forward(up=YES_NO)),
     )
 
 
@@ -96,6 +98,47 @@ def _vm_schema() -> Schema:
     return _published("vm", "What refimpl vm show --json prints", object_of(vm=vm))
 
 
+def _forward(**more: Schema) -> Schema:
+    return object_of(port=COUNT, guest_port=COUNT, **more)
+
+
+def _vm_created_schema() -> Schema:
+    known = Definitions()
+    made = object_of(
+        "What is kept of it beside its disks.",
+        name=TEXT,
+        id=TEXT,
+        address={**or_null(TEXT), "description": "of its guest, with the prefix length"},
+        memory_mib=COUNT,
+        vcpus=COUNT,
+        accelerator={"enum": ["kvm", "tcg"]},
+        parameters={**or_null(known.of(GuestParameters)), "description": "the built-in guest's work; null: own guest"},
+        nics=list_of(object_of(mac=TEXT, switch=TEXT, address=TEXT)),
+        disks=list_of(TEXT),
+        forwards=list_of(_forward()),
+    )
+    whole = object_of(
+        vm={**or_null(made), "description": "null: somebody has removed it meanwhile"},
+        host=TEXT,
+        state={"enum": [VmState.OFF, VmState.RUNNING]},
+        accelerator_why=TEXT,
+        address={**or_null(TEXT), "description": "at which its guest is reached now"},
+        forwards=list_of(_forward(up=YES_NO)),
+    )
+    made_of: Schema = closed(known.document("vm-created", 1, "What refimpl vm create --json prints", whole))
+    return made_of
+
+
+def _vm_changed_schema() -> Schema:
+    whole = object_of(
+        vm=TEXT,
+        host={**or_null(TEXT), "description": "null: no host had it"},
+        state={**or_null(one_of(VmState)), "description": "how it stands now; null: it was removed"},
+    )
+    title = "What refimpl vm set, start, stop, pause, resume and remove print with --json"
+    return _published("vm-changed", title, whole)
+
+
 def _lab_schema() -> Schema:
     step = object_of(name=TEXT, seconds=NUMBER)
     whole = object_of(lab=TEXT, id=TEXT, hosts=list_of(TEXT), group=TEXT, steps=list_of(step), remarks=list_of(TEXT))
@@ -106,10 +149,23 @@ def _lab_schema() -> Schema:
 def _lab_status_schema() -> Schema:
     alive = dict.fromkeys(("init_alive", "libvirtd_alive", "libvirtd_answers", "virtlockd_alive"), YES_NO)
     host = object_of(name=TEXT, **alive, memory_mib=COUNT, healthy=YES_NO)
-    limit = {**or_null(COUNT), "description": "null: no limit"}
-    link = object_of(host=TEXT, network=TEXT, address=or_null(TEXT), up=YES_NO, rate_mbit_s=limit)
-    whole = object_of(lab=TEXT, id=TEXT, healthy=YES_NO, hosts=list_of(host), links=list_of(link))
+    whole = object_of(lab=TEXT, id=TEXT, healthy=YES_NO, hosts=list_of(host), links=list_of(_link()))
     return _published("lab-status", "What refimpl lab status --json prints", whole)
+
+
+def _link() -> Schema:
+    limit = {**or_null(COUNT), "description": "null: no limit"}
+    return object_of(host=TEXT, network=TEXT, address=or_null(TEXT), up=YES_NO, rate_mbit_s=limit)
+
+
+def _lab_link_schema() -> Schema:
+    return _published("lab-link", "What refimpl lab link --json prints: the link as it is then", _link())
+
+
+def _lab_removals_schema() -> Schema:
+    left = {**list_of(TEXT), "description": "what could not be removed; empty: nothing of it is left"}
+    row = object_of(lab={**TEXT, "description": "its name, or its id"}, id=TEXT, removed=list_of(TEXT), left=left)
+    return _published("lab-removals", "What refimpl lab down and reap print with --json", object_of(labs=list_of(row)))
 
 
 def _lab_list_schema() -> Schema:
@@ -131,14 +187,35 @@ def _doctor_schema() -> Schema:
     return _published("doctor", "What refimpl doctor --json prints", whole)
 
 
+def _operations_pruned_schema() -> Schema:
+    kept = {"type": "object", "description": "why, by operation", "additionalProperties": TEXT}
+    whole = object_of(removed=list_of(TEXT), kept=kept)
+    return _published("operations-pruned", "What refimpl operations prune --json prints", whole)
+
+
+def _problems_schema() -> Schema:
+    known = Definitions()
+    whole = object_of(kind={"const": "problems"}, problems=list_of(known.of(Problem)), exit_code=one_of(ExitCode))
+    whole["properties"]["operation"] = {**TEXT, "description": "of which operation, where there are several"}
+    title = "What every verb prints with --json in place of its own when it did not come to an end"
+    made: Schema = closed(known.document("problems", 1, title, whole))
+    return made
+
+
 SCHEMAS: Mapping[str, Callable[[], Schema]] = {
     "host-settings": _host_settings_schema,
     "migration-networks": _migration_networks_schema,
     "vm-list": _vm_list_schema,
     "vm": _vm_schema,
+    "vm-created": _vm_created_schema,
+    "vm-changed": _vm_changed_schema,
     "lab": _lab_schema,
     "lab-status": _lab_status_schema,
+    "lab-link": _lab_link_schema,
+    "lab-removals": _lab_removals_schema,
     "lab-list": _lab_list_schema,
     "doctor": _doctor_schema,
+    "operations-pruned": _operations_pruned_schema,
+    "problems": _problems_schema,
 }
 """Published schemas of these verbs by name."""

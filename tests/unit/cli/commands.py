@@ -32,13 +32,12 @@ def command_of(name: str) -> click.Command:
 
 
 def all_commands() -> list[tuple[str, click.Command]]:
-    found = []
-    for name in VERBS:
-        command = command_of(name)
-        found.append((name, command))
-        if isinstance(command, click.Group):
-            found += [(f"{name} {sub}", command.commands[sub]) for sub in command.commands]
-    return found
+    return [found for name in VERBS for found in _below(name, command_of(name))]
+
+
+def _below(name: str, command: click.Command) -> list[tuple[str, click.Command]]:
+    verbs = command.commands if isinstance(command, click.Group) else {}
+    return [(name, command), *(found for verb in verbs for found in _below(f"{name} {verb}", verbs[verb]))]
 
 
 def run_python(code: str, **environment: str) -> subprocess.CompletedProcess[str]:
