@@ -28,6 +28,8 @@ from refimpl.model.group import Group, HostEntry
 LOOK_TIMEOUT_S = 12.0
 _OCCUPYING = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
 _MIGRATION = "migration"
+_NETWORK_DRIVER = ("/run/libvirt/network/driver.pid", "/run/libvirt/virtnetworkd-sock")
+"""What shows that libvirt's network driver is there: in libvirtd, or in a daemon of its own."""
 _BLOCK_JOB = b"<blockjobs active='yes'"
 
 
@@ -136,13 +138,16 @@ def _ask_daemon(host: HostEntry, look: Look, scope: Scope) -> HostFacts:
             machine_types=known.machine_types,
             accelerators=known.accelerators,
             compression=known.compression,
-            switches=_networks(fresh),
+            switches=_networks(fresh, look),
             versions={"libvirt": _version(fresh.getLibVersion()), "qemu": _version(fresh.getVersion())},
         )
 
 
-def _networks(fresh: Any) -> frozenset[str]:
+def _networks(fresh: Any, look: Look) -> frozenset[str]:
     """Return libvirt's own networks that are up: an adapter can be connected to one by its name, too."""
+    # A daemon without the driver for them would write an error into its log at each look.
+    if not look.modes(_NETWORK_DRIVER):
+        return frozenset()
     with contextlib.suppress(connection.module().libvirtError):
         return frozenset(fresh.listNetworks())
     return frozenset()
