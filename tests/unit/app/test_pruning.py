@@ -45,6 +45,7 @@ def ids(home: Home) -> list[str]:
     return sorted(files.id for files in home.all())
 
 
+@pytest.mark.rule("R9")
 def test_only_what_ended_long_enough_ago_is_removed(home: Home) -> None:
     operation(home, "old", Phase.COMPLETED, days_ago=10)
     operation(home, "older", Phase.FAILED, days_ago=20)
