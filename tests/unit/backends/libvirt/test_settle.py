@@ -108,6 +108,7 @@ def world(monkeypatch: pytest.MonkeyPatch) -> World:
     return world
 
 
+@pytest.mark.rule("R2")
 @pytest.mark.parametrize("state", [PAUSED_BY_MOVE, PAUSED_BY_ERROR])
 def test_a_source_that_the_move_paused_is_resumed_after_the_copy_is_gone(world: World, state: list[int]) -> None:
     world.put("h1", state, r.SOURCE_FORGOTTEN)
@@ -116,12 +117,14 @@ def test_a_source_that_the_move_paused_is_resumed_after_the_copy_is_gone(world: 
     assert world.done == ["destroy h2", "undefine h2", "resume h1"]
 
 
+@pytest.mark.rule("R2")
 def test_a_source_that_a_person_paused_stays_paused(world: World) -> None:
     world.put("h1", PAUSED_BY_USER, r.BOOTED)
     assert world.give(settle.settle_source).kind is Kind.SETTLED
     assert world.done == []
 
 
+@pytest.mark.rule("R2")
 def test_a_vm_that_was_paused_before_its_move_is_not_resumed_whatever_paused_it_last(world: World) -> None:
     world.operation.plan = replace(world.operation.plan, vm_state=VmState.PAUSED)
     world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
@@ -129,6 +132,7 @@ def test_a_vm_that_was_paused_before_its_move_is_not_resumed_whatever_paused_it_
     assert world.done == []
 
 
+@pytest.mark.rule("R1")
 @pytest.mark.parametrize(("state", "settled"), [(PAUSED_BY_USER, True), (PAUSED_BY_MOVE, False)])
 def test_of_a_paused_vm_the_copy_that_arrived_is_enough_to_remove_the_source(
     world: World, state: list[int], settled: bool
@@ -141,6 +145,7 @@ def test_of_a_paused_vm_the_copy_that_arrived_is_enough_to_remove_the_source(
     assert world.done == (["destroy h1", "undefine h1"] if settled else [])
 
 
+@pytest.mark.rule("R1")
 def test_a_paused_source_is_not_resumed_while_the_other_host_is_silent(world: World) -> None:
     world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
     world.silent.add("h2")
@@ -148,6 +153,7 @@ def test_a_paused_source_is_not_resumed_while_the_other_host_is_silent(world: Wo
     assert world.done == []
 
 
+@pytest.mark.rule("R1")
 def test_the_last_definition_of_a_vm_is_never_removed(world: World) -> None:
     """The guest switched itself off after the move: the source's definition is gone, the other one is the VM."""
     world.put("h2", OFF)
@@ -155,6 +161,7 @@ def test_the_last_definition_of_a_vm_is_never_removed(world: World) -> None:
     assert list(world.domains) == ["h2"]
 
 
+@pytest.mark.rule("R1")
 def test_the_last_copy_of_a_vm_is_never_removed(world: World) -> None:
     world.put("h2", PAUSED_BY_USER, r.DESTINATION_ARRIVED)
     assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
@@ -172,6 +179,7 @@ def test_a_copy_that_cannot_be_removed_is_said(world: World, monkeypatch: pytest
     assert list(world.domains) == ["h1", "h2"]
 
 
+@pytest.mark.rule("R2")
 def test_a_running_source_needs_no_answer_of_the_other_host(world: World) -> None:
     world.put("h1", RUNNING, r.SOURCE_BACK)
     world.channels["h2"].files[status_path(r.PLAN.vm)] = r.DESTINATION_RECEIVES
@@ -179,6 +187,7 @@ def test_a_running_source_needs_no_answer_of_the_other_host(world: World) -> Non
     assert world.give(settle.settle_source).kind is Kind.SETTLED
 
 
+@pytest.mark.rule("R1")
 @pytest.mark.parametrize("state", [RUNNING, PAUSED_BY_USER])
 def test_a_paused_source_is_not_resumed_beside_a_strangers_copy(world: World, state: list[int]) -> None:
     world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
@@ -187,6 +196,7 @@ def test_a_paused_source_is_not_resumed_beside_a_strangers_copy(world: World, st
     assert world.done == []
 
 
+@pytest.mark.rule("R2")
 def test_an_incoming_half_without_a_mark_is_ours(world: World) -> None:
     world.put("h1", RUNNING, r.SOURCE_BACK)
     world.put("h2", PAUSED_BY_MOVE, r.DESTINATION_RECEIVES.replace(b"migration in", b"none"), operation=None)
@@ -194,6 +204,7 @@ def test_an_incoming_half_without_a_mark_is_ours(world: World) -> None:
     assert world.done == ["destroy h2", "undefine h2"]
 
 
+@pytest.mark.rule("R1")
 @pytest.mark.parametrize(("host", "status"), [("h1", r.SOURCE_SENDS), ("h2", r.DESTINATION_RECEIVES)])
 def test_nothing_is_removed_while_a_job_is_open(world: World, host: str, status: bytes) -> None:
     world.put("h1", RUNNING, r.SOURCE_BACK)
@@ -204,6 +215,7 @@ def test_nothing_is_removed_while_a_job_is_open(world: World, host: str, status:
     assert world.done == []
 
 
+@pytest.mark.rule("R1")
 def test_a_copy_whose_process_does_not_end_cannot_be_settled(world: World, monkeypatch: pytest.MonkeyPatch) -> None:
     world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
     world.put("h2", PAUSED_BY_USER, r.DESTINATION_ARRIVED)
@@ -212,6 +224,7 @@ def test_a_copy_whose_process_does_not_end_cannot_be_settled(world: World, monke
     assert "resume h1" not in world.done
 
 
+@pytest.mark.rule("R1")
 def test_the_sources_copy_goes_once_the_destinations_runs(world: World) -> None:
     world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
     world.put("h2", RUNNING, r.DESTINATION_RUNS)
@@ -220,6 +233,7 @@ def test_the_sources_copy_goes_once_the_destinations_runs(world: World) -> None:
     assert world.done == ["destroy h1", "undefine h1"]
 
 
+@pytest.mark.rule("R1")
 @pytest.mark.parametrize("state", [PAUSED_BY_USER, OFF])
 def test_the_source_is_kept_while_the_destinations_copy_does_not_run(world: World, state: list[int]) -> None:
     world.put("h1", PAUSED_BY_MOVE, r.SOURCE_FORGOTTEN)
@@ -234,12 +248,14 @@ def off(world: World) -> None:
     world.put("h2", OFF)
 
 
+@pytest.mark.rule("R2")
 def test_a_definition_that_was_copied_is_removed_once_the_source_takes_a_change(world: World) -> None:
     off(world)
     assert world.give(settle.settle_source).kind is Kind.SETTLED
     assert world.done == ["mark h1", "undefine h2"]
 
 
+@pytest.mark.rule("R1")
 def test_a_definition_whose_move_ends_late_is_not_removed_at_both_hosts(world: World) -> None:
     """A VM that is off shows no job: only its daemon, asked for a change, tells that one was under way."""
 
@@ -253,6 +269,7 @@ def test_a_definition_whose_move_ends_late_is_not_removed_at_both_hosts(world: W
     assert (list(world.domains), world.done) == (["h2"], [])
 
 
+@pytest.mark.rule("R1")
 def test_the_only_stored_definition_is_not_removed_beside_a_source_that_was_started(world: World) -> None:
     off(world)
     world.put("h1", RUNNING, r.BOOTED)
@@ -274,6 +291,7 @@ def test_a_port_that_a_killed_conductor_left_shut_is_opened_though_the_source_ca
     assert (["nft", "flush table bridge refimpl_op"] in world.channels["h2"].commands) is opened
 
 
+@pytest.mark.rule("R1")
 def test_a_source_without_our_mark_is_not_removed(world: World) -> None:
     world.put("h1", RUNNING, r.SOURCE_BACK, operation="other")
     world.put("h2", RUNNING, r.DESTINATION_RUNS)
@@ -281,6 +299,7 @@ def test_a_source_without_our_mark_is_not_removed(world: World) -> None:
     assert world.done == []
 
 
+@pytest.mark.rule("R1")
 @pytest.mark.parametrize(
     ("status", "kind"), [(r.SOURCE_BOUND, Kind.SETTLED), (None, Kind.SETTLED), (r.SOURCE_WAITS, Kind.CANNOT_SETTLE)]
 )
@@ -292,6 +311,7 @@ def test_a_silent_source_is_harmless_only_when_bound(world: World, status: bytes
     assert world.done == []
 
 
+@pytest.mark.rule("R1")
 @pytest.mark.parametrize(("held", "kind"), [(True, Kind.SETTLED), (None, Kind.CANNOT_SETTLE)])
 def test_a_source_of_which_nothing_is_seen_is_harmless_only_without_the_lease(
     world: World, monkeypatch: pytest.MonkeyPatch, held: bool | None, kind: Kind

@@ -62,6 +62,7 @@ def tell(watch: Watch, *told: tuple[Side, NativeEvent]) -> list[Event]:
     return [event for side, native in told for event in watch.tell(side, native)]
 
 
+@pytest.mark.rule("R18")
 def test_a_recorded_move_is_told_in_the_words_of_the_seam() -> None:
     watch = watching()
     events = tell(watch, *RECORDED)
@@ -84,6 +85,7 @@ def test_what_happens_before_the_transfer_is_not_part_of_it() -> None:
     assert tell(watch, *before) == []
 
 
+@pytest.mark.rule("R18")
 def test_a_source_that_resumes_is_told_only_after_its_stop() -> None:
     watch = watching()
     assert tell(watch, (S, qmp("RESUME"))) == []
@@ -91,6 +93,7 @@ def test_a_source_that_resumes_is_told_only_after_its_stop() -> None:
     assert kinds == [Kind.SOURCE_STOPPED, Kind.SWITCH_SEEN, Kind.SOURCE_RESUMED]
 
 
+@pytest.mark.rule("R18")
 def test_a_stop_because_of_the_disk_is_no_switch() -> None:
     watch = watching()
     assert tell(watch, (S, qmp("BLOCK_IO_ERROR", action="stop")), (S, qmp("STOP"))) == []
