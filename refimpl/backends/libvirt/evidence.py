@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from refimpl.backends.libvirt import connection, lease, stamp, status
+from refimpl.backends.libvirt import connection, ended, lease, stamp, status
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.parallel import in_parallel
 from refimpl.hosts.channel import HostChannel
@@ -19,18 +19,28 @@ from refimpl.model.group import HostEntry
 from refimpl.model.phase import Side
 
 ASK_TIMEOUT_S = 8.0
-PANICKED = "panicked"
-_OFF_REASONS = {1: "shutdown", 2: "destroyed", 3: "crashed", 4: "migrated", 5: "saved", 6: "failed", 8: "daemon"}
+PANICKED, CRASHED = "panicked", "crashed"
+_OFF_REASONS = {1: "shutdown", 2: "destroyed", 3: CRASHED, 4: "migrated", 5: "saved", 6: "failed", 8: "daemon"}
 
 
 def inspect(operation: Operation) -> None:
     """Look at both hosts at the same time and post what they show."""
     source, destination = in_parallel(lambda side: _look(operation, *side), operation.reach.sides())
-    if operation.source_process_ended():
+    ended_now = operation.source_process_ended()
+    if ended_now:
         source = replace(source, bound=True)
     if operation.watch.panicked and source.state is VmState.OFF:
         source = replace(source, ended_by_guest=True, reason=PANICKED)
+    elif _died(source, destination, ended_now):
+        said = ended.last_words(operation.reach.source_channel, operation.plan.vm)
+        source = replace(source, reason=ended.reason(operation.source_process_end(), said))
     operation.post(Kind.EVIDENCE_SEEN, evidence=Evidence(source, destination))
+
+
+def _died(source: CopySeen, destination: CopySeen, ended_now: bool) -> bool:
+    """Whether the VM is nowhere because the source's process ended that was not to end."""
+    nowhere = source.state is VmState.OFF and destination.state in (VmState.ABSENT, VmState.OFF)
+    return nowhere and not source.ended_by_guest and (ended_now or source.reason == CRASHED)
 
 
 def vm_state(state: int) -> VmState:

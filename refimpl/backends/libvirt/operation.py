@@ -12,7 +12,7 @@ from collections.abc import Callable, Sequence
 from enum import Enum
 from typing import Any
 
-from refimpl.backends.libvirt import connection, lease, status
+from refimpl.backends.libvirt import connection, ended, lease, status
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.watch import NativeEvent, Watch
 from refimpl.engine.backend import Post
@@ -143,6 +143,11 @@ class Operation:
             poller = select.poll()
             poller.register(self._pidfd, select.POLLIN)
             return bool(poller.poll(0))
+
+    def source_process_end(self) -> str:
+        """Return how the held process ended (`ended.how`); empty when none is held or it cannot be told."""
+        with self.lock:
+            return "" if self._pidfd is None else ended.how(self._pidfd)
 
     def forget(self) -> None:
         """Hear nothing more and let the process go."""

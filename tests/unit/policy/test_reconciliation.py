@@ -148,3 +148,11 @@ def test_verdicts_do_not_depend_on_what_the_call_returned() -> None:
     before = ledger()
     after = replace(before, sent_bytes=1, cancel_accepted=True)
     assert reconcile(before, evidence(source(), destination())) == reconcile(after, evidence(source(), destination()))
+
+
+def test_how_the_source_ended_is_told_with_a_loss() -> None:
+    gone = source(S.OFF, bound=True)
+    for here, told in ((gone, ""), (replace(gone, reason="its QEMU ended by SIGABRT"), "; its QEMU ended by SIGABRT")):
+        made = reconcile(ledger(), evidence(here, destination()))
+        assert made is not None
+        assert made.values["why"] == f"source off, destination absent{told}"
