@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TypeVar
 
 from refimpl.app import seed, vm_disks
+from refimpl.app.kernel_file import require_kernel
 from refimpl.app.vm_disks import Image
 from refimpl.hosts.command import replace_file
 from refimpl.model.errors import Problem, RefimplError, error
@@ -110,9 +111,12 @@ def examine(wish: OwnGuest, vm: str, shared: Path) -> Examined:
         )
     named = (*((wish.image,) if wish.image is not None else ()), *wish.disks)
     disks = [findings.of(lambda d=disk: _disk(d, wish, vm, shared)) for disk in named]  # type: ignore[misc]
-    for path, what in ((wish.kernel, "kernel"), (wish.initrd, "initial RAM disk")):
-        if path is not None:
-            findings.of(lambda p=path, w=what: vm_disks.require_file(p, w, vm))  # type: ignore[misc]
+    if wish.kernel is not None:
+        kernel = wish.kernel
+        findings.of(lambda: require_kernel(kernel, vm))
+    if wish.initrd is not None:
+        initrd = wish.initrd
+        findings.of(lambda: vm_disks.require_file(initrd, "initial RAM disk", vm))
     user_data = network = None
     if wish.user_data is not None:
         path = wish.user_data

@@ -16,6 +16,9 @@ from refimpl.model.errors import Problem, RefimplError
 
 needs_qemu_img = pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img (ci/setup installs it)")
 SECTORS = b"\x55" * 1024
+KERNEL = SECTORS[:0x202] + b"HdrS" + SECTORS[0x206:]
+"""Begins as a kernel for x86 does."""
+PARTS = {"k": KERNEL, "i": SECTORS, "raw": SECTORS}
 USER_DATA = b"#cloud-config\nhostname: x\n"
 
 
@@ -33,6 +36,11 @@ def image(path: Path, format: str, *options: str) -> Path:
 def written(path: Path, data: bytes = SECTORS) -> Path:
     path.write_bytes(data)
     return path
+
+
+@pytest.fixture(autouse=True)
+def _on_x86(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("platform.machine", lambda: "x86_64")
 
 
 @needs_qemu_img
@@ -113,7 +121,7 @@ def test_a_disk_stays_in_place_only_where_all_hosts_see_it(tmp_path: Path) -> No
 
 @needs_qemu_img
 def test_what_is_copied_is_equal_and_no_longer_needed(tmp_path: Path) -> None:
-    kernel, initrd, raw = (written(tmp_path / name) for name in ("k", "i", "raw"))
+    kernel, initrd, raw = (written(tmp_path / name, data) for name, data in PARTS.items())
     user = written(tmp_path / "user", USER_DATA)
     wish = OwnGuest(
         image=image(tmp_path / "q", "qcow2"), disks=(raw, 8), kernel=kernel, initrd=initrd, uefi=True, user_data=user
@@ -131,7 +139,7 @@ def test_what_is_copied_is_equal_and_no_longer_needed(tmp_path: Path) -> None:
     ]
     assert (folder / "disk2.raw").read_bytes() == SECTORS
     assert (folder / "disk3.raw").stat().st_size == 8 << 20
-    assert (folder / "kernel").read_bytes() == (folder / "initrd").read_bytes() == SECTORS
+    assert [(folder / name).read_bytes() for name in ("kernel", "initrd")] == [KERNEL, SECTORS]
     assert placed.nvram == folder / "nvram.fd"
     assert placed.dvd is not None
     assert placed.dvd.stat().st_mode & 0o077 == 0
@@ -142,7 +150,7 @@ def test_what_is_copied_is_equal_and_no_longer_needed(tmp_path: Path) -> None:
 def test_a_copy_that_fails_says_where_and_why(tmp_path: Path) -> None:
     nowhere = tmp_path / "nowhere"
     found = examine(
-        OwnGuest(kernel=written(tmp_path / "k"), user_data=written(tmp_path / "u", USER_DATA)), "shop", tmp_path
+        OwnGuest(kernel=written(tmp_path / "k", KERNEL), user_data=written(tmp_path / "u", USER_DATA)), "shop", tmp_path
     )
     for work in (
         lambda: put(found, nowhere, "shop", "id"),
