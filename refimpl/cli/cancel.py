@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from refimpl.cli.context import home, json_option
+from refimpl.cli.context import json_option, operation_argument, operation_named
 from refimpl.cli.display import display_for
 from refimpl.cli.ending import tell_outcome
 from refimpl.cli.failing import errors_as_json
@@ -16,24 +16,25 @@ SHORT = "Ask a running move to stop and roll back."
 
 
 @click.command(short_help=SHORT)
-@click.argument("operation_id", metavar="OPERATION")
+@operation_argument
 @json_option("line")
 @click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, the outcome last.")
 def cancel(operation_id: str, as_json: bool, jsonl: bool) -> int:
-    """Ask OPERATION (its id, or the beginning of it) to stop, and wait for what becomes of it.
+    """Ask OPERATION (its id, the beginning of it, or the VM that it moves) to stop, and wait for what becomes of it.
 
     Corresponds to no cmdlet of its own: Move-VM is cancelled with Stop-Job, or in Hyper-V Manager. From the switch on
     a cancel is refused and the move goes through. Exit codes: 0 cancelled, the VM is on the source as before; 0 with a
     warning when it came too late and the move was completed; else that of the move's end.
 
     \b
-    Example:
+    Examples:
       refimpl cancel 3fa9
+      refimpl cancel web1
     """
     from refimpl.app.operations import Operation
 
     with errors_as_json(as_json or jsonl), ctrl_c_into_inbox() as inbox:
-        operation = Operation(home().find(operation_id))
+        operation = Operation(operation_named(operation_id))
         operation.cancel()
         outcome = follow(operation, display_for(json=as_json, jsonl=jsonl), inbox)
         code = tell_outcome(outcome, operation.id, json=as_json, jsonl=jsonl)

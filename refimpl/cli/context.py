@@ -15,7 +15,7 @@ from refimpl.cli.failing import own_command
 from refimpl.model.errors import error
 
 if TYPE_CHECKING:
-    from refimpl.app.home import Home
+    from refimpl.app.home import Home, OperationFiles
     from refimpl.engine.backend import Backend
     from refimpl.lab import Lab
     from refimpl.model.group import Group
@@ -69,6 +69,21 @@ def home() -> Home:
     from refimpl.app.home import Home, default_home
 
     return Home(default_home())
+
+
+def operation_argument(function: Verb) -> Verb:
+    """Give a verb the argument OPERATION|VM, for `operation_named`."""
+    return click.argument("operation_id", metavar="OPERATION|VM")(function)
+
+
+def operation_named(word: str) -> OperationFiles:
+    """Return the operation of this controller that is meant: by its id, the beginning of it, or its VM while it runs.
+
+    `operation.unknown`, `operation.none_runs`, `operation.several_run`.
+    """
+    from refimpl.app.naming import named
+
+    return named(home(), word)
 
 
 @contextmanager

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from refimpl.cli.context import home, is_root, json_option
+from refimpl.cli.context import home, is_root, json_option, operation_argument, operation_named
 from refimpl.cli.ending import outcome_text
 from refimpl.cli.failing import errors_as_json
 from refimpl.cli.operations_set import set_
@@ -177,10 +177,12 @@ def prune(days: float | None, everything: bool, lab_gone: bool, as_json: bool) -
 
 
 @operations.command("show", short_help="Show phases, events, intentions and end of one.")
-@click.argument("operation_id", metavar="OPERATION")
+@operation_argument
 @json_option("operation")
 def show(operation_id: str, as_json: bool) -> int:
-    """Show OPERATION (its id, or the beginning of it): phases, events, what the engine set out to do, and the end.
+    """Show OPERATION: phases, events, what the engine set out to do, and the end.
+
+    OPERATION is its id, the beginning of it, or the VM that it moves now.
 
     Corresponds to Get-Job, and to Msvm_MigrationJob. Ends with 0 whatever the operation's end was.
 
@@ -192,7 +194,7 @@ def show(operation_id: str, as_json: bool) -> int:
     from refimpl.app.operations import summarise
 
     with errors_as_json(as_json):
-        files = home().find(operation_id)
+        files = operation_named(operation_id)
         summary = summarise(files)
         events = [json_module.loads(line) for _, line in files.lines()]
         intentions = _intentions(files)
