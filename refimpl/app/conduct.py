@@ -110,7 +110,7 @@ def _standing(spec: dict[str, Any], journal: FileJournal, hand_over: Any) -> tup
     kept = Plan.from_json(spec["plan"]) if spec.get("plan") else None
     if standing is not None and (standing.ledger.plan or not kept):
         return standing.phase, standing.ledger, standing.step
-    ledger = Ledger(operation=spec["operation"], group=spec["group"]["id"], request=request, hand_over=hand_over)
+    ledger = Ledger(operation=spec["operation"], group=spec["group"]["name"], request=request, hand_over=hand_over)
     if kept is None:
         return Phase.NEW, ledger, 0
     return Phase.SETUP, replace(ledger, plan=kept, claimed=True), standing.step if standing else 0

@@ -20,6 +20,7 @@ from refimpl.model.request import HandOver, MigrationRequest, Plan, Steer, VmSta
 class Ledger:
     """Knowledge of one migration. Times are nanoseconds since the epoch, each by the clock of the host that told it.
 
+    `group` is the group's name, as findings tell it.
     `problems` say why it will not end as completed, `warnings` what a user has to know although it does.
     `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered. `claimed`: the
     VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the

@@ -31,6 +31,7 @@ from refimpl.model.group import Group, ProcessRef
 from refimpl.model.ledger import record
 from refimpl.model.outcome import outcome
 from refimpl.model.phase import ExitCode, Phase
+from refimpl.model.request import HandOver
 from tests.builders import event, ledger, plan, request
 
 DEAD = ProcessRef(pid=1, start_ticks=1, boot_id="another boot")
@@ -329,3 +330,11 @@ def test_files_of_another_version_are_said_to_be_such(home: Home, group: Group) 
     with pytest.raises(RefimplError, match="not this version's") as caught:
         summarise(files)
     assert caught.value.problems[0].id == "operation.unreadable"
+
+
+def test_a_move_calls_its_group_as_the_user_called_it(home: Home, group: Group) -> None:
+    files = begun(home, group)
+    journal = FileJournal(files.journal)
+    _, known, _ = conduct_module._standing(files.read_spec(), journal, HandOver.STRICT)
+    journal.close()
+    assert known.group == group.name

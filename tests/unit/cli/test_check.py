@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable
+from contextlib import nullcontext
 from dataclasses import fields
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -14,6 +16,8 @@ from refimpl.app.check import ChoicesFile, compare
 from refimpl.cli import main
 from refimpl.engine.store import MemoryStore
 from refimpl.engine.timeline import VirtualTimeline
+from refimpl.model.facts import Facts
+from refimpl.model.group import Group
 from refimpl.model.request import MigrationRequest
 from tests.builders import SETTINGS, request
 from tests.scripted import ScriptedBackend
@@ -218,6 +222,19 @@ def test_half_a_command(world: World, arguments: tuple[str, ...], said: str) -> 
     code, _, told = world.run(*arguments)
     assert code == 2
     assert said in told
+
+
+@pytest.mark.error("host.unknown")
+def test_the_group_is_called_as_its_user_called_it(monkeypatch, tmp_path, capsys) -> None:
+    made = Group("0a1b2c", "spring", (), str(tmp_path / "group.db"), "/shared", "/leases", "/pki")
+    seen = SimpleNamespace(probe=lambda _operation, _request: Facts({}, 0.0))
+    monkeypatch.setattr("refimpl.cli.check.require_root", lambda _: None)
+    monkeypatch.setattr("refimpl.cli.check.open_lab", lambda _: SimpleNamespace(group=made))
+    monkeypatch.setattr("refimpl.cli.check.backend_of", lambda _: nullcontext(seen))
+    assert main(["check", "web", "h9", "--json"]) == 3
+    data = json.loads(capsys.readouterr().out)
+    assert data["Group"] == "spring"
+    assert "Group 'spring' has no host named 'h9'" in data["Incompatibilities"][0]["Message"]
 
 
 def test_a_world_goes_with_the_simulated_backend_only(capsys: pytest.CaptureFixture[str]) -> None:
