@@ -127,6 +127,7 @@ def test_a_guest_that_switched_itself_off_after_the_move_was_moved() -> None:
 
 
 @pytest.mark.rule("R1")
+@pytest.mark.rule("R1")
 def test_two_copies_that_ran_stay_the_verdict() -> None:
     assert owner(ABSENT, destination(S.RUNNING), both_ran=True) is Kind.BOTH_RAN
 

@@ -23,6 +23,7 @@ def test_what_is_made_is_described_as_it_was_meant() -> None:
     assert described == d.Described(SPEC.name, VM_ID, 96, 1, (SPEC.disk_path,), f"/g/shared/leases/{VM_ID}")
 
 
+@pytest.mark.rule("R1")
 def test_the_lease_space_is_the_lock_daemons() -> None:
     lease = made().find("devices/lease")
     assert lease is not None

@@ -38,6 +38,7 @@ def probed(disk: DiskFact, there: DiskFact | None = None) -> tuple[bool | None, 
     return tuple(end.facts.disks[disk.path].probed for end in ends)  # type: ignore[return-value]
 
 
+@pytest.mark.rule("R5")
 def test_one_directory_is_seen_as_one_and_left_as_it_was(tmp_path: Path) -> None:
     assert probed(DiskFact(image(tmp_path / "disk"), None)) == (True, True)
     assert os.listdir(tmp_path) == ["disk"]
@@ -85,6 +86,7 @@ sys.stdin.read()
 """
 
 
+@pytest.mark.rule("R5")
 def test_a_controller_killed_in_between_leaves_no_file(tmp_path: Path) -> None:
     disk, name = image(tmp_path / "disk"), file_name(OPERATION, "h1")
     command = [sys.executable, "-c", MAKER, disk, name]
