@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 import os
 from collections.abc import Callable, Iterator, Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +19,7 @@ from click.shell_completion import CompletionItem, get_completion_class
 
 from refimpl.cli.root import COMPLETE_VARIABLE, root
 from refimpl.model.phase import ExitCode
+from refimpl.model.settings import NAMES, HostSettings
 
 SHORT = "Print the completion script of a shell."
 SHELLS = ("bash", "zsh", "fish")
@@ -112,10 +114,21 @@ def equip(command: click.Command, group: str = "") -> None:
 
 
 def source_of(group: str, verb: str, parameter: str) -> Source | None:
-    """Return whose names a parameter takes, None when no names that exist."""
+    """Return whose names, or which values, a parameter takes; None when no names that exist."""
     if (group, verb, parameter) in NEW_NAMES:
         return None
+    if (group, verb) == ("host", "set") and parameter in NAMES:
+        values = setting_values(parameter)
+        return (lambda _lab: iter(values)) if values else None
     return SOURCES.get((group, parameter)) or SOURCES.get(("", parameter))
+
+
+def setting_values(name: str) -> tuple[str, ...]:
+    """Return the values that a host's setting can have, by its Hyper-V name; none where it is a number."""
+    default = getattr(HostSettings(), NAMES[name])
+    if isinstance(default, bool):
+        return ("true", "false")
+    return tuple(type(default)) if isinstance(default, StrEnum) else ()
 
 
 def _completer(source: Source) -> Callable[[click.Context, str], list[CompletionItem]]:

@@ -13,9 +13,11 @@ from pathlib import Path
 import click
 import pytest
 
+from refimpl.app.settings import READERS
 from refimpl.cli import completion, main
 from refimpl.cli.root import COMPLETE_VARIABLE, VERBS
 from refimpl.lab import layout
+from refimpl.model.request import PerformanceOption
 from tests.unit.cli.commands import HEAVY, all_commands, run_python
 
 ASK = """
@@ -105,6 +107,23 @@ def test_the_lab_that_was_named_is_the_one_whose_names_are_offered(shell: Shell)
 def test_a_name_that_does_not_exist_yet_is_not_offered(shell: Shell) -> None:
     assert shell.tab("vm", "create", "w") == []
     assert shell.tab("lab", "up", "s") == []
+
+
+def test_values_of_a_hosts_settings(shell: Shell) -> None:
+    def offered(option: str, begun: str = "") -> list[str]:
+        return shell.tab("host", "set", "h1", option, begun)
+
+    assert offered("--use-any-network-for-migration") == ["true", "false"]
+    assert offered("--virtual-machine-migration-enabled", "f") == ["false"]
+    assert offered("--virtual-machine-migration-performance-option") == list(PerformanceOption)
+    assert offered("--virtual-machine-migration-authentication-type", "K") == ["Kerberos"]
+    assert offered("--maximum-storage-migrations") == []
+
+
+@pytest.mark.parametrize("name", READERS)
+def test_every_value_that_is_offered_for_a_setting_is_taken(name: str) -> None:
+    for value in completion.setting_values(name):
+        assert READERS[name](value) is not None
 
 
 def test_operations_of_this_controller(shell: Shell) -> None:
