@@ -196,6 +196,16 @@ def test_a_paused_source_is_not_resumed_beside_a_strangers_copy(world: World, st
     assert world.done == []
 
 
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize("source", [PAUSED_BY_MOVE, RUNNING])
+def test_a_copy_of_this_operation_that_runs_there_is_not_removed(world: World, source: list[int]) -> None:
+    """It may be the only one that has what was written last: the evidence has to be looked at again."""
+    world.put("h1", source, r.SOURCE_FORGOTTEN)
+    world.put("h2", RUNNING, r.DESTINATION_RUNS)
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert world.done == []
+
+
 @pytest.mark.rule("R2")
 def test_an_incoming_half_without_a_mark_is_ours(world: World) -> None:
     world.put("h1", RUNNING, r.SOURCE_BACK)
