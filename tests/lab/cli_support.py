@@ -17,6 +17,7 @@ from typing import Any
 
 from refimpl.lab import leftovers
 from tests.lab.lab_support import state_directory
+from tests.unit.report.published import unpublished
 
 TIMEOUT_S = 120.0
 
@@ -73,9 +74,11 @@ class Command:
     home: Path
 
     def __call__(self, *arguments: str, **environment: str) -> Done:
-        """Run a command to its end."""
+        """Run a command to its end; what it prints as JSON has to be as published."""
         with self.running(*arguments, **environment) as running:
-            return running.end()
+            done = running.end()
+        assert unpublished(arguments, done.out) == [], done
+        return done
 
     @contextmanager
     def running(self, *arguments: str, **environment: str) -> Iterator[Running]:

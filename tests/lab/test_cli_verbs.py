@@ -63,6 +63,7 @@ def test_a_lab_is_seen_entered_and_read(refimpl: Command) -> None:
     status = refimpl("lab", "status", "--json")
     assert (status.code, [host["healthy"] for host in status.json["hosts"]]) == (0, [True, True])
     assert [lab["state"] for lab in refimpl("lab", "list", "--json").json["labs"]] == ["up"]
+    assert refimpl("lab", "link", "h1", "--network", "vm", "--json").json["up"] is True
     assert refimpl("lab", "shell", "h2", "--", "hostname").out.strip() == "h2"
     assert refimpl("lab", "shell", "h2", "--", "false").code == 1
     assert refimpl("lab", "logs", "h1").code == 0
@@ -85,16 +86,17 @@ def test_unknown_names_all_end_with_3(refimpl: Command) -> None:
 def test_the_life_of_a_vm(refimpl: Command) -> None:
     made = refimpl("vm", "create", "short", "--memory", "128", "--working-set", "8", "--json")
     assert made.code == 0, made
+    host = made.json["host"]
     assert refimpl.vm("short")["state"] == "off"
     again = refimpl("vm", "create", "short")
     assert (again.code, "[vm.name_taken]" in again.err) == (3, True)
-    assert refimpl("vm", "start", "short").code == 0
-    assert refimpl("vm", "start", "short").code == 0
+    for _ in range(2):
+        assert refimpl("vm", "start", "short", "--json").json == {"vm": "short", "host": host, "state": "running"}
     refused = refimpl("vm", "remove", "short")
     assert (refused.code, "[vm.not_off]" in refused.err) == (3, True)
-    assert refimpl("vm", "stop", "short", "--force").code == 0
-    assert refimpl("vm", "stop", "short").code == 0
-    assert refimpl("vm", "remove", "short").code == 0
+    for options in (("--force",), ()):
+        assert refimpl("vm", "stop", "short", *options, "--json").json["state"] == "off"
+    assert refimpl("vm", "remove", "short", "--json").json["state"] is None
     assert [vm["name"] for vm in refimpl("vm", "list", "--json").json["vms"] if vm["name"] == "short"] == []
     left = [path for path in refimpl.root.rglob("short*") if "log" not in path.parts and path.suffix != ".log"]
     assert left == []

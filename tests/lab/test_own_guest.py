@@ -102,10 +102,10 @@ def test_a_disk_image_under_a_nasty_name_through_its_whole_life(
     assert [Path(disk).name for disk in shown["disks"]] == ["disk1.qcow2"]
     assert shown["dvd"].endswith("/seed.iso")
     for verb, state in (("pause", "paused"), ("resume", "running")):
-        assert refimpl("vm", verb, NASTY).code == 0
+        assert refimpl("vm", verb, NASTY, "--json").json["state"] == state
         assert refimpl.vm(NASTY)["state"] == state
     for change, switch in (("--disconnect", None), ("--connect=vmswitch", "vmswitch")):
-        assert refimpl("vm", "set", NASTY, change, "--eject").code == 0
+        assert refimpl("vm", "set", NASTY, change, "--eject", "--json").code == 0
         shown = refimpl("vm", "show", NASTY, "--json").json["vm"]
         assert (shown["adapters"][0]["switch"], shown["dvd"]) == (switch, None)
     assert get(port) == before

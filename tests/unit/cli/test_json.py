@@ -11,10 +11,10 @@ import pytest
 
 from refimpl.app.home import Home
 from refimpl.cli import main
-from refimpl.cli.context import JsonOption, json_option
+from refimpl.cli.context import json_option
 from refimpl.report import schemas
 from tests.unit.cli.commands import all_commands
-from tests.unit.report.published import problems_of
+from tests.unit.report.published import problems_of, schema_of, unpublished
 
 PARTS = {"event", "outcome", "verdicts", "problems"}
 """Schemas of no verb's own: parts of a line, a file that is kept, and errors."""
@@ -42,11 +42,6 @@ def verbs_with_json() -> dict[str, click.Command]:
     return found
 
 
-def schema_of(command: click.Command) -> str | None:
-    (option,) = [parameter for parameter in command.params if "--json" in parameter.opts]
-    return option.schema if isinstance(option, JsonOption) else None
-
-
 VERBS = verbs_with_json()
 
 
@@ -70,6 +65,16 @@ def test_a_verb_whose_json_is_not_published_would_be_found() -> None:
     plain = click.Command("x", params=[click.Option(["--json"], is_flag=True)])
     assert schema_of(plain) is None
     assert schema_of(json_option("vm")(click.Command("x"))) == "vm"
+
+
+def test_what_a_command_line_printed_is_judged_by_its_verbs_schema() -> None:
+    told = {"vm": "web", "host": None, "state": None}
+    assert unpublished(["vm", "remove", "web", "--json"], json.dumps(told)) == []
+    assert unpublished(["vm", "remove", "web", "--json"], json.dumps({**told, "state": "gone"}))
+    assert unpublished(["lab", "link", "h1", "--json"], json.dumps(told))
+    assert unpublished(["migrate", "web", "h2", "--jsonl"], json.dumps(told))
+    assert unpublished(["vm", "remove", "web", "--json"], json.dumps({"kind": "problems"}))
+    assert unpublished(["vm", "remove", "web"], "no JSON") == []
 
 
 @pytest.mark.parametrize("name", VERBS)
