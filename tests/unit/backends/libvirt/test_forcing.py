@@ -1,4 +1,4 @@
-"""Forcing the switch at the last pass: with a downtime within which anything fits, and until it is taken or too late."""
+"""Forcing the switch at the last pass: with a downtime into which anything fits, until it is taken or too late."""
 
 from __future__ import annotations
 
