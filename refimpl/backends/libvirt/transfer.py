@@ -27,6 +27,9 @@ CONNECT_TIMEOUT_S = 3
 TLS_PORT = 16514
 USUAL_DOWNTIME_MS = 300
 """QEMU's own limit; it is set with each transfer, as QEMU keeps what an earlier one was given."""
+LATE_END_MS = 500
+"""How long a source's QEMU is watched whose parallel channels failed. It takes them down within the 100 ms in which it
+looks at its bandwidth limit again, and may die of it then (docs/advisories.md, qemu-channels-failing)."""
 ABORTED = 78
 REFUSALS = frozenset({8, 55, 67, 74, 81, 87})
 """libvirt's codes for a move that it will not begin (libvirt-qemu 3.7): argument, operation or configuration invalid
@@ -210,6 +213,8 @@ def _failed(operation: Operation, error: Exception) -> None:
         problem = _cancel_problem(operation, connection.native(error))
     else:
         problem = operation.problem("transfer.failed", Side.SOURCE, error)
+        if begun and operation.plan.compression == compression.ZSTD:
+            operation.await_source_process(LATE_END_MS)
     operation.returned(_returned(operation, problem))
 
 
