@@ -11,11 +11,13 @@ import re
 import select
 import signal
 import struct
+from pathlib import Path
 
 from refimpl.hosts.channel import HostChannel
 
 LOG_DIRECTORY = "/var/log/libvirt/qemu"
 REAPED_TIMEOUT_MS = 500
+CORE_TIMEOUT_MS = 60_000
 LOG_LINES = 40
 MOST_WORDS = 300
 PIDFD_GET_INFO, PIDFD_INFO_EXIT = 0xC040FF0B, 1 << 3  # linux/pidfd.h: _IOWR(0xFF, 11, struct pidfd_info)
@@ -30,6 +32,25 @@ _TIME = re.compile(r"^\d{4}-\d\d-\d\dT[\d:.]+Z ")
 def log_path(vm: str) -> str:
     """Return libvirt's log of a domain, as its host sees it."""
     return f"{LOG_DIRECTORY}/{vm}.log"
+
+
+def await_end(pidfd: int, timeout_ms: int) -> None:
+    """Wait until a process has ended, at most so long; one that writes its core dump is waited for up to a minute.
+
+    Until the dump is written everything that it holds is open, and it looks alive to libvirt.
+    """
+    poller = select.poll()
+    poller.register(pidfd, select.POLLIN)
+    if not poller.poll(timeout_ms) and _dumps_core(pidfd):
+        poller.poll(CORE_TIMEOUT_MS)
+
+
+def _dumps_core(pidfd: int) -> bool:
+    try:
+        (pid,) = re.findall(r"^Pid:\s+(\d+)$", Path(f"/proc/self/fdinfo/{pidfd}").read_text(), re.MULTILINE)
+        return bool(re.search(r"^CoreDumping:\s+1$", Path(f"/proc/{pid}/status").read_text(), re.MULTILINE))
+    except (OSError, ValueError):
+        return False
 
 
 def how(pidfd: int) -> str:
@@ -67,7 +88,7 @@ def words(log: str) -> str:
     """Return QEMU's last line in a log's end, if it comes after the beginning of a migration."""
     _, began, after = log.rpartition(_BEGAN)
     said = [line for line in after.splitlines() if line.strip() and not _LIBVIRTS.match(line)] if began else []
-    return _TIME.sub("", said[-1].strip())[:MOST_WORDS] if said else ""
+    return _TIME.sub("", said[-1].strip()).rstrip(".")[:MOST_WORDS] if said else ""
 
 
 def reason(ended: str, said: str) -> str:

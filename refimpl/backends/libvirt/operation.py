@@ -145,13 +145,11 @@ class Operation:
             return bool(poller.poll(0))
 
     def await_source_process(self, timeout_ms: int) -> None:
-        """Wait until the held process has ended, at most so long; nothing when none is held. Events come meanwhile."""
+        """Wait for the end of the held process (`ended.await_end`), if one is held. Events come meanwhile."""
         with self.lock:
             pidfd = None if self._pidfd is None else os.dup(self._pidfd)
         if pidfd is not None:
-            poller = select.poll()
-            poller.register(pidfd, select.POLLIN)
-            poller.poll(timeout_ms)
+            ended.await_end(pidfd, timeout_ms)
             os.close(pidfd)
 
     def source_process_end(self) -> str:

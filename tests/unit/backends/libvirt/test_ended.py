@@ -7,6 +7,7 @@ import signal
 import subprocess
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
 
 import pytest
 
@@ -14,13 +15,13 @@ from refimpl.backends.libvirt import ended
 from refimpl.hosts.channel import Completed
 from tests.unit.backends.libvirt.recorded import FakeChannel
 
-QEMUS_ABORT = "qemu-system-x86_64: util/yank.c:107: yank_unregister_instance: Assertion `x' failed."
+QEMUS_ABORT = "qemu-system-x86_64: util/yank.c:107: yank_unregister_instance: Assertion `x' failed"
 LOG = f"""-msg timestamp=on
 2026-11-24 12:17:03.269+0000: initiating migration
 2026-11-24T12:17:03.374053Z qemu-system-x86_64: an older one
 2026-11-24 12:18:03.269+0000: initiating migration
 2026-11-24T12:18:03.374053Z qemu-system-x86_64: Unable to write to socket: Broken pipe
-{QEMUS_ABORT}
+{QEMUS_ABORT}.
 2026-11-24 12:18:04.068+0000: shutting down, reason=crashed
 """
 
@@ -71,9 +72,44 @@ def test_a_kernel_that_tells_nothing_is_no_error(monkeypatch: pytest.MonkeyPatch
         assert ended.how(pidfd) == ""
 
 
+def test_the_end_of_a_process_is_waited_for_and_of_one_that_writes_its_core_longer(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with process() as (running, pidfd):
+        ended.await_end(pidfd, 1)
+        assert running.poll() is None, "it runs, and is not waited for"
+        monkeypatch.setattr(ended, "_dumps_core", lambda fd: fd == pidfd)
+        monkeypatch.setattr(ended, "CORE_TIMEOUT_MS", 1)
+        ended.await_end(pidfd, 1)
+        assert running.poll() is None, "nor without an end"
+        monkeypatch.setattr(ended, "CORE_TIMEOUT_MS", 30_000)
+        assert running.stdin is not None
+        running.stdin.close()
+        ended.await_end(pidfd, 0)
+        assert running.wait(0) == 3
+
+
+def test_whether_a_process_writes_its_core_is_read_from_the_kernel(monkeypatch: pytest.MonkeyPatch) -> None:
+    with process() as (running, pidfd):
+        assert not ended._dumps_core(pidfd)
+        real = Path.read_text
+        status = f"/proc/{running.pid}/status"
+
+        def dumping(path: Path) -> str:
+            return real(path).replace("CoreDumping:\t0", "CoreDumping:\t1") if str(path) == status else real(path)
+
+        monkeypatch.setattr(Path, "read_text", dumping)
+        assert ended._dumps_core(pidfd)
+        monkeypatch.undo()
+        running.kill()
+        running.wait()
+        assert not ended._dumps_core(pidfd)
+    assert not ended._dumps_core(-1)
+
+
 def test_the_last_words_are_qemus_and_of_the_last_migration() -> None:
     assert ended.words(LOG) == QEMUS_ABORT
-    assert ended.words(LOG.replace(QEMUS_ABORT + "\n", "")) == (
+    assert ended.words(LOG.replace(QEMUS_ABORT + ".\n", "")) == (
         "qemu-system-x86_64: Unable to write to socket: Broken pipe"
     )
     silent = LOG + "2026-11-24 12:19:03.269+0000: initiating migration\n"

@@ -16,7 +16,7 @@ from tests.unit.backends.libvirt.recorded import FakeChannel
 
 S = VmState
 LOG = "2026-11-24 12:18:03.269+0000: initiating migration\nqemu: Assertion failed.\n"
-TOLD = "its QEMU ended by SIGABRT and said last: qemu: Assertion failed."
+TOLD = "its QEMU ended by SIGABRT and said last: qemu: Assertion failed"
 
 
 class Dead:
@@ -57,7 +57,7 @@ def test_a_process_that_ended_is_told_with_its_last_words(monkeypatch: pytest.Mo
 
 def test_a_recovery_that_did_not_hold_the_process_tells_what_libvirt_tells(monkeypatch: pytest.MonkeyPatch) -> None:
     copy = seen(monkeypatch, Dead(source(S.OFF, reason="crashed"), destination(), ended=False))
-    assert copy.reason == "its QEMU ended and said last: qemu: Assertion failed."
+    assert copy.reason == "its QEMU ended and said last: qemu: Assertion failed"
     copy = seen(monkeypatch, Dead(source(S.OFF, reason="destroyed"), destination(), ended=False))
     assert copy.reason == "destroyed"
 
