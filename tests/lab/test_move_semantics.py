@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import fcntl
 import os
+import re
 import signal
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from typing import Any
 
 import pytest
@@ -33,6 +35,9 @@ pytestmark = pytest.mark.lab
 
 P = Phase
 PLAIN_TCP = PerformanceOption.TCPIP
+WITHOUT_CHANNELS = PerformanceOption.TCPIP
+"""Where a destination's QEMU is killed: with zstd's parallel channels the source's QEMU before 11.0 sometimes dies
+with it (docs/advisories.md, qemu-channels-failing), so nothing could be told from what becomes of the VM."""
 USUAL_RATE, HARD_RATE = 1000, 10_000
 MOST_SAMPLES = 20
 OTHER_MAC = "52:54:00:00:00:0e"
@@ -89,7 +94,7 @@ def test_a_paused_vm_arrives_paused_and_stays_paused_when_its_move_fails(moving:
     source, destination = moving.place(), moving.other()
     domain_call(moving, source, "suspend")
     try:
-        failing = moving.start(destination=destination, bandwidth_mib_s=3)
+        failing = moving.start(destination=destination, bandwidth_mib_s=3, performance_option=WITHOUT_CHANNELS)
         wait_for(failing, "memory-seen")
         kill_qemu(moving, destination)
         assert failing.wait().end is P.FAILED
@@ -103,8 +108,10 @@ def test_a_paused_vm_arrives_paused_and_stays_paused_when_its_move_fails(moving:
         assert "destination-ran" not in told
         assert moving.states() == {destination: VmState.PAUSED}
     finally:
-        for host in moving.states():
-            domain_call(moving, host, "resume")
+        for host, state in moving.states().items():
+            with suppress(connection.module().libvirtError):  # it must not hide a failure; `moving` sees what runs
+                if state is VmState.PAUSED:
+                    domain_call(moving, host, "resume")
 
 
 def test_a_guest_that_starts_anew_on_the_way_does_so_in_one_place(moving: Moving) -> None:
@@ -139,6 +146,8 @@ def test_a_source_qemu_that_is_killed_is_a_vm_lost(moving: Moving) -> None:
     kill_qemu(moving, source)
     assert operation.wait().end is P.LOST
     assert problems(operation) == ["owner.lost"]
+    text = operation.wait().problems[0].text
+    assert re.search(r"source off, destination absent; its QEMU ended( by SIGKILL)?\.$", text), text
     assert moving.states() == {source: VmState.OFF}
     start_again(moving, source)
 
@@ -146,7 +155,7 @@ def test_a_source_qemu_that_is_killed_is_a_vm_lost(moving: Moving) -> None:
 @pytest.mark.rule("R2", "R19")
 def test_a_destination_qemu_that_is_killed_costs_the_vm_nothing(moving: Moving) -> None:
     source, destination = moving.place(), moving.other()
-    operation = held(moving)
+    operation = held(moving, performance_option=WITHOUT_CHANNELS)
     kill_qemu(moving, destination)
     result = operation.wait()
     assert (result.end, problems(operation)) == (P.FAILED, ["transfer.failed"])
