@@ -102,12 +102,14 @@ def test_a_stop_because_of_the_disk_is_no_switch() -> None:
     assert [e.kind for e in events] == [Kind.SOURCE_STOPPED, Kind.SWITCH_SEEN]
 
 
+@pytest.mark.rule("R8")
 def test_passes_are_counted_from_the_first_of_this_transfer() -> None:
     watch = watching()
     numbers = [e["number"] for n in (4, 5, 5, 7) for e in tell(watch, (S, qmp("MIGRATION_PASS", **{"pass": n})))]
     assert numbers == [1, 3]
 
 
+@pytest.mark.rule("R8")
 def test_an_adopted_transfer_counts_from_qemus_first_pass() -> None:
     watch = Watch(PLAN, "job")
     watch.adopt()
