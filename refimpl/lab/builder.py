@@ -160,7 +160,6 @@ class Builder:
             store_path=str(self.lab.store),
             shared_directory=str(self.lab.shared),
             lease_directory=str(self.lab.leases),
-            client_pki=str(self.lab.conductor_pki),
             management_netns=layout.netns_name(self.lab.id, layout.CONDUCTOR),
             labels={
                 "observer_address": layout.observer_address(),

@@ -81,7 +81,6 @@ class Group:
     store_path: str
     shared_directory: str
     lease_directory: str
-    client_pki: str
     management_netns: str | None = None
     backend: str = "libvirt"
     schema: int = SCHEMA_VERSION
@@ -99,6 +98,8 @@ class Group:
     def from_json(cls, data: Mapping[str, Any]) -> Group:
         """Build a group from what `to_json` gave; unknown keys are an error (TypeError)."""
         values = dict(data)
+        # Of a group written before it was left out: each host's control URI names the certificate.
+        values.pop("client_pki", None)
         values["hosts"] = tuple(_host(h) for h in values["hosts"])
         return cls(**values)
 

@@ -39,7 +39,7 @@ DEAD = ProcessRef(pid=1, start_ticks=1, boot_id="another boot")
 
 @pytest.fixture
 def group(tmp_path: Path) -> Group:
-    return Group("lab1", "lab", (), str(tmp_path / "group.db"), "/shared", "/leases", "/pki")
+    return Group("lab1", "lab", (), str(tmp_path / "group.db"), "/shared", "/leases")
 
 
 @pytest.fixture

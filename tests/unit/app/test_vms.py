@@ -62,7 +62,7 @@ def done(monkeypatch) -> list[str]:
 @pytest.fixture
 def desk(tmp_path, hosts, done) -> VmDesk:
     shared = str(tmp_path)
-    group = Group("id", "lab", (entry("a"), entry("b")), f"{shared}/store", shared, shared, "", labels=ADDRESSES)
+    group = Group("id", "lab", (entry("a"), entry("b")), f"{shared}/store", shared, shared, labels=ADDRESSES)
     return VmDesk(group, hosts)  # type: ignore[arg-type]
 
 

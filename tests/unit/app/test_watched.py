@@ -30,7 +30,7 @@ def group(tmp_path: Path) -> Group:
     channel = ChannelSpec("namespace", ProcessRef(1, 1, "b"))
     host = HostEntry("h1", "u", "uri", "uri", "10.0.0.1", (), 2048, channel, "sw", "/log/h1")
     labels = {"vm_network": "10.90.2.0/24", "observer_address": "10.90.2.1"}
-    return Group("000000", "lab", (host,), "store", str(tmp_path), "leases", "pki", labels=labels)
+    return Group("000000", "lab", (host,), "store", str(tmp_path), "leases", labels=labels)
 
 
 def record(group: Group, **values: Any) -> VmRecord:

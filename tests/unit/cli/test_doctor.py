@@ -133,7 +133,7 @@ def test_kvm_is_tried_on_the_machine_type_that_vms_get(tmp_path):
     host = HostEntry(
         "h1", "u", "control", "peer", "10.90.0.11", (), 1024, ChannelSpec("namespace", ProcessRef(1, 1, "b"))
     )
-    group = Group("g", "g", (host,), "store", "/shared", "/leases", "pki")
+    group = Group("g", "g", (host,), "store", "/shared", "/leases")
     spec = VmSpec("vm", "id", 128, "/disk", "/kernel", "/initramfs", "", accelerator="kvm")
     machine = ElementTree.fromstring(domain_xml(spec, group, host)).find("os/type").get("machine")
     assert f"asked for {machine},accel=kvm" in found.why

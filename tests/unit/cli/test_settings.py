@@ -22,7 +22,7 @@ HOSTS = tuple(HostEntry(name, "", "", "", "", (), 2048, NOBODY) for name in ("h1
 
 @pytest.fixture
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Group:
-    made = Group("lab1", "lab", HOSTS, str(tmp_path / "group.db"), "/shared", "/leases", "/pki")
+    made = Group("lab1", "lab", HOSTS, str(tmp_path / "group.db"), "/shared", "/leases")
     for module in ("host", "network"):
         monkeypatch.setattr(f"refimpl.cli.{module}.open_lab", lambda _: SimpleNamespace(group=made))
     return made

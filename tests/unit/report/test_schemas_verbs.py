@@ -50,7 +50,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) 
 
 @pytest.fixture
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Group:
-    made = Group("lab1", "lab", HOSTS, str(tmp_path / "group.db"), "/shared", "/leases", "/pki")
+    made = Group("lab1", "lab", HOSTS, str(tmp_path / "group.db"), "/shared", "/leases")
     for module in ("host", "network"):
         monkeypatch.setattr(f"refimpl.cli.{module}.open_lab", lambda _: SimpleNamespace(group=made))
     return made

@@ -85,7 +85,6 @@ GROUP = Group(
     store_path="/g/store",
     shared_directory="/g/shared",
     lease_directory="/g/shared/leases",
-    client_pki="/g/pki",
 )
 
 
