@@ -42,6 +42,7 @@ def test_one_vm_one_operation(store: Store) -> None:
     assert [c.operation for c in store.claims()] == ["one", "three"]
 
 
+@pytest.mark.rule("R7")
 def test_a_claim_renews_and_is_given_back_once(store: Store) -> None:
     assert store.claim(claim("one")) is None
     assert store.claim(claim("one")) is None
