@@ -22,5 +22,7 @@ def next_network(ledger: Ledger, event: Event) -> Decision | None:
         id="network.no_connection",
         values={"host": plan.destination, "tried": ", ".join(ledger.networks_tried)},
         native=cause.native if cause else None,
+        side=cause.side if cause else None,
+        host=cause.host if cause else None,
     )
     return decision(Kind.NO_NETWORK_LEFT, problem=problem)

@@ -16,7 +16,7 @@ from refimpl.hosts import process
 
 @pytest.fixture
 def child() -> Iterator[subprocess.Popen[bytes]]:
-    started = subprocess.Popen(["cat"], stdin=subprocess.PIPE, env={"REFIMPL_LAB": "abc123", "OTHER": ""})
+    started = subprocess.Popen(["cat"], stdin=subprocess.PIPE, env={"A_VARIABLE": "abc123", "OTHER": ""})
     yield started
     started.kill()
     started.communicate()
@@ -60,7 +60,7 @@ def test_a_zombie_is_not_alive() -> None:
 
 
 def test_a_variable_is_found_by_its_whole_name(child: subprocess.Popen[bytes]) -> None:
-    assert process.environment_value(child.pid, "REFIMPL_LAB") == "abc123"
+    assert process.environment_value(child.pid, "A_VARIABLE") == "abc123"
     assert process.environment_value(child.pid, "OTHER") == ""
     assert process.environment_value(child.pid, "LAB") is None
     assert process.environment_value(child.pid, "REFIMPL_LA") is None
@@ -80,11 +80,11 @@ def test_without_a_pid_namespace_inside_and_outside_agree(child: subprocess.Pope
 
 def test_a_process_in_the_middle_of_an_exec_keeps_its_variables() -> None:
     again = 'n=$1; [ "$n" = 0 ] && exec cat; exec sh -c "$0" "$0" $((n - 1))'
-    started = subprocess.Popen(["sh", "-c", again, again, "300"], stdin=subprocess.PIPE, env={"REFIMPL_LAB": "abc123"})
+    started = subprocess.Popen(["sh", "-c", again, again, "300"], stdin=subprocess.PIPE, env={"A_VARIABLE": "abc123"})
     seen: set[str | None] = set()
     try:
         while Path(f"/proc/{started.pid}/comm").read_text() != "cat\n":
-            seen.add(process.environment_value(started.pid, "REFIMPL_LAB"))
+            seen.add(process.environment_value(started.pid, "A_VARIABLE"))
     finally:
         started.kill()
         started.communicate()

@@ -76,8 +76,8 @@ def test_a_command_that_fails_says_what_it_was_and_what_it_said() -> None:
 
 def test_a_tool_carries_the_labs_id_and_nothing_of_the_caller(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("SECRET_OF_CALLER", "x")
-    shown = tools.run_tool("env", lab_id="abc123")
-    assert "REFIMPL_LAB=abc123\n" in shown
+    shown = tools.run_tool("env", lab_id="feed42")
+    assert "REFIMPL_LAB=feed42\n" in shown
     assert "SECRET_OF_CALLER" not in shown
 
 
