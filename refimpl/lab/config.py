@@ -95,6 +95,7 @@ class HostConfig:
             "namespaces": [],
             "remember_owner": 0,
             "stdio_handler": "file",
+            "max_core": 0,
             "shared_filesystems": [str(self.lab.shared)],
             "lock_manager": "lockd",
             "default_tls_x509_cert_dir": "/etc/pki/qemu",
