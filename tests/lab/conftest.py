@@ -1,78 +1,92 @@
-"""What tests on a lab begin with: the `moving` guest, or a lab of a module with a VM and a driver for each test.
+"""What tests on a lab begin with: the `moving` guest for whole moves, or a module's guest and a driver of the seam.
 
-One lab with one working guest is for all tests of whole moves; each of them has to leave it as it found it.
+One lab with one working guest is for all tests of whole moves; each of them has to leave it as it found it. That of a
+module may be left half-way, and is put in order after each test. What could not be is made anew for the next test.
 """
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from refimpl.backends.libvirt.domain import VmSpec
-from refimpl.lab import Lab, leftovers
+from refimpl.lab import Lab
 from refimpl.model.group import Group
-from tests.lab.lab_support import state_directory
-from tests.lab.libvirt_support import Driver, driven, made_lab, made_vm, make_lab, make_vm, placed, plan_of
-from tests.lab.moving import Moving
+from tests.healing import Healing
+from tests.lab.bed import Bed
+from tests.lab.libvirt_support import Driver, driven, made_lab, make_vm, placed, plan_of
+from tests.lab.moving import Moving, working_guest
 
 
 @pytest.fixture(scope="session")
-def moving_lab() -> Iterator[Lab]:
-    with state_directory() as root:
-        lab = make_lab(root)
-        try:
-            yield lab
-        finally:
-            lab.down()
-            assert leftovers(lab.id, root) == []
-
-
-@pytest.fixture(scope="session")
-def moving_session(moving_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Moving]:
-    with placed(moving_lab) as group:
-        observer = group.labels["observer_address"]
-        spec = make_vm(group, group.hosts[0], name="web", observer_address=observer)
-        yield Moving(moving_lab, spec, tmp_path_factory.mktemp("moving"))
+def moving_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healing[Moving]]:
+    guests = Healing(
+        "the moving guest, with its lab,",
+        lambda: working_guest(tmp_path_factory.mktemp("moving")),
+        look=Moving.whole,
+        give_up=Moving.end_inhabitants,
+    )
+    with closing(guests):
+        yield guests
 
 
 @pytest.fixture
-def moving(moving_session: Moving, tmp_path: Path) -> Iterator[Moving]:
+def moving(moving_guests: Healing[Moving], request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Moving]:
     """The running guest, in one place before the test and in one place after it, with nothing left behind."""
-    moving_session.directory = tmp_path
-    moving_session.home = type(moving_session.home)(tmp_path / "home")
-    moving_session.place()
-    yield moving_session
-    assert "REFIMPL_TEST_STOP" not in os.environ
-    moving_session.works()
-    moving_session.nothing_left()
+    with moving_guests.lent(request.node) as moving:
+        moving.settle_in(tmp_path)
+        moving.place()
+        yield moving
+
+
+@pytest.fixture
+def moving_lab(moving: Moving) -> Lab:
+    """The lab of the running guest."""
+    return moving.lab
+
+
+@contextmanager
+def _made_bed() -> Iterator[Bed]:
+    with made_lab() as lab, placed(lab) as group:
+        yield Bed(lab, make_vm(group, group.hosts[0], "odd & <name>"))
 
 
 @pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
-    """A lab of two hosts for one module."""
-    with made_lab() as lab:
-        yield lab
+def beds() -> Iterator[Healing[Bed]]:
+    with closing(Healing("the lab of this module", _made_bed, look=Bed.tidy)) as beds:
+        yield beds
 
 
 @pytest.fixture
-def group(lab: Lab) -> Iterator[Group]:
-    """The lab's hosts, with the calling thread in the management network."""
-    with placed(lab) as group:
-        yield group
+def bed(beds: Healing[Bed], request: pytest.FixtureRequest) -> Iterator[Bed]:
+    """A lab of two hosts with a guest that runs on one of them; the calling thread is in the management network."""
+    with beds.lent(request.node) as bed:
+        yield bed
 
 
 @pytest.fixture
-def spec(group: Group) -> Iterator[VmSpec]:
-    """A VM of this test that runs on the first host."""
-    with made_vm(group, "h1") as spec:
-        yield spec
+def lab(bed: Bed) -> Lab:
+    """The lab."""
+    return bed.lab
 
 
 @pytest.fixture
-def driver(group: Group, spec: VmSpec) -> Iterator[Driver]:
-    """A driver of an operation that is to move it to the second host."""
-    with driven(group, plan_of(group, spec, "h1", "h2")) as driver:
+def group(bed: Bed) -> Group:
+    """The lab's hosts."""
+    return bed.lab.group
+
+
+@pytest.fixture
+def spec(bed: Bed) -> VmSpec:
+    """The VM that runs on one of them."""
+    return bed.spec
+
+
+@pytest.fixture
+def driver(bed: Bed) -> Iterator[Driver]:
+    """A driver of an operation that is to move it to the other host."""
+    with driven(bed.lab.group, plan_of(bed.lab.group, bed.spec, bed.place(), bed.other())) as driver:
         yield driver

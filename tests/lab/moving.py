@@ -8,7 +8,7 @@ import shutil
 import signal
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,17 +20,22 @@ from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.backend import LibvirtBackend
 from refimpl.backends.libvirt.domain import VmSpec, line_file
 from refimpl.engine.store import GroupStore
+from refimpl.hosts import process
 from refimpl.hosts.factory import channel_for
-from refimpl.lab import Lab
+from refimpl.hosts.netns import NETNS_DIRECTORY
+from refimpl.lab import Lab, leftovers
 from refimpl.meter.lines import JoinedLog, read_log
 from refimpl.model.events import Kind
 from refimpl.model.facts import HostFacts, Scope, VmState
 from refimpl.model.group import Group
 from refimpl.model.outcome import Outcome
 from refimpl.model.request import MigrationRequest
-from tests.lab.libvirt_support import host_of, lines, wait_for_lines
+from tests.lab.lab_support import state_directory
+from tests.lab.libvirt_support import host_of, lines, make_lab, make_vm, placed, wait_for_lines
 
 TIMEOUT_S = 60.0
+STOPS = ("REFIMPL_TEST_STOP", "REFIMPL_TEST_STOP_FILE")
+"""The variables that make a process stop somewhere."""
 
 
 def until(reached: Callable[[], Any], what: str, timeout_s: float = TIMEOUT_S) -> Any:
@@ -59,6 +64,23 @@ class Stop:
         Path(f"{self.marker}.go").touch()
 
 
+@contextmanager
+def working_guest(directory: Path) -> Iterator[Moving]:
+    """Make a lab with one working guest; at the end nothing of it may be left."""
+    for name in STOPS:
+        os.environ.pop(name, None)
+    with state_directory() as root:
+        lab = make_lab(root)
+        try:
+            with placed(lab) as group:
+                observer = group.labels["observer_address"]
+                spec = make_vm(group, group.hosts[0], name="web", observer_address=observer)
+                yield Moving(lab, spec, directory)
+        finally:
+            lab.down()
+            assert leftovers(lab.id, root) == []
+
+
 class Moving:
     """A lab with one guest that moves between its two hosts; the calling thread is in the management network."""
 
@@ -68,6 +90,11 @@ class Moving:
         self.directory = directory
         self.home = Home(directory / "home")
         self._stops = 0
+
+    def settle_in(self, directory: Path) -> None:
+        """Keep what the next test needs, and what its moves write, in a directory of that test."""
+        self.directory = directory
+        self.home = Home(directory / "home")
 
     @property
     def group(self) -> Group:
@@ -95,7 +122,8 @@ class Moving:
 
     def other(self) -> str:
         """Return the host on which the VM is not."""
-        return next(h.name for h in self.group.hosts if h.name != self.place())
+        place = self.place()
+        return next(h.name for h in self.group.hosts if h.name != place)
 
     def request(self, **changes: Any) -> MigrationRequest:
         """Return the request to move the VM to where it is not."""
@@ -111,12 +139,13 @@ class Moving:
         """Make the next conductor stop somewhere."""
         self._stops += 1
         stop = Stop(name, self.directory / f"stop-{self._stops}")
-        os.environ["REFIMPL_TEST_STOP"], os.environ["REFIMPL_TEST_STOP_FILE"] = name, str(stop.marker)
+        os.environ.update(zip(STOPS, (name, str(stop.marker)), strict=True))
         try:
             yield stop
         finally:
             stop.go()
-            del os.environ["REFIMPL_TEST_STOP"], os.environ["REFIMPL_TEST_STOP_FILE"]
+            for variable in STOPS:
+                del os.environ[variable]
 
     def kill_at(self, name: str, *, then: Callable[[Operation], None] = lambda _: None, **changes: Any) -> Operation:
         """Start a move and end its conductor with SIGKILL exactly at a stop point; `then` happens after the start."""
@@ -152,16 +181,39 @@ class Moving:
 
     def nothing_left(self) -> None:
         """No claim, lock file, mark on a VM or shut port, nothing interrupted, no lease of a copy that is not there."""
+        hosts = self.hosts()
+        silent = [name for name, facts in hosts.items() if not facts.reachable]
+        assert silent == [], f"hosts that do not answer: {silent}"
         store = Path(self.group.store_path)
-        assert GroupStore(store).claims() == ()
-        assert list(store.parent.glob(f"{store.name}.*.lock")) == []
-        vms = [vm for facts in self.hosts().values() for vm in facts.vms]
-        assert [(vm.name, vm.operation) for vm in vms] == [(self.spec.name, None)]
+        claims, locks = GroupStore(store).claims(), list(store.parent.glob(f"{store.name}.*.lock"))
+        assert (claims, locks) == ((), []), f"left in the store: {claims}, {locks}"
+        vms = [vm for facts in hosts.values() for vm in facts.vms]
+        names_and_marks = [(vm.name, vm.operation) for vm in vms]
+        assert names_and_marks == [(self.spec.name, None)], f"VMs and their marks: {names_and_marks}"
         assert vms[0].lease is not None
-        assert vms[0].lease.held
-        assert self.interrupted() == ()
+        assert vms[0].lease.held, "the lease is not held"
+        interrupted = self.interrupted(marks=False)  # that there is no mark was just seen
+        assert interrupted == (), f"interrupted: {interrupted}"
         for host in self.group.hosts:
             assert "refimpl_" not in channel_for(host).run(["nft", "list", "tables"]).stdout, "a port may be shut"
+
+    def whole(self) -> None:
+        """The guest works in one place and never had an error on its disk, and nothing else is left behind."""
+        assert not os.environ.keys() & set(STOPS), "processes would stop somewhere"
+        self.works()
+        errors = [line for line in self.heartbeats() if " disk-error " in line]
+        assert errors == [], f"the guest met errors on its disk: {errors}"
+        self.nothing_left()
+
+    def end_inhabitants(self) -> None:
+        """End all other processes in the lab's own management network: those that a test has abandoned there."""
+        netns = self.group.management_netns
+        assert netns is not None
+        inode = (NETNS_DIRECTORY / netns).stat().st_ino
+        for pid in set(process.all_pids()) - {os.getpid()}:
+            if process.namespace_inode(pid, "net") == inode:
+                with suppress(ProcessLookupError):
+                    process.kill(process.here(pid))
 
     def heartbeats(self) -> list[str]:
         """Return the lines of the guest from both hosts."""

@@ -8,6 +8,9 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -30,6 +33,7 @@ from tests.lab.libvirt_support import (
     Driver,
     host_of,
     made_vm,
+    remove_copy,
     until,
     wait_for_lines,
 )
@@ -111,8 +115,12 @@ def test_a_guest_that_switches_itself_off_is_known_by_it(driver: Driver) -> None
     driver.roll_back()
 
 
-def half_made(driver: Driver, spec: VmSpec, *, marked: bool, running: bool) -> None:
-    """Put a copy of the VM on the destination, with a disk of its own so that nothing shared is touched."""
+@contextmanager
+def half_made(driver: Driver, spec: VmSpec, *, marked: bool, running: bool) -> Iterator[None]:
+    """Put a copy of the VM on the destination, with a disk of its own so that nothing shared is touched.
+
+    It goes with the block: it has neither the VM's lease nor its disk.
+    """
     lv = connection.module()
     disk = Path(spec.disk_path).with_suffix(".copy")
     disk.write_bytes(b"\0" * 4096)
@@ -123,51 +131,56 @@ def half_made(driver: Driver, spec: VmSpec, *, marked: bool, running: bool) -> N
         domain.createWithFlags(0 if running else lv.VIR_DOMAIN_START_PAUSED)
         if marked:
             stamp.put(domain, stamp.Stamp(driver.operation, driver.plan))
+    try:
+        yield
+    finally:
+        remove_copy(driver.destination, spec)
+        disk.unlink()
 
 
 def test_a_half_made_copy_is_removed_when_the_source_owns(driver: Driver, spec: VmSpec) -> None:
     driver.prepare()
-    half_made(driver, spec, marked=True, running=False)
-    for _ in range(2):
-        driver.roll_back()
-        assert driver.evidence().destination.state is VmState.ABSENT
-    assert driver.evidence().source.state is VmState.RUNNING
+    with half_made(driver, spec, marked=True, running=False):
+        for _ in range(2):
+            driver.roll_back()
+            assert driver.evidence().destination.state is VmState.ABSENT
+        assert driver.evidence().source.state is VmState.RUNNING
 
 
 def test_a_running_copy_is_never_removed_for_the_source(driver: Driver, spec: VmSpec) -> None:
     driver.prepare()
-    half_made(driver, spec, marked=True, running=True)
-    refused = driver.ask(CommandKind.SETTLE_SOURCE, Kind.SETTLED, Kind.CANNOT_SETTLE)
-    assert (refused.kind, refused["problem"].id) == (Kind.CANNOT_SETTLE, "settle.failed")
-    evidence = driver.evidence()
-    assert (evidence.source.state, evidence.destination.state) == (VmState.RUNNING, VmState.RUNNING)
+    with half_made(driver, spec, marked=True, running=True):
+        refused = driver.ask(CommandKind.SETTLE_SOURCE, Kind.SETTLED, Kind.CANNOT_SETTLE)
+        assert (refused.kind, refused["problem"].id) == (Kind.CANNOT_SETTLE, "settle.failed")
+        evidence = driver.evidence()
+        assert (evidence.source.state, evidence.destination.state) == (VmState.RUNNING, VmState.RUNNING)
 
 
 def test_a_copy_without_our_mark_is_not_touched(driver: Driver, spec: VmSpec) -> None:
     driver.prepare()
-    half_made(driver, spec, marked=False, running=False)
-    driver.ask(CommandKind.SETTLE_SOURCE, Kind.SETTLED)
-    assert driver.evidence().destination.state is VmState.PAUSED
+    with half_made(driver, spec, marked=False, running=False):
+        driver.ask(CommandKind.SETTLE_SOURCE, Kind.SETTLED)
+        assert driver.evidence().destination.state is VmState.PAUSED
 
 
 def test_two_running_copies_are_settled_to_the_destinations(driver: Driver, spec: VmSpec) -> None:
     driver.prepare()
-    half_made(driver, spec, marked=True, running=True)
-    driver.finish()
-    evidence = driver.evidence()
-    assert (evidence.source.state, evidence.destination.state) == (VmState.ABSENT, VmState.RUNNING)
-    assert evidence.destination.operation is None
+    with half_made(driver, spec, marked=True, running=True):
+        driver.finish()
+        evidence = driver.evidence()
+        assert (evidence.source.state, evidence.destination.state) == (VmState.ABSENT, VmState.RUNNING)
+        assert evidence.destination.operation is None
 
 
 def test_the_source_is_kept_while_the_destination_only_stands_there(driver: Driver, spec: VmSpec) -> None:
     driver.prepare()
-    half_made(driver, spec, marked=True, running=False)
-    driver.ask(CommandKind.SETTLE_DESTINATION, Kind.CANNOT_SETTLE)
-    assert driver.evidence().source.state is VmState.RUNNING
+    with half_made(driver, spec, marked=True, running=False):
+        driver.ask(CommandKind.SETTLE_DESTINATION, Kind.CANNOT_SETTLE)
+        assert driver.evidence().source.state is VmState.RUNNING
 
 
 def test_a_vm_is_stopped_and_removed(group: Group) -> None:
-    with made_vm(group, "h1", name="short-lived") as spec:
+    with made_vm(group, "h1", name="short-lived", works=False) as spec:
         host = host_of(group, "h1")
         with pytest.raises(OSError, match="is on"):
             vms.remove(group, host, spec.name)
@@ -180,12 +193,13 @@ def test_a_vm_is_stopped_and_removed(group: Group) -> None:
 
 def test_a_frozen_daemon_is_a_silent_host_and_no_exception(lab: Lab, driver: Driver) -> None:
     driver.prepare()
-    daemon = lab.daemon("h2", "libvirtd")
+    daemon = lab.daemon(driver.plan.destination, "libvirtd")
     assert daemon is not None
     os.kill(daemon.pid, signal.SIGSTOP)
     try:
-        evidence = driver.evidence()
-        facts = driver.backend.observe(Scope(vm=driver.plan.vm)).hosts["h2"]
+        with ThreadPoolExecutor(1) as pool:  # both wait for the silent host to their limits
+            observed = pool.submit(driver.backend.observe, Scope(vm=driver.plan.vm))
+            evidence, facts = driver.evidence(), observed.result().hosts[driver.plan.destination]
         driver.ask(CommandKind.SETTLE_SOURCE, Kind.SETTLED)
         left = driver.ask(CommandKind.CLEAN_UP, Kind.LEFT_BEHIND, Kind.CLEANED)
     finally:
@@ -199,7 +213,7 @@ def test_a_frozen_daemon_is_a_silent_host_and_no_exception(lab: Lab, driver: Dri
 @pytest.mark.rule("R2")
 def test_when_neither_copy_goes_on_by_itself_the_source_is_resumed(lab: Lab, driver: Driver) -> None:
     """The source's daemon dies while the destination's, frozen, has not answered: both copies stand still for ever."""
-    frozen = lab.daemon("h2", "libvirtd")
+    frozen = lab.daemon(driver.plan.destination, "libvirtd")
     assert frozen is not None
 
     def freeze(native: NativeEvent) -> None:
@@ -207,7 +221,7 @@ def test_when_neither_copy_goes_on_by_itself_the_source_is_resumed(lab: Lab, dri
             os.kill(frozen.pid, signal.SIGSTOP)
 
     taps = Taps(time.time_ns)
-    taps.listen("h2", driver.plan.vm_id, freeze)
+    taps.listen(driver.plan.destination, driver.plan.vm_id, freeze)
     with connection.fresh(driver.destination) as listening:
         taps.attach(driver.destination, listening)
         driver.prepare()
@@ -215,8 +229,8 @@ def test_when_neither_copy_goes_on_by_itself_the_source_is_resumed(lab: Lab, dri
         channel = channel_for(driver.source)
         until(lambda: phase(channel, driver.plan.vm) == "perform3_done", "the source waiting for the answer")
         try:
-            lab.stop_daemon("h1", "libvirtd", signal.SIGKILL)
-            lab.start_daemons("h1")
+            lab.stop_daemon(driver.plan.source, "libvirtd", signal.SIGKILL)
+            lab.start_daemons(driver.plan.source)
         finally:
             os.kill(frozen.pid, signal.SIGCONT)
     driver.wait_for(Kind.CALL_RETURNED)
@@ -239,12 +253,13 @@ def phase(channel: HostChannel, vm: str) -> str | None:
 
 def test_a_host_that_is_off_is_a_fact(lab: Lab, driver: Driver) -> None:
     driver.prepare()
-    lab.host_power_off("h1")
+    source, destination = driver.plan.source, driver.plan.destination
+    lab.host_power_off(source)
     try:
         evidence = driver.evidence()
         assert (evidence.source.reachable, evidence.destination.reachable) == (False, True)
         assert evidence.source.bound, "its process was held, and is seen to have ended"
         facts = driver.backend.observe(Scope(vm=driver.plan.vm))
-        assert (facts.hosts["h1"].reachable, facts.hosts["h2"].reachable) == (False, True)
+        assert (facts.hosts[source].reachable, facts.hosts[destination].reachable) == (False, True)
     finally:
-        lab.host_power_on("h1")
+        lab.host_power_on(source)
