@@ -41,6 +41,12 @@ def state_directory() -> Iterator[Path]:
     shutil.rmtree(root)
 
 
+def healthy(lab: Lab) -> None:
+    """Assert that every host of a lab is healthy."""
+    status = lab.status()
+    assert all(host.healthy for host in status), f"hosts that are not healthy: {status}"
+
+
 def start_vm(lab: Lab, host: str, name: str = "probe") -> None:
     """Start a VM without a disk on a host."""
     path = lab.paths.shared / f"{name}.xml"

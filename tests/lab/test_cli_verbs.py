@@ -7,12 +7,14 @@ import os
 import re
 import signal
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
 
 from refimpl.backends.libvirt.domain import line_file
 from refimpl.meter.samples import read_samples
+from tests.healing import Healing
 from tests.lab.cli_support import Command, Done, command_with_lab
 from tests.lab.moving import until
 
@@ -22,25 +24,38 @@ SLOW = ("--bandwidth", "1")
 """So slow that the memory phase lasts until something else ends it."""
 
 
-@pytest.fixture(scope="module")
-def refimpl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    with command_with_lab(tmp_path_factory.mktemp("home"), "cli", 512) as command:
+@contextmanager
+def made(home: Path) -> Iterator[Command]:
+    """Make a lab with a VM, as a user would."""
+    with command_with_lab(home, "cli", 512) as command:
+        done = command("vm", "create", "web", "--memory", "128", "--working-set", "8", "--host", "h1", "--start")
+        assert done.code == 0, done
         yield command
 
 
+def whole(refimpl: Command) -> None:
+    """The VM runs in one place, and there is no other."""
+    (web,) = refimpl("vm", "list", "--json").json["vms"]
+    assert (web["name"], web["state"], web["lease_held"], web["operation"]) == ("web", "running", True, None)
+
+
 @pytest.fixture(scope="module")
-def _web(refimpl: Command) -> None:
-    made = refimpl("vm", "create", "web", "--memory", "128", "--working-set", "8", "--host", "h1", "--start")
-    assert made.code == 0, made
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healing[Command]]:
+    with closing(Healing("this module's lab", lambda: made(tmp_path_factory.mktemp("home")), whole)) as commands:
+        yield commands
 
 
 @pytest.fixture
-def web(refimpl: Command, _web: None) -> Iterator[str]:
-    """The name of a VM that runs, in one place before and after."""
-    assert refimpl.vm("web")["state"] == "running"
-    yield "web"
-    after = refimpl.vm("web")
-    assert (after["state"], after["lease_held"], after["operation"]) == ("running", True, None)
+def refimpl(commands: Healing[Command], request: pytest.FixtureRequest) -> Iterator[Command]:
+    """The command, with a lab and a VM that runs before and after."""
+    with commands.lent(request.node) as command:
+        yield command
+
+
+@pytest.fixture
+def web(refimpl: Command) -> str:
+    """The name of that VM."""
+    return "web"
 
 
 def place(refimpl: Command) -> str:

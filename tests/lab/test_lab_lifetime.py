@@ -16,7 +16,8 @@ from refimpl.hosts.factory import channel_for
 from refimpl.lab import Lab, LabError, LabState, create, leftovers, list_labs
 from refimpl.lab.host import HostRunner
 from refimpl.model.group import Group, HostEntry, ProcessRef
-from tests.lab.lab_support import link_names, put, run_on, runner, start_vm, state_directory
+from tests.healing import Healing
+from tests.lab.lab_support import healthy, link_names, put, run_on, runner, start_vm, state_directory
 
 pytestmark = pytest.mark.lab
 
@@ -29,9 +30,25 @@ def root() -> Iterator[Path]:
         yield directory
 
 
+@contextlib.contextmanager
+def made(root: Path) -> Iterator[Lab]:
+    lab = create("shared", root=root)
+    try:
+        yield lab
+    finally:
+        lab.down()
+
+
 @pytest.fixture(scope="module")
-def lab(root: Path) -> Lab:
-    return create("shared", root=root)
+def labs(root: Path) -> Iterator[Healing[Lab]]:
+    with contextlib.closing(Healing("the lab of this module", lambda: made(root), healthy)) as labs:
+        yield labs
+
+
+@pytest.fixture
+def lab(labs: Healing[Lab], request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with labs.lent(request.node) as lab:
+        yield lab
 
 
 def entry(lab: Lab, host: str) -> HostEntry:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -10,17 +11,30 @@ import pytest
 from refimpl.lab import CertificateKind, Lab, create
 from refimpl.lab import certificates as pki
 from refimpl.lab.certificates import Authority, Validity
-from tests.lab.lab_support import run_on, start_vm, state_directory, virsh
+from tests.healing import Healing
+from tests.lab.lab_support import healthy, run_on, start_vm, state_directory, virsh
 
 pytestmark = pytest.mark.lab
 
 SPAN = Validity.around(pki.now())
 
 
-@pytest.fixture(scope="module")
-def lab() -> Iterator[Lab]:
+@contextmanager
+def made() -> Iterator[Lab]:
     with state_directory() as root:
         yield create(root=root)
+
+
+@pytest.fixture(scope="module")
+def labs() -> Iterator[Healing[Lab]]:
+    with closing(Healing("the lab of this module", made, healthy)) as labs:
+        yield labs
+
+
+@pytest.fixture
+def lab(labs: Healing[Lab], request: pytest.FixtureRequest) -> Iterator[Lab]:
+    with labs.lent(request.node) as lab:
+        yield lab
 
 
 @pytest.fixture

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import http.client
-import json
 import socket
 from collections.abc import Iterator
+from contextlib import AbstractContextManager, closing
 from pathlib import Path
 
 import pytest
 
+from tests.healing import Healing
 from tests.lab import own_images
 from tests.lab.cli_support import Command, command_with_lab
 from tests.lab.moving import until
@@ -24,9 +25,25 @@ NASTY = 'quote\'s "$(touch pwned)" <ü>; a,b=c'
 """A name that a VM can have."""
 
 
+def empty(refimpl: Command) -> None:
+    """Assert that the lab has no VM."""
+    vms = refimpl("vm", "list", "--json").json["vms"]
+    assert vms == [], f"VMs that are left: {vms}"
+
+
 @pytest.fixture(scope="module")
-def refimpl(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Command]:
-    with command_with_lab(tmp_path_factory.mktemp("home"), "own", 768) as command:
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healing[Command]]:
+    def made() -> AbstractContextManager[Command]:
+        return command_with_lab(tmp_path_factory.mktemp("home"), "own", 768)
+
+    with closing(Healing("the lab of this module", made, empty)) as commands:
+        yield commands
+
+
+@pytest.fixture
+def refimpl(commands: Healing[Command], request: pytest.FixtureRequest) -> Iterator[Command]:
+    """The command, with a lab that has no VM before and after."""
+    with commands.lent(request.node) as command:
         yield command
 
 
@@ -158,6 +175,5 @@ def test_what_cannot_be_made_leaves_nothing(refimpl: Command, images: OwnImages)
     assert (wrong.code, wrong.json["problems"][0]["id"]) == (3, "vm.switch_unknown")
     refused = refimpl("vm", "create", "x", *boot, "--vtpm")
     assert (refused.code, "virtual TPM" in refused.err) == (3, True)
-    assert json.loads(refimpl("vm", "list", "--json").out)["vms"] == []
     (disks,) = refimpl.root.glob("*/shared/disks")
     assert [path.name for path in disks.iterdir()] == [".addresses.lock"]
