@@ -49,6 +49,7 @@ static atomic_int check_wanted, disk_paused;
 /* ---- the line channel ---- */
 
 static pthread_mutex_t line_lock;
+static pthread_mutex_t disk_lock = PTHREAD_MUTEX_INITIALIZER; /* held while a block is written and read back */
 
 static int format_line(char *out, size_t size, uint64_t sequence, const char *text) {
     int length = snprintf(out, size, "~%s %llu %s", boot_id, (unsigned long long)sequence, text);
@@ -290,7 +291,9 @@ static void *disk_worker(void *unused) {
         if (!atomic_load(&disk_paused)) {
             uint64_t slot = (number - 1) % slots;
             uint32_t crc = fill_block(block, number, slot);
+            pthread_mutex_lock(&disk_lock);
             const char *wrong = write_block(fd, block, again, slot);
+            pthread_mutex_unlock(&disk_lock);
             if (wrong) say("disk-error %llu %llu %s", (unsigned long long)number, (unsigned long long)slot, wrong);
             else say("disk %llu %llu %08x", (unsigned long long)number, (unsigned long long)slot, crc);
             number++;
@@ -379,6 +382,7 @@ static void *command_listener(void *unused) {
         tcdrain(line_fd);
         sync();
         if (!strcmp(verb, "panic")) panic_now();
+        pthread_mutex_lock(&disk_lock); /* a disk that is shut down under a write would look like one that fails */
         reboot(strcmp(verb, "reboot") ? RB_POWER_OFF : RB_AUTOBOOT);
     }
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from refimpl.engine.store import GroupStore
 from refimpl.hosts.command import replace_file
+from refimpl.hosts.wait import until
 from refimpl.lab import capabilities, layout, links
 from refimpl.lab.config import CONDUCTOR_NAME, HostConfig, hosts_table, start_script
 from refimpl.lab.errors import LabError
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 R = TypeVar("R")
 ANSWER_S = 30.0
+ASKED_EVERY_S = 0.1
 
 
 @dataclass(slots=True)
@@ -138,9 +140,25 @@ class Builder:
         return self._runner(plan).start_daemon(init, daemon)
 
     def _require_answer(self, plan: HostPlan) -> None:
-        said = self._runner(plan).ask(layout.control_uri(plan, self.lab.conductor_pki), ANSWER_S)
+        said = self._answer(plan)
         if said != plan.name:
             raise LabError("lab.wrong_answer", host=plan.name, said=said)
+
+    def _answer(self, plan: HostPlan) -> str:
+        """Return who a host says it is. Its daemon opens the port for controllers a moment after its own socket."""
+        uri, answers = layout.control_uri(plan, self.lab.conductor_pki), list[str]()
+
+        def asked() -> bool:
+            try:
+                answers.append(self._runner(plan).ask(uri, ANSWER_S))
+            except LabError as failure:
+                if "Connection refused" not in str(failure):
+                    raise
+            return bool(answers)
+
+        if not until(asked, ANSWER_S, ASKED_EVERY_S):
+            answers.append(self._runner(plan).ask(uri, ANSWER_S))
+        return answers[0]
 
     def _runner(self, plan: HostPlan) -> HostRunner:
         return HostRunner(self.lab, plan, self.registry)

@@ -62,7 +62,9 @@ def test_when_no_network_is_left_the_last_ones_cause_is_kept(run_with: list[str]
     def failed() -> list[Event]:
         address = next(answers)
         native = Native("connect", 110, f"no answer from {address}")
-        cause = Problem("network.no_connection", {"host": "b", "tried": address}, side=Side.SOURCE, host="a", native=native)
+        cause = Problem(
+            "network.no_connection", {"host": "b", "tried": address}, side=Side.SOURCE, host="a", native=native
+        )
         return [event(K.NETWORK_FAILED, address=address, problem=cause)]
 
     result = Run(PREPARE=failed, INSPECT=STAYS).conductor.start()
