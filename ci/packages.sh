@@ -17,6 +17,7 @@ readonly programs=(libvirtd virtlockd virsh qemu-system-x86_64 qemu-img ip nft d
 readonly common_packages=(
     iproute2 nftables util-linux kmod gcc libc6-dev pkg-config zstd ca-certificates dnsmasq-base ovmf
     python3 python3-venv python3-dev
+    busybox-static dosfstools mtools syslinux # small; the tests make a guest of one's own from them
 )
 readonly libvirt_packages=(
     libvirt0 libvirt-common libvirt-daemon libvirt-daemon-common libvirt-daemon-log libvirt-daemon-driver-qemu
