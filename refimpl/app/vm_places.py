@@ -4,10 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from refimpl.backends.libvirt import connection
+from refimpl.checks.ownership import gone_there
 from refimpl.engine.backend import Backend
+from refimpl.engine.store import GroupStore
 from refimpl.model.errors import Problem, RefimplError, Value, error
 from refimpl.model.facts import HostFacts, Scope, VmFacts
 from refimpl.model.group import Group, HostEntry
@@ -30,6 +33,7 @@ class VmPlaces:
         """Use this backend to look; the process has to be in the group's management network."""
         self.group = group
         self._backend = backend
+        self.owners = GroupStore(Path(group.store_path))
 
     def look(self) -> dict[str, HostFacts]:
         """Return what every host shows now."""
@@ -55,6 +59,17 @@ class VmPlaces:
         if place.facts.operation is not None:
             raise error("vm.stamped", vm=name, operation=place.facts.operation)
         return place
+
+    def find_to_run(self, name: str) -> VmPlace:
+        """Return where a VM is, that is to run there: `owner.elsewhere` when another host owns it (design 5)."""
+        place = self.find_to_change(name)
+        record = self.owners.owner(place.facts.id)
+        if record is None or record.owner == place.host.name or place.facts.epoch > record.epoch:
+            return place
+        if gone_there(record, self._backend.observe(Scope())):
+            return place
+        values = {"owner": record.owner, "epoch": record.epoch}
+        raise failed("owner.elsewhere", host=place.host.name, vm=name, **values)
 
     def entry(self, name: str) -> HostEntry:
         """Return a host of the group: `host.unknown`."""

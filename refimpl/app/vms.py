@@ -32,6 +32,7 @@ from refimpl.meter.lines import read_log
 from refimpl.model.errors import error
 from refimpl.model.facts import HostFacts, VmState
 from refimpl.model.group import Group, HostEntry
+from refimpl.model.ownership import OwnerRecord
 
 BLOCK_BYTES = 4096
 WORKS_S = 120.0
@@ -126,20 +127,31 @@ class VmDesk:
             examined = examine(own, name, Path(self._group.shared_directory))
             making = self._own(draft, examined, seen[entry.name], entry)
         with making as (record, spec):
-            do("Creating", entry, name, lambda: vms.create(self._group, entry, spec))
+            self._define(entry, spec)
         made = replace(record, maker=None)
         self.shelf.write(made)
         return made
 
+    def _define(self, entry: HostEntry, spec: VmSpec) -> None:
+        """Define a VM on a host, which is recorded as its owner before."""
+        owners = self.places.owners
+        owners.swap_owner(None, OwnerRecord(spec.id, entry.name))
+        with contextlib.ExitStack() as undo:
+            undo.callback(owners.forget_owner, spec.id)
+            do("Creating", entry, spec.name, lambda: vms.create(self._group, entry, spec))
+            undo.pop_all()
+
     def start(self, name: str) -> VmPlace:
         """Start a VM where it is defined; `memory.short` when the host has no room for it.
+
+        `owner.elsewhere` when another host owns it, which still has a copy or does not answer.
 
         `vm.stamped` while its definition is being moved, or stayed where the VM itself was moved away from.
         """
         place = self.find(name)
         if place.facts.state is VmState.RUNNING:
             return place
-        place = self.places.find_to_change(name)
+        place = self.places.find_to_run(name)
         room = self.look()[place.host.name]
         free_mib = room.memory_mib - room.memory_used_mib
         if free_mib < place.facts.memory_mib:
@@ -180,6 +192,7 @@ class VmDesk:
         """Let a paused VM go on; nothing when it runs. `vm.wrong_state` when it is off."""
         place = self._in_state(name, "resuming", VmState.PAUSED, VmState.RUNNING)
         if place.facts.state is VmState.PAUSED:
+            self.places.find_to_run(name)
             do("Resuming", place.host, name, lambda: vms.resume(place.host, name))
         return place
 
@@ -203,13 +216,17 @@ class VmDesk:
             host = self._group.hosts[0]
             do("Removing", host, name, lambda: vms.remove_lease(self._group, host, left.id))
             self.shelf.forget(name)
+            self.places.owners.forget_owner(left.id)
             self.network.close(left)
             return None
         place = self.places.find_to_change(name)
         if place.facts.state is not VmState.OFF:
             raise failed("vm.not_off", vm=name, host=place.host.name, state=place.facts.state)
         record = self.record(name)
+        owned = self.places.owners.owner(place.facts.id)
         do("Removing", place.host, name, lambda: vms.remove(self._group, place.host, name))
+        if owned is not None and owned.owner == place.host.name:
+            self.places.owners.forget_owner(owned.vm_id)
         self.shelf.forget(name)
         if record is not None:
             self.network.close(record)

@@ -10,7 +10,7 @@ PROBE: FACTS_SEEN as OBSERVE, and with what only writing or much reading tells o
     controller dies.
 PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried; a VM that
     is off needs no network);
-    or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id and plan.
+    or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id, plan and epoch.
 START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far),
     PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; last and
     always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen. SOURCE_GONE is
@@ -39,10 +39,10 @@ SETTLE_SOURCE, the source's copy is the VM: remove a copy at the destination, wa
 SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy once the destination's was seen to run.
     SETTLED or CANNOT_SETTLE. A source that does not answer is settled when it cannot run again, because it was seen
     bound or, where nothing of it is seen, the destination holds the lease; only then.
-CLEAN_UP, remove what carries the operation's id on both hosts: CLEANED, or LEFT_BEHIND with what could not be removed;
-    a host that does not answer is always named.
+CLEAN_UP, remove what carries the operation's id on both hosts, and leave the epoch on the owner's copy: CLEANED, or
+    LEFT_BEHIND with what could not be removed; a host that does not answer is always named.
 
-CLAIM, RELEASE, RECORD_COMMIT, ANSWER_TOO_LATE and WAIT_TO_LOOK are carried out by the conductor with the group store,
+CLAIM, RELEASE, RECORD_*, ANSWER_TOO_LATE and WAIT_TO_LOOK are carried out by the conductor with the group store,
 the journal and the clock; a backend never sees them. Every command is idempotent: given twice, the second finds things
 done.
 `DESTINATION_RAN` is reported once per operation by a backend object, with the destination's own time of RESUME (of
@@ -65,7 +65,10 @@ OWN_COMMANDS = frozenset(
     {
         CommandKind.CLAIM,
         CommandKind.RELEASE,
+        CommandKind.RECORD_PENDING,
         CommandKind.RECORD_COMMIT,
+        CommandKind.RECORD_SOURCE,
+        CommandKind.RECORD_DESTINATION,
         CommandKind.ANSWER_TOO_LATE,
         CommandKind.WAIT_TO_LOOK,
     }
@@ -85,6 +88,9 @@ LOOKING = frozenset(
 
 UNJOURNALED = LOOKING | {CommandKind.ANSWER_TOO_LATE, CommandKind.WAIT_TO_LOOK}
 """Commands that need no journal entry before they are given: they change nothing anywhere."""
+
+IN_SWITCH = frozenset({CommandKind.RECORD_COMMIT, CommandKind.ALLOW_RUN})
+"""Commands for whose journal entry nobody waits, as the VM stands still: what has to be durable is the owner record."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -27,10 +27,15 @@ class Kind(StrEnum):
     RECOVER_WISHED = "recover-wished"
     DEADLINE = "deadline"
     LOOK_DUE = "look-due"
-    # facts from a backend (claims: from the group store)
+    # facts from a backend (claims and owner records: from the group store)
     FACTS_SEEN = "facts-seen"
     CLAIMED = "claimed"
     CLAIM_REFUSED = "claim-refused"
+    PENDING_RECORDED = "pending-recorded"
+    COMMIT_RECORDED = "commit-recorded"
+    SOURCE_RECORDED = "source-recorded"
+    DESTINATION_RECORDED = "destination-recorded"
+    RECORD_REFUSED = "record-refused"
     PREPARED = "prepared"
     NETWORK_FAILED = "network-failed"
     PREPARE_FAILED = "prepare-failed"
@@ -90,7 +95,6 @@ class Kind(StrEnum):
     # notes of the engine: never in the table
     PHASE_ENTERED = "phase-entered"
     COMMANDED = "commanded"
-    COMMIT_RECORDED = "commit-recorded"
     JOURNAL_LOST = "journal-lost"
 
 
@@ -102,7 +106,7 @@ _PERSON = (
     Kind.DEADLINE,
     Kind.LOOK_DUE,
 )
-_ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.COMMIT_RECORDED, Kind.JOURNAL_LOST)
+_ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.JOURNAL_LOST)
 DECISIONS = frozenset(list(Kind)[list(Kind).index(Kind.NOTHING_TOUCHED) : list(Kind).index(Kind.PHASE_ENTERED)])
 NOTES = frozenset(_ENGINE)
 WISHES = frozenset(_PERSON)
@@ -113,6 +117,11 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.DEADLINE: ("name", "problem"),
     Kind.FACTS_SEEN: ("facts",),
     Kind.CLAIM_REFUSED: ("problem",),
+    Kind.PENDING_RECORDED: ("ownership",),
+    Kind.COMMIT_RECORDED: ("cost_ms", "ownership"),
+    Kind.SOURCE_RECORDED: ("ownership",),
+    Kind.DESTINATION_RECORDED: ("ownership",),
+    Kind.RECORD_REFUSED: ("problem",),
     Kind.PREPARED: ("address",),
     Kind.NETWORK_FAILED: ("address", "problem"),
     Kind.PREPARE_FAILED: ("problem",),
@@ -142,14 +151,13 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.DESTINATION_OWNS: ("why", "state"),
     Kind.JOB_STILL_RUNS: ("why",),
     Kind.BOTH_RAN: ("why",),
-    Kind.MEMORY_GONE: ("why",),
+    Kind.MEMORY_GONE: ("why", "host"),
     Kind.GUEST_ENDED: ("why",),
     Kind.HOST_SILENT: ("why",),
     Kind.UNKNOWN: ("why",),
     Kind.FINISHED_WITH_WARNINGS: ("warnings",),
     Kind.PHASE_ENTERED: ("phase",),
     Kind.COMMANDED: ("command",),
-    Kind.COMMIT_RECORDED: ("cost_ms",),
     Kind.JOURNAL_LOST: ("problem",),
 }
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from refimpl.model.errors import Native, Problem
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.request import Plan
 from refimpl.model.request import VmState as VmState
 from refimpl.model.settings import HostSettings
@@ -100,6 +101,7 @@ class DeviceFact:
 class VmFacts:
     """One VM on one host. `operation` and `plan`: of the migration that has stamped it, if any.
 
+    `epoch`: of the owner record as this copy carries it, 0 when it carries none.
     `cpu`: what its guest sees. `unmovable`: devices that tie it to its host. `busy`: a job of the system below other
     than a migration that has it now (a backup, a block copy), empty without. `accelerator`: kvm or tcg.
     """
@@ -113,6 +115,7 @@ class VmFacts:
     lease: LeaseFact | None = None
     operation: str | None = None
     plan: Plan | None = None
+    epoch: int = 0
     nics: tuple[NicFact, ...] = ()
     cpu: CpuFact | None = None
     processor_compatibility: bool = False
@@ -191,13 +194,14 @@ class Facts:
     """Facts of all hosts in the scope. A host that the group does not know is missing. `now_s`: seconds since epoch.
 
     The group store's part is put in by the engine: `settings` of hosts by name (missing: the defaults), `moving`: ids
-    of the operations that a host takes part in, and `store_problem` when the store did not answer.
+    of the operations that a host takes part in, `owners` by the VM's id, and `store_problem` when it did not answer.
     """
 
     hosts: Mapping[str, HostFacts]
     now_s: float
     settings: Mapping[str, HostSettings] = field(default_factory=dict)
     moving: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    owners: Mapping[str, OwnerRecord] = field(default_factory=dict)
     store_problem: Problem | None = None
 
 

@@ -12,6 +12,7 @@ from typing import Any
 
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind, plain
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver, MigrationRequest, Plan, Steer, VmState
 
@@ -25,6 +26,8 @@ class Ledger:
     VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the
     cancel, as the blackout would be too long. `port_ms`: how long opening the destination's switch port took, most of
     it while the copy began to run.
+    `ownership`: the owner record as it stands for this operation. `left_on`: the host that has the definition of a VM
+    that was lost.
     `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
     was to be broken off because it carried nothing.
     """
@@ -34,6 +37,8 @@ class Ledger:
     request: MigrationRequest
     hand_over: HandOver = HandOver.STRICT
     plan: Plan | None = None
+    ownership: OwnerRecord | None = None
+    left_on: str | None = None
     owner: Kind | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
@@ -76,6 +81,8 @@ class Ledger:
         values = dict(data)
         values["request"] = MigrationRequest.from_json(values["request"])
         values["plan"] = Plan.from_json(values["plan"]) if values["plan"] else None
+        recorded = values["ownership"]
+        values["ownership"] = OwnerRecord.from_json(recorded) if recorded else None
         values["hand_over"] = HandOver(values["hand_over"])
         values["owner"] = Kind(values["owner"]) if values["owner"] else None
         for name in ("problems", "warnings"):
@@ -168,6 +175,23 @@ def _checks_passed(ledger: Ledger, event: Event) -> Ledger:
     fresh = event["warnings"] or ()
     others = tuple(w for w in ledger.warnings if w.id not in {f.id for f in fresh})
     return replace(_planned(ledger, event), warnings=(*others, *fresh))
+
+
+def _memory_gone(ledger: Ledger, event: Event) -> Ledger:
+    return replace(_blame_id("owner.lost")(ledger, event), left_on=event["host"])
+
+
+def _recorded(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, ownership=event["ownership"])
+
+
+def _commit_recorded(ledger: Ledger, event: Event) -> Ledger:
+    return replace(_recorded(ledger, event), commit_cost_ms=event["cost_ms"])
+
+
+def _record_refused(ledger: Ledger, _: Event) -> Ledger:
+    """Before anything was touched it is a refusal; later somebody else has taken the VM over."""
+    return replace(ledger, refused=True) if ledger.ownership is None else ledger
 
 
 def _network_failed(ledger: Ledger, event: Event) -> Ledger:
@@ -319,7 +343,11 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.DESTINATION_RAN: _ran,
     Kind.RUN_REFUSED: lambda ledger, _: replace(ledger, run_refusals=ledger.run_refusals + 1),
     Kind.CALL_RETURNED: _call_returned,
-    Kind.COMMIT_RECORDED: lambda ledger, event: replace(ledger, commit_cost_ms=event["cost_ms"]),
+    Kind.PENDING_RECORDED: _recorded,
+    Kind.COMMIT_RECORDED: _commit_recorded,
+    Kind.SOURCE_RECORDED: _recorded,
+    Kind.DESTINATION_RECORDED: _recorded,
+    Kind.RECORD_REFUSED: _record_refused,
     Kind.EVIDENCE_SEEN: lambda ledger, _: replace(ledger, looks=ledger.looks + 1),
     Kind.LEFT_BEHIND: _left_behind,
     Kind.SOURCE_OWNS: _source_owns,
@@ -327,7 +355,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.BOTH_RAN: _both_ran,
     Kind.HOST_SILENT: lambda ledger, _: replace(ledger, silent_looks=ledger.silent_looks + 1),
     Kind.JOURNAL_LOST: _journal_lost,
-    Kind.MEMORY_GONE: _blame_id("owner.lost"),
+    Kind.MEMORY_GONE: _memory_gone,
     Kind.GUEST_ENDED: _blame_id("guest.ended"),
     Kind.UNKNOWN: _blame_id("owner.unknown"),
 }

@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from refimpl.model.ownership import OwnerRecord
+
 
 class PerformanceOption(StrEnum):
     """Hyper-V's VirtualMachineMigrationPerformanceOption as far as it is built."""
@@ -88,6 +90,7 @@ class Plan:
     `networks` are addresses of the destination in order of preference; `network` is the index of the one in use.
     `vm_state`: running, paused or off, as the VM is when the move begins and is to be after it. `compression`: the
     method chosen from what both hosts can, empty without. `unexpected_blackout_ms`: longer is a warning (20417).
+    `epoch`: the highest of the owner record that any copy or the store showed.
     `origins`: for each setting by name, where its value came from (`request`, `host h1`, `default`).
     """
 
@@ -107,6 +110,7 @@ class Plan:
     compression: str = ""
     cancel_if_blackout_exceeds_ms: int | None = None
     unexpected_blackout_ms: int | None = None
+    epoch: int = 0
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property
@@ -143,7 +147,10 @@ class CommandKind(StrEnum):
     REQUEST_CANCEL = "request-cancel"
     ANSWER_TOO_LATE = "answer-too-late"
     LOOK_FOR_BINDING = "look-for-binding"
+    RECORD_PENDING = "record-pending"
     RECORD_COMMIT = "record-commit"
+    RECORD_SOURCE = "record-source"
+    RECORD_DESTINATION = "record-destination"
     ALLOW_RUN = "allow-run"
     INSPECT = "inspect"
     WAIT_TO_LOOK = "wait-to-look"
@@ -155,13 +162,17 @@ class CommandKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: idempotent by (operation, step). `plan` is None only before CHECK has made one."""
+    """One command: idempotent by (operation, step). `plan` is None only before CHECK has made one.
+
+    `ownership`: the owner record as it stands for this operation, None before it is recorded that it has begun.
+    """
 
     kind: CommandKind
     operation: str
     step: int
     request: MigrationRequest
     plan: Plan | None = None
+    ownership: OwnerRecord | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return kind and step for the journal and the event stream."""

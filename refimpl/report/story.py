@@ -128,7 +128,7 @@ _MARKS = {
     Kind.SOURCE_RESUMED: "the VM runs on at the source",
     Kind.DESTINATION_ARRIVED: "all has arrived at the destination, which waits",
     Kind.SOURCE_BOUND: "the source is bound: its copy cannot run again",
-    Kind.COMMIT_RECORDED: "the commit record is written",
+    Kind.COMMIT_RECORDED: "the commit is recorded: the destination owns the VM",
     Kind.RUN_REFUSED: "the destination was not let run",
     Kind.CANCEL_ACCEPTED: "cancel accepted",
     Kind.CALL_RETURNED: "the transfer has ended",

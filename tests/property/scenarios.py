@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
+from tests.moves import Rig
 from tests.property.scenario import (
     AT_DESTINATION,
     COMMIT,
@@ -366,6 +367,44 @@ SCENARIOS: dict[str, Scenario] = {
         AT_DESTINATION,
         hangs("settle-destination"),
         deadlines=("cleanup",),
+    ),
+    # the owner record
+    "the owner record cannot be written before anything is touched": Scenario(
+        "check setup refused",
+        happens=(Kind.CLAIMED, lambda rig: setattr(rig.store, "down", True)),
+        problem="store.failed",
+    ),
+    "the owner record cannot be written at the commit": Scenario(
+        COMMIT + "-with-warnings",
+        AT_DESTINATION,
+        happens=(Phase.SWITCH, lambda rig: setattr(rig.store, "down", True)),
+        problem="store.failed",
+    ),
+    "taken over before the commit": Scenario(
+        "check setup memory switch committed indeterminate",
+        {"a": "paused", "b": "paused"},
+        happens=(Phase.SWITCH, Rig.overtake),
+        problem="owner.superseded",
+    ),
+    "taken over before the roll-back": Scenario(
+        "check setup undoing indeterminate",
+        {"a": "running"},
+        fault("prepare-fails"),
+        happens=(Kind.PENDING_RECORDED, Rig.overtake),
+        problem="owner.superseded",
+    ),
+    "taken over before a lost VM is settled": Scenario(
+        "check setup memory reconcile settling indeterminate",
+        {"a": "off"},
+        SOURCE_DIES,
+        happens=(Phase.MEMORY, Rig.overtake),
+        problem="owner.superseded",
+    ),
+    "taken over after it ran": Scenario(
+        "check setup memory switch committed reconcile cleanup indeterminate",
+        AT_DESTINATION,
+        happens=(Kind.DESTINATION_RAN, Rig.overtake),
+        problem="owner.superseded",
     ),
     # the controller killed, and recovered
     "killed before it began": Scenario("failed", kill_at="intended:probe"),

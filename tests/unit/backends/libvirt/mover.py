@@ -66,6 +66,9 @@ class Domain:
     def isActive(self) -> int:
         return int(self._move.operation.plan.vm_state is not VmState.OFF)
 
+    def isPersistent(self) -> int:
+        return 1
+
     def setMetadata(self, *_: Any) -> None:
         self._move.done.append("mark")
 
