@@ -68,8 +68,7 @@ class VmPlaces:
             return place
         if gone_there(record, self._backend.observe(Scope())):
             return place
-        values = {"owner": record.owner, "epoch": record.epoch}
-        raise failed("owner.elsewhere", host=place.host.name, vm=name, **values)
+        raise failed("owner.elsewhere", host=place.host.name, vm=name, owner=record.owner, epoch=record.epoch)
 
     def entry(self, name: str) -> HostEntry:
         """Return a host of the group: `host.unknown`."""
