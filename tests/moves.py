@@ -121,7 +121,7 @@ class Rig:
         """
         timeline = VirtualTimeline(self.world.now_ns())
         backend = SimulatedBackend(self.world, timeline.post, timeline)
-        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().hand_over)
+        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().chosen(self.request))
         wishes = {cancel_at: (Kind.CANCEL_WISHED, {}), bandwidth_at: (Kind.BANDWIDTH_WISHED, {"mib_s": 20})}
         conductor = self._conductor(ledger, backend, timeline, kill_at, wishes, happens=happens)
         try:
@@ -137,7 +137,7 @@ class Rig:
         """Recover with the journal, or by the plan that the claim kept. `after_ms`: the world went on alone so long."""
         timeline = VirtualTimeline(self.world.now_ns() + after_ms * 1_000_000)
         backend = SimulatedBackend(self.world, timeline.post, timeline)
-        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().hand_over)
+        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().chosen(self.request))
         phase, last = Phase.NEW, 0
         if with_journal and self.journal.phase is not None:
             phase, last = self.journal.phase, self.journal.step

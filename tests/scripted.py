@@ -59,7 +59,7 @@ class ScriptedBackend:
         self.told: list[C] = []
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(HandOver.STRICT, True, True, True, True, True, True, True)
+        return Capabilities(HandOver.STRICT, True, True, True, True, True, True)
 
     def observe(self, scope: Scope) -> Facts:
         return facts()

@@ -6,6 +6,7 @@ Nothing is changed: what a probe writes removes itself. A report that was kept i
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +19,14 @@ from refimpl.engine.backend import Backend
 from refimpl.engine.store import Store, completed
 from refimpl.model.compatibility import CompatibilityReport
 from refimpl.model.errors import RefimplError, error
-from refimpl.model.request import MOST_BANDWIDTH_MIB_S, MigrationRequest, PerformanceOption
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S, HandOver, MigrationRequest, PerformanceOption
 
 
 def compare(backend: Backend, store: Store, group: str, request: MigrationRequest) -> CompatibilityReport:
     """Look at the group's hosts, probe the VM's storage, and return what a move would find."""
     operation = new_operation_id()
-    facts = completed(backend.probe(operation, request), store, operation)
+    seen = replace(backend.probe(operation, request), hand_overs=backend.capabilities().hand_overs)
+    facts = completed(seen, store, operation)
     return compared(subject(request, operation, group, facts))
 
 
@@ -47,6 +49,7 @@ class ChoicesFile(BaseModel):
     bandwidth_mib_s: int = Field(ge=0, le=MOST_BANDWIDTH_MIB_S)
     cancel_if_blackout_exceeds_ms: int | None = Field(ge=1)
     vm_id: str | None
+    hand_over: HandOver | None = Field(default=None, strict=False)
 
 
 def load_report(file: Path) -> CompatibilityReport:

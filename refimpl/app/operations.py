@@ -173,6 +173,7 @@ def request_of(plan: Plan) -> MigrationRequest:
         pass_limit=plan.pass_limit,
         bandwidth_mib_s=plan.bandwidth_mib_s,
         cancel_if_blackout_exceeds_ms=plan.cancel_if_blackout_exceeds_ms,
+        hand_over=plan.hand_over,
     )
 
 

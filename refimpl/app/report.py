@@ -117,6 +117,7 @@ _OPTIONS = (
     ("pass_limit", "--pass-limit"),
     ("bandwidth_mib_s", "--bandwidth"),
     ("cancel_if_blackout_exceeds_ms", "--cancel-if-blackout-exceeds"),
+    ("hand_over", "--hand-over"),
 )
 
 

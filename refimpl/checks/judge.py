@@ -49,6 +49,7 @@ def _plan(s: Subject, hand_over: HandOver) -> Plan:
         unexpected_blackout_ms=settings.unexpected_blackout_ms,
         epoch=max(copy.epoch for h in s.facts.hosts.values() for copy in h.vms if copy.id == s.vm.id),
         origins={
+            "hand_over": "request" if request.hand_over else "default",
             "performance_option": "request" if request.performance_option else host,
             "pass_limit": "request" if request.pass_limit else host,
             "networks": f"host {s.destination.name}",

@@ -11,7 +11,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from refimpl.model.request import MOST_BANDWIDTH_MIB_S, MigrationRequest, PerformanceOption
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S, HandOver, MigrationRequest, PerformanceOption
 
 Verb = Callable[..., Any]
 
@@ -51,13 +51,27 @@ _OPTIONS = (
         help="Cancel at the last pass if the VM would stand still for longer (CancelIfBlackoutThresholdExceeded).",
     ),
     click.option(
+        "--hand-over",
+        type=click.Choice([HandOver.STRICT.value, HandOver.DELEGATED.value]),
+        help="Who lets the VM run at the destination: refimpl, once the source cannot run again; or libvirt. "
+        "[default: strict]",
+    ),
+    click.option(
         "--compatibility-report",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
         help="Take VM, destination and all choices from a report of `refimpl check --save`; all is checked anew.",
     ),
 )
-_CARRIED = ("source", "encryption", "performance_option", "pass_limit", "bandwidth", "cancel_if_blackout_exceeds")
+_CARRIED = (
+    "source",
+    "encryption",
+    "performance_option",
+    "pass_limit",
+    "bandwidth",
+    "cancel_if_blackout_exceeds",
+    "hand_over",
+)
 """What a report carries, so that it cannot be said beside it."""
 
 
@@ -73,6 +87,7 @@ class Choices:
     pass_limit: int | None
     bandwidth: int
     cancel_if_blackout_exceeds: int | None
+    hand_over: str | None
     compatibility_report: Path | None
 
     def request(self) -> MigrationRequest:
@@ -93,6 +108,7 @@ class Choices:
             pass_limit=self.pass_limit,
             bandwidth_mib_s=self.bandwidth,
             cancel_if_blackout_exceeds_ms=self.cancel_if_blackout_exceeds,
+            hand_over=HandOver(self.hand_over) if self.hand_over else None,
         )
 
 

@@ -18,8 +18,10 @@ START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SE
     under way it says nothing more; when it is over, CALL_RETURNED again.
     PROGRESS is told as long as memory is sent, several times within the deadline of that phase; `sent_bytes` is its
     proof of progress. PASS_ENDED has what is left and how fast it goes where the plan has a limit for the blackout.
-    No frame of the VM leaves the destination's port before ALLOW_RUN (R16). A VM that is off is moved as its definition
-    alone, a paused one arrives paused like any other.
+    No frame of the VM leaves the destination's port before ALLOW_RUN (R16). With the delegated hand-over there is
+    neither DESTINATION_ARRIVED nor ALLOW_RUN: the port is opened once the copy is heard to run, and DESTINATION_RAN is
+    told after that, with `port_ms` if it was opened; of a paused VM LEFT_PAUSED is told. A VM that is off is moved as
+    its definition alone, a paused one arrives paused like any other.
 STEER_SWITCH: STEERED(switch) or NOT_STEERABLE. STEER_BANDWIDTH, to `plan.bandwidth_mib_s`: STEERED(bandwidth) or
     NOT_STEERABLE; before there is a transfer STEERED, as START_TRANSFER takes the plan of then.
 REQUEST_CANCEL: CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes
@@ -95,7 +97,10 @@ IN_SWITCH = frozenset({CommandKind.RECORD_COMMIT, CommandKind.ALLOW_RUN})
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do and show; a contract test that needs what it cannot show is not applicable."""
+    """What a backend can do and show; a contract test that needs what it cannot show is not applicable.
+
+    `hand_over` is what it does unless another is asked for; `others` are those that can be.
+    """
 
     hand_over: HandOver
     shows_phases: bool
@@ -104,6 +109,16 @@ class Capabilities:
     steers_switch: bool
     cancels: bool
     adopts: bool
+    others: tuple[HandOver, ...] = ()
+
+    @property
+    def hand_overs(self) -> tuple[HandOver, ...]:
+        """All that can be asked for, its own first."""
+        return (self.hand_over, *self.others)
+
+    def chosen(self, request: MigrationRequest) -> HandOver:
+        """Return the hand-over of a move: the request's, else the backend's own. CHECK refuses what cannot be had."""
+        return request.hand_over or self.hand_over
 
 
 class Backend(Protocol):

@@ -126,7 +126,8 @@ class Conductor:
         if event.kind is Kind.DEADLINE:
             event = self._explained(event)
         elif event.kind is Kind.FACTS_SEEN:
-            whole = completed(event["facts"], self._store, self.ledger.operation)
+            offered = replace(event["facts"], hand_overs=self._backend.capabilities().hand_overs)
+            whole = completed(offered, self._store, self.ledger.operation)
             event = replace(event, values={**event.values, "facts": whole})
         row = self._step(self.phase, event.kind)
         if event.kind not in DECISIONS or row != Row(self.phase):

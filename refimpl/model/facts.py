@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 
 from refimpl.model.errors import Native, Problem
 from refimpl.model.ownership import OwnerRecord
-from refimpl.model.request import Plan
+from refimpl.model.request import HandOver, Plan
 from refimpl.model.request import VmState as VmState
 from refimpl.model.settings import HostSettings
 
@@ -194,7 +194,8 @@ class Facts:
     """Facts of all hosts in the scope. A host that the group does not know is missing. `now_s`: seconds since epoch.
 
     The group store's part is put in by the engine: `settings` of hosts by name (missing: the defaults), `moving`: ids
-    of the operations that a host takes part in, `owners` by the VM's id, and `store_problem` when it did not answer.
+    of the operations that a host takes part in, `owners` by the VM's id, and `store_problem` when it did not answer;
+    and `hand_overs`, those that the backend offers, its own first.
     """
 
     hosts: Mapping[str, HostFacts]
@@ -203,6 +204,7 @@ class Facts:
     moving: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     owners: Mapping[str, OwnerRecord] = field(default_factory=dict)
     store_problem: Problem | None = None
+    hand_overs: tuple[HandOver, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -57,6 +57,7 @@ class MigrationRequest:
 
     `performance_option` and `pass_limit` None: as the source host is set (R12). `bandwidth_mib_s` 0: unlimited.
     `cancel_if_blackout_exceeds_ms`: Hyper-V's CancelIfBlackoutThresholdExceeded with a number; None: never.
+    `hand_over` None: the backend's own.
     `vm_id`: only if the VM of that name has this id, as a compatibility report says; None: whichever it has.
     """
 
@@ -69,6 +70,7 @@ class MigrationRequest:
     bandwidth_mib_s: int = 0
     cancel_if_blackout_exceeds_ms: int | None = None
     vm_id: str | None = None
+    hand_over: HandOver | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that `from_json` reads back."""
@@ -80,6 +82,8 @@ class MigrationRequest:
         values = dict(data)
         option = values["performance_option"]
         values["performance_option"] = None if option is None else PerformanceOption(option)
+        chosen = values.get("hand_over")
+        values["hand_over"] = None if chosen is None else HandOver(chosen)
         return cls(**values)
 
 

@@ -41,6 +41,9 @@ _NAMES: Sequence[tuple[str, str, Callable[[Any], str]]] = (
 def settings(request: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Setting]:
     """Return the settings of the plan, or as far as there is none, of the request."""
     origins, known = plan.get("origins") or {}, {**request, **plan}
+    if known.get("hand_over") is None:
+        # The backend's own is not known before the checks have passed.
+        known.pop("hand_over", None)
     rows = [Setting(name, words(known[key]), _origin(key, origins)) for key, name, words in _NAMES if key in known]
     if not plan:
         # What was not asked for is not decided before the checks have passed.

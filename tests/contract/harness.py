@@ -83,7 +83,7 @@ class Bench:
 
     @property
     def strict(self) -> bool:
-        return self.h.backend.capabilities().hand_over is HandOver.STRICT
+        return self.h.plan().hand_over is HandOver.STRICT
 
     def needs(self, capability: str) -> None:
         """Skip unless the backend declares, or the harness has, what the test is about."""

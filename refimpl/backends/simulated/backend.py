@@ -23,6 +23,8 @@ from refimpl.model.facts import CopySeen, Evidence, Facts, Scope, VmState
 from refimpl.model.phase import Side
 from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest, Plan, Steer
 
+_HAND_OVERS = (HandOver.STRICT, HandOver.DELEGATED)
+
 
 class SimulatedBackend:
     """Implements the seam on a world. Constructing it hangs the world on this controller's timeline."""
@@ -57,7 +59,7 @@ class SimulatedBackend:
         return "simulated"
 
     def capabilities(self) -> Capabilities:
-        """Everything, with the hand-over of the world."""
+        """Everything, with the hand-over of the world as its own."""
         return Capabilities(
             hand_over=self.world.spec.hand_over,
             shows_phases=True,
@@ -66,6 +68,7 @@ class SimulatedBackend:
             steers_switch=True,
             cancels=True,
             adopts=True,
+            others=tuple(h for h in _HAND_OVERS if h is not self.world.spec.hand_over),
         )
 
     def observe(self, scope: Scope) -> Facts:
@@ -313,7 +316,7 @@ class SimulatedBackend:
             return
         switched = transfer.stage >= Stage.SWITCH
         self.say(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE, plan.source)
-        if transfer.stage >= Stage.FINISH and self.world.spec.hand_over is HandOver.STRICT:
+        if transfer.stage >= Stage.FINISH and plan.hand_over is HandOver.STRICT:
             self.say(Kind.DESTINATION_ARRIVED, Side.DESTINATION, plan.destination)
 
 

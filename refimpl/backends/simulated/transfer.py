@@ -326,7 +326,7 @@ class Transfer:
         self.stage = Stage.FINISH
         destination.state, destination.reason = VmState.PAUSED, "arrived"
         self._downtime_ms = (self.world.now_ns() - (self._stop_ns or 0)) / 1e6
-        strict = self.world.spec.hand_over is HandOver.STRICT
+        strict = self.plan.hand_over is HandOver.STRICT
         if strict:
             self.tell(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
         self.world.faults.strike(self.plan.vm, Moment.ARRIVED)
@@ -396,7 +396,7 @@ class Transfer:
             return
         cut = self.world.network_of(self.plan.address) in self.world.links_down
         arrived = copy.state is VmState.PAUSED
-        if arrived and self.world.spec.hand_over is HandOver.STRICT and (late or cut):
+        if arrived and self.plan.hand_over is HandOver.STRICT and (late or cut):
             return
         if arrived and late and self.world.run(copy):
             self.ran()

@@ -175,7 +175,8 @@ class WorldSpec(Strict):
     """A whole world. `jitter`: share by which latencies and dirty rates vary at random, drawn from `seed`.
 
     `hidden`: events that this world's system does not show, as phases may be skipped. `hand_over`: strict (arrives
-    paused, the engine lets it run) or delegated (runs by itself). `downtime_limit_ms`: what converged means.
+    paused, the engine lets it run) or delegated (runs by itself), unless a move asks for the other.
+    `downtime_limit_ms`: what converged means.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")
