@@ -30,7 +30,7 @@ from refimpl.lab import Lab
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import Facts, Scope, VmState
 from refimpl.model.group import Group, HostEntry
-from refimpl.model.request import Command, MigrationRequest, Plan
+from refimpl.model.request import Command, HandOver, MigrationRequest, Plan
 from tests.lab.libvirt_support import EVENT_TIMEOUT_S, host_of, plan_of, until, wait_for_lines
 
 ROOT = Path(__file__).parents[2]
@@ -201,7 +201,8 @@ class LibvirtHarness:
     name = "libvirt"
     can = frozenset({"hold_memory", "host_down", "states"})
 
-    def __init__(self, bed: Bed) -> None:
+    def __init__(self, bed: Bed, hand_over: HandOver = HandOver.STRICT) -> None:
+        self._hand_over = hand_over
         self._bed = bed
         self.source = bed.place()
         self.destination = next(h.name for h in bed.lab.group.hosts if h.name != self.source)
@@ -217,6 +218,7 @@ class LibvirtHarness:
         bandwidth_mib_s = HELD_MIB_S if self._held else 0
         sides = (self.source, self.destination)
         values: dict[str, Any] = {"bandwidth_mib_s": bandwidth_mib_s, "vm_state": self._state}
+        values["hand_over"] = self._hand_over
         return plan_of(self._bed.lab.group, self._bed.spec, *sides, **values)
 
     def next_event(self) -> Event:

@@ -48,7 +48,7 @@ AT_ONCE: dict[CommandKind, Work] = {
 
 
 class LibvirtBackend:
-    """QEMU through libvirt, by strict hand-over."""
+    """QEMU through libvirt, by strict hand-over unless the plan says delegated."""
 
     def __init__(self, group: Group, post: Post, now_ns: Callable[[], int]) -> None:
         """`post` takes the events, from any thread; `now_ns` is the wall clock in nanoseconds since the epoch."""
@@ -76,6 +76,7 @@ class LibvirtBackend:
             steers_switch=True,
             cancels=True,
             adopts=True,
+            others=(HandOver.DELEGATED,),
         )
 
     def observe(self, scope: Scope) -> Facts:

@@ -6,6 +6,7 @@ import threading
 from contextlib import suppress
 
 from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt.delegated import let_out, open_port
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.backends.libvirt.progress import start_progress
 from refimpl.backends.libvirt.status import Status, read_status
@@ -16,6 +17,7 @@ from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import VmState
 from refimpl.model.phase import Side
+from refimpl.model.request import HandOver
 
 PERIOD_S = 0.05
 _SWITCH_PHASES = ("perform3_done", "confirm3", "confirm3_cancelled")
@@ -36,6 +38,7 @@ def adopt(operation: Operation) -> None:
         return
     operation.on_memory_phase = lambda: None
     operation.on_panic = lambda: end_after_panic(operation)
+    operation.on_let_go = lambda domain, event: let_out(operation, domain, event)
     problem = _listen(operation)
     source, destination = _statuses(operation)
     if not _job(source, destination):
@@ -45,6 +48,9 @@ def adopt(operation: Operation) -> None:
         operation.hold_source_process()
     if not _runs(destination):
         _tell_standing(operation, source, destination)
+    elif operation.plan.hand_over is HandOver.DELEGATED:
+        # It began to run while nobody listened.
+        open_port(operation)
     threading.Thread(target=_follow, args=(operation,), name="libvirt-follow", daemon=True).start()
 
 
@@ -73,8 +79,13 @@ def _tell_again(operation: Operation) -> None:
         if over or source is None or not source.job:
             return
         operation.post(_standing(source, destination), Side.SOURCE)
-        if destination is not None and destination.arrived:
+        if _waits(operation, destination):
             operation.post(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
+
+
+def _waits(operation: Operation, destination: Status | None) -> bool:
+    """Whether a copy has arrived that is to be let run from here."""
+    return operation.plan.hand_over is HandOver.STRICT and destination is not None and destination.arrived
 
 
 def _runs(destination: Status | None) -> bool:
@@ -93,7 +104,7 @@ def _tell_standing(operation: Operation, source: Status | None, destination: Sta
         # What the adoption has said is not to be said again by the events that follow.
         for kind in (Kind.TRANSFER_STARTED, Kind.MEMORY_SEEN, *((Kind.SWITCH_SEEN,) if switched else ())):
             operation.watch.once(kind, now_ns, Side.SOURCE)
-        if destination is not None and destination.arrived:
+        if _waits(operation, destination):
             operation.watch.once(Kind.DESTINATION_ARRIVED, now_ns, Side.DESTINATION)
             operation.post(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
     if not switched:

@@ -24,7 +24,10 @@ from refimpl.model.events import Event, Kind
 from refimpl.model.group import Group, HostEntry
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Side
-from refimpl.model.request import Plan
+from refimpl.model.request import HandOver, Plan
+
+_LET_GO = frozenset({Kind.DESTINATION_RAN, Kind.LEFT_PAUSED})
+LET_OUT_TIMEOUT_S = 15.0
 
 
 class Call(Enum):
@@ -80,6 +83,8 @@ class Operation:
         self.unmeasured: list[Event] = []
         self.on_memory_phase: Callable[[], None] = lambda: None
         self.on_panic: Callable[[], None] = lambda: None
+        self.on_let_go: Callable[[Any, Event], None] = lambda _, event: self.let_out(event)
+        self._letting_out = 0
         self._post = post
         self._pidfd: int | None = None
         self._listening: tuple[Callable[[NativeEvent], None], Callable[[NativeEvent], None]] | None = None
@@ -114,8 +119,9 @@ class Operation:
             self.changed.notify_all()
 
     def returned(self, event: Event) -> None:
-        """Post the CALL_RETURNED of the transfer, or what stands for it, and remember it."""
+        """Post the CALL_RETURNED of the transfer, or what stands for it, and remember it: the last event of it."""
         with self.lock:
+            self.changed.wait_for(lambda: self._letting_out == 0, LET_OUT_TIMEOUT_S)
             self.call = Call.RETURNED
             self.last_returned = event
             self.post_all([event])
@@ -177,6 +183,21 @@ class Operation:
         kept, self._kept = self._kept, [] if begins else None
         return kept or []
 
+    def let_out(self, event: Event) -> None:
+        """Post what was given to `on_let_go`: the port is open, or is not to be had."""
+        with self.lock:
+            self._letting_out -= 1
+            self.post_all([event])
+
+    def _given_away(self, domain: Any, events: list[Event]) -> list[Event]:
+        """Give what says that a delegated copy runs to whoever opens its port first, and return the others."""
+        if self.plan.hand_over is not HandOver.DELEGATED:
+            return events
+        for event in (event for event in events if event.kind in _LET_GO):
+            self._letting_out += 1
+            self.on_let_go(domain, event)
+        return [event for event in events if event.kind not in _LET_GO]
+
     def _kept_back(self, events: list[Event]) -> list[Event]:
         if self._kept is None:
             return events
@@ -192,7 +213,7 @@ class Operation:
     def _told(self, side: Side, native: NativeEvent) -> None:
         with self.lock:
             before, panicked = self.watch.in_memory_phase, self.watch.panicked
-            events = self._kept_back(self.watch.tell(side, native))
+            events = self._given_away(native.domain, self._kept_back(self.watch.tell(side, native)))
             if any(event.kind is Kind.DESTINATION_ARRIVED for event in events):
                 self.arrived_domain = native.domain
             self._post_or_measure(events)

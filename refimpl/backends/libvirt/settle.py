@@ -7,11 +7,12 @@ provably this operation's; a copy is resumed only when the other is known to be 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
 from refimpl.backends.libvirt import connection, lease, port, stamp
 from refimpl.backends.libvirt.binding import source_gone
+from refimpl.backends.libvirt.delegated import open_port
 from refimpl.backends.libvirt.follow import job_runs, source_job_runs
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.status import Status, process_gone, read_status
@@ -146,7 +147,8 @@ def _destination_is_the_vm(operation: Operation) -> None:
         copy = connection.find(there, plan.vm_id)
         runs = copy is not None and _is_the_vm(plan, copy.state())
     if runs:
-        _open_port(operation)
+        # A killed conductor left it shut. What cannot be opened is left to the clean-up, which removes it or names it.
+        open_port(operation)
     with _if_it_answers(reach.source) as here:
         if here is not None:
             _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
@@ -154,20 +156,6 @@ def _destination_is_the_vm(operation: Operation) -> None:
         elif not (runs and _source_bound(operation)):
             # A silent source that cannot run again is no danger; its definition is left behind.
             raise _CannotSettle(f"host {plan.source} does not answer, and its copy may run again")
-
-
-def _open_port(operation: Operation) -> None:
-    """Open the port that a killed conductor left shut, whatever else can be settled; not beside a source that runs.
-
-    What cannot be opened here is left to the clean-up, which removes it or names it.
-    """
-    reach = operation.reach
-    source = None
-    with suppress(OSError):
-        source = read_status(reach.source_channel, operation.plan.vm)
-    if source is None or source.vm_state is not VmState.RUNNING:
-        with suppress(OSError):
-            port.open_again(reach.destination_channel, operation.id)
 
 
 def _is_the_vm(plan: Plan, state: Sequence[int]) -> bool:

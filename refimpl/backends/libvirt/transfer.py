@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from refimpl.backends.libvirt import compression, connection, lease, port, stamp
+from refimpl.backends.libvirt.delegated import let_out
 from refimpl.backends.libvirt.domain import moved_to
 from refimpl.backends.libvirt.evidence import vm_state
 from refimpl.backends.libvirt.operation import Call, Operation
@@ -162,6 +163,7 @@ def transfer(operation: Operation) -> None:
         operation.watch.following = True
     operation.on_memory_phase = lambda: start_progress(operation)
     operation.on_panic = lambda: end_after_panic(operation)
+    operation.on_let_go = lambda domain, event: let_out(operation, domain, event)
     try:
         _call(operation)
     except connection.failures() as error:

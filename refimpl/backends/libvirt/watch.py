@@ -11,7 +11,7 @@ from typing import Any
 
 from refimpl.model.events import Event, Kind
 from refimpl.model.phase import Side
-from refimpl.model.request import Plan
+from refimpl.model.request import HandOver, Plan, VmState
 
 LIFECYCLE_SUSPENDED, LIFECYCLE_STOPPED, LIFECYCLE_CRASHED = 3, 5, 8
 _PAUSED, _MIGRATED = 0, 3
@@ -133,11 +133,18 @@ class Watch:
     def _lifecycle(self, side: Side, native: NativeEvent) -> list[Event]:
         if side is Side.DESTINATION:
             arrived = (native.event, native.detail) == (LIFECYCLE_SUSPENDED, _PAUSED)
-            return self.once(Kind.DESTINATION_ARRIVED, native.at_ns, side) if arrived and self.following else []
+            return self._arrived(native.at_ns) if arrived and self.following else []
         ended = native.event == LIFECYCLE_CRASHED or (native.event == LIFECYCLE_STOPPED and native.detail != _MIGRATED)
         if ended and self.following and Kind.DESTINATION_RAN not in self._seen:
             return self.once(Kind.SOURCE_GONE, native.at_ns, side)
         return []
+
+    def _arrived(self, at_ns: int) -> list[Event]:
+        """A copy that arrives paused waits to be let run; unless that is libvirt's affair, which leaves it paused."""
+        if self._plan.hand_over is HandOver.STRICT:
+            return self.once(Kind.DESTINATION_ARRIVED, at_ns, Side.DESTINATION)
+        paused = self._plan.vm_state is VmState.PAUSED
+        return self.once(Kind.LEFT_PAUSED, at_ns, Side.DESTINATION) if paused else []
 
     def _event(self, kind: Kind, at_ns: int, side: Side, values: Mapping[str, Any] | None = None) -> Event:
         host = self._plan.source if side is Side.SOURCE else self._plan.destination
