@@ -7,9 +7,9 @@ from typing import Any
 
 import pytest
 
-from refimpl.backends.libvirt import delegated, follow
+from refimpl.backends.libvirt import delegated, evidence, follow
 from refimpl.backends.libvirt.backend import LibvirtBackend
-from refimpl.backends.libvirt.status import Status
+from refimpl.backends.libvirt.status import Status, status_path
 from refimpl.backends.libvirt.transfer import transfer
 from refimpl.backends.libvirt.watch import NativeEvent
 from refimpl.hosts.channel import Completed
@@ -129,6 +129,19 @@ def test_who_adopts_a_move_whose_copy_runs_already_opens_its_port(
     monkeypatch.setattr(follow, "_follow", lambda _: None)
     follow.adopt(move.operation)
     assert (OPEN in move.done) is opened
+
+
+@pytest.mark.parametrize(("hand_over", "arrived"), [(HandOver.DELEGATED, False), (HandOver.STRICT, True)])
+def test_a_paused_copy_waits_for_nobody_where_libvirt_lets_run(
+    monkeypatch: pytest.MonkeyPatch, hand_over: HandOver, arrived: bool
+) -> None:
+    """Else a delegated VM that somebody paused after its move would never be found at home (handover 1.2)."""
+    move = Move(monkeypatch, hand_over=hand_over)
+    move.destination.files[status_path(r.PLAN.vm)] = r.DESTINATION_ARRIVED
+    move.destination.files["/proc/54/stat"] = b"54 (qemu) S 1"
+    monkeypatch.setattr(evidence, "_ask", lambda _host, _vm, copy: copy)
+    evidence.inspect(move.operation)
+    assert move.events[-1]["evidence"].destination.arrived is arrived
 
 
 def test_it_can_be_chosen_and_is_not_the_backends_own() -> None:
