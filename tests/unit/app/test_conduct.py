@@ -1,4 +1,4 @@
-"""Where a conductor process begins: which hand-over a move has, by its journal, its plan, its request, or its backend."""
+"""Where a conductor process begins: a move's hand-over is that of its journal, its plan, its request or its backend."""
 
 from __future__ import annotations
 
