@@ -45,6 +45,7 @@ def adopt(operation: Operation) -> None:
         operation.hold_source_process()
     if not _runs(destination):
         _tell_standing(operation, source, destination)
+    operation.watch_lock_daemons()
     threading.Thread(target=_follow, args=(operation,), name="libvirt-follow", daemon=True).start()
 
 
