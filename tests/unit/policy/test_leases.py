@@ -57,7 +57,7 @@ def test_a_move_is_broken_off_when_only_leases_guard_it_or_it_could_not_run_ther
 
 
 def test_it_is_broken_off_once() -> None:
-    assert lock_daemon_gone(unsafe(), gone(Side.SOURCE)) is None
+    assert lock_daemon_gone(unsafe(), gone(Side.DESTINATION)) is None
 
 
 @pytest.mark.rule("R19")
