@@ -10,9 +10,12 @@ from collections.abc import Iterator
 
 import pytest
 
+from refimpl.backends.libvirt import follow
 from refimpl.backends.libvirt.lock_watch import LockWatch
+from refimpl.backends.libvirt.status import status_path
 from refimpl.model.events import Kind
 from refimpl.model.phase import Side
+from tests.unit.backends.libvirt import recorded as r
 from tests.unit.backends.libvirt.mover import Move
 from tests.unit.backends.libvirt.recorded import FakeChannel
 
@@ -119,4 +122,17 @@ def test_an_operation_tells_it_with_side_and_host_until_it_is_forgotten(monkeypa
         move.operation.watch_lock_daemons()
     assert [(e.kind, e.side, e.host) for e in move.events] == [(Kind.LOCK_DAEMON_GONE, Side.SOURCE, "h1")]
     move.operation.forget()
+    move.operation.forget()
+
+
+@pytest.mark.rule("R1")
+def test_who_adopts_a_transfer_hears_of_it_after_how_it_stands(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Only where it stands in memory can it still be broken off."""
+    move = Move(monkeypatch)
+    monkeypatch.setattr(follow, "start_progress", lambda _: None)
+    move.source.files[status_path(r.PLAN.vm)] = r.SOURCE_SENDS
+    del move.destination.files["/proc/49/comm"]
+    follow.adopt(move.operation)
+    move.operation.closing.set()
+    assert move.kinds == [Kind.ADOPTED_MEMORY, Kind.LOCK_DAEMON_GONE]
     move.operation.forget()
