@@ -15,7 +15,7 @@ from refimpl.engine.backend import Backend
 from refimpl.engine.store import GroupStore
 from refimpl.hosts import process
 from refimpl.hosts.factory import channel_for
-from refimpl.lab import Lab
+from refimpl.lab import Lab, LabError
 from refimpl.model.errors import Problem, RefimplError, error
 from refimpl.model.facts import Scope
 from refimpl.model.group import HostEntry
@@ -57,7 +57,7 @@ def mend_leases(lab: Lab, host: str, backend: Backend) -> HostMended:
     entry = group.host(host)
     if entry is None:
         known = ", ".join(h.name for h in group.hosts)
-        raise error("lab.host_unknown", lab=lab.name, host=host, known=known)
+        raise LabError("lab.host_unknown", lab=lab.name, host=host, known=known)
     init = entry.channel.init
     if not process.alive(init):
         raise error("host.down", host=host, detail=f"its init process {init.pid} has ended")

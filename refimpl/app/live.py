@@ -218,7 +218,7 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.BANDWIDTH_WISHED: lambda v, p: f"bandwidth: {v['mib_s'] or 'no'} {'MiB/s' if v['mib_s'] else 'limit'}",
     Kind.BLACKOUT_TOO_LONG: _problem("the move is cancelled"),
     Kind.LOCK_DAEMON_GONE: lambda v, p: f"the lock daemon of host {v['host']} has ended: the leases there are lost",
-    Kind.LEASE_UNSAFE: _problem("the move is broken off"),
+    Kind.LEASE_UNSAFE: _problem("this is not safe any more"),
     Kind.LEFT_PAUSED: lambda v, p: "the VM stays paused at the destination",
     Kind.PASS_LIMIT_REACHED: lambda v, p: f"pass limit of {v['passes']} reached: the switch is forced",
     Kind.STEERED: lambda v, p: "the bandwidth was changed" if v["what"] == Steer.BANDWIDTH else None,
