@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def mend(host: str, as_json: bool, lab_name: str | None) -> int:
     """Start HOST's lock daemon, restart its libvirtd, and take the leases of its running VMs again.
 
-    Each VM whose lease is not held is paused and resumed for that, some 20 to 50 ms. What is in order is left as it is,
+    Each VM whose lease is not held is paused and resumed for that, some 5 to 50 ms. What is in order is left as it is,
     and so is a VM that is being moved. Done again it finishes what was interrupted. Ends with 8 when a VM still runs
     without its lease. Corresponds to no cmdlet.
 
