@@ -137,7 +137,7 @@ def status(progress: Progress) -> str:
 def line(event: JsonEvent, progress: Progress) -> str | None:
     """Return the line that an event is worth, None for those that only machines want. `progress` has it in it."""
     words = _LINES.get(event["kind"])
-    return words(event["values"], progress) if words else None
+    return words({"host": event.get("host"), **event["values"]}, progress) if words else None
 
 
 def _mib(count: float) -> str:
@@ -217,6 +217,8 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.PASS_ENDED: _pass_ended,
     Kind.BANDWIDTH_WISHED: lambda v, p: f"bandwidth: {v['mib_s'] or 'no'} {'MiB/s' if v['mib_s'] else 'limit'}",
     Kind.BLACKOUT_TOO_LONG: _problem("the move is cancelled"),
+    Kind.LOCK_DAEMON_GONE: lambda v, p: f"the lock daemon of host {v['host']} has ended: the leases there are lost",
+    Kind.LEASE_UNSAFE: _problem("this is not safe any more"),
     Kind.LEFT_PAUSED: lambda v, p: "the VM stays paused at the destination",
     Kind.PASS_LIMIT_REACHED: lambda v, p: f"pass limit of {v['passes']} reached: the switch is forced",
     Kind.STEERED: lambda v, p: "the bandwidth was changed" if v["what"] == Steer.BANDWIDTH else None,

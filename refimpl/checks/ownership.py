@@ -1,4 +1,7 @@
-"""Is this copy the VM: does the owner record in the group store name the host that it is on (design 5; R1)."""
+"""Is this copy the VM: does the owner record in the group store name the host that it is on (design 5; R1).
+
+And would its host start it by itself, which nothing of a former owner may do (handover 1.3).
+"""
 
 from __future__ import annotations
 
@@ -17,6 +20,8 @@ def check(s: Subject) -> Iterator[Problem]:
     """
     if s.vm is None or s.source is None:
         return
+    if s.vm.autostart:
+        yield s.problem("vm.autostart", s.source.name, vm=s.vm.name)
     record = s.facts.owners.get(s.vm.id)
     if record is None or record.owner == s.source.name or s.vm.epoch > record.epoch:
         return

@@ -10,7 +10,9 @@ PROBE: FACTS_SEEN as OBSERVE, and with what only writing or much reading tells o
     controller dies.
 PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried; a VM that
     is off needs no network);
-    or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id, plan and epoch.
+    or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id, plan and epoch;
+    its host does not start it by itself any more. CLEAN_UP gives that back where the source is the owner
+    (`plan.autostart`).
 START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far),
     PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; last and
     always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen. SOURCE_GONE is
@@ -44,6 +46,8 @@ SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy o
 CLEAN_UP, remove what carries the operation's id on both hosts, and leave the epoch on the owner's copy: CLEANED, or
     LEFT_BEHIND with what could not be removed; a host that does not answer is always named.
 
+LOCK_DAEMON_GONE comes between PREPARE (or ADOPT) and CLEAN_UP, once for each host, with side and host: what holds the
+    leases there has ended, and the host can take none any more. Only of hosts where that can be watched.
 CLAIM, RELEASE, RECORD_*, ANSWER_TOO_LATE and WAIT_TO_LOOK are carried out by the conductor with the group store,
 the journal and the clock; a backend never sees them. Every command is idempotent: given twice, the second finds things
 done.

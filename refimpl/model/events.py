@@ -59,6 +59,7 @@ class Kind(StrEnum):
     STEERED = "steered"
     NOT_STEERABLE = "not-steerable"
     CALL_RETURNED = "call-returned"
+    LOCK_DAEMON_GONE = "lock-daemon-gone"
     EVIDENCE_SEEN = "evidence-seen"
     ADOPTED_MEMORY = "adopted-memory"
     ADOPTED_SWITCH = "adopted-switch"
@@ -76,6 +77,7 @@ class Kind(StrEnum):
     NO_NETWORK_LEFT = "no-network-left"
     PASS_LIMIT_REACHED = "pass-limit-reached"
     BLACKOUT_TOO_LONG = "blackout-too-long"
+    LEASE_UNSAFE = "lease-unsafe"
     SOURCE_BOUND = "source-bound"
     SOURCE_OWNS = "source-owns"
     DESTINATION_OWNS = "destination-owns"
@@ -146,6 +148,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.NO_NETWORK_LEFT: ("problem",),
     Kind.PASS_LIMIT_REACHED: ("passes",),
     Kind.BLACKOUT_TOO_LONG: ("problem",),
+    Kind.LEASE_UNSAFE: ("problem",),
     Kind.SOURCE_BOUND: ("why",),
     Kind.SOURCE_OWNS: ("why",),
     Kind.DESTINATION_OWNS: ("why", "state"),

@@ -103,7 +103,8 @@ class VmFacts:
 
     `epoch`: of the owner record as this copy carries it, 0 when it carries none.
     `cpu`: what its guest sees. `unmovable`: devices that tie it to its host. `busy`: a job of the system below other
-    than a migration that has it now (a backup, a block copy), empty without. `accelerator`: kvm or tcg.
+    than a migration that has it now (a backup, a block copy), empty without. `accelerator`: kvm or tcg. `autostart`:
+    the host starts it by itself when it boots.
     """
 
     name: str
@@ -124,6 +125,7 @@ class VmFacts:
     unmovable: tuple[DeviceFact, ...] = ()
     snapshots: tuple[str, ...] = ()
     busy: str = ""
+    autostart: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -12,8 +12,9 @@ from typing import Any
 
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind, plain
+from refimpl.model.facts import Evidence
 from refimpl.model.ownership import OwnerRecord
-from refimpl.model.phase import Phase
+from refimpl.model.phase import Phase, Side
 from refimpl.model.request import HandOver, MigrationRequest, Plan, Steer, VmState
 
 
@@ -24,8 +25,8 @@ class Ledger:
     `problems` say why it will not end as completed, `warnings` what a user has to know although it does.
     `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered. `claimed`: the
     VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the
-    cancel, as the blackout would be too long. `port_ms`: how long opening the destination's switch port took, most of
-    it while the copy began to run.
+    cancel, as the blackout would be too long; `lease_unsafe`: as a lock daemon had ended. `port_ms`: how long opening
+    the destination's switch port took, most of it while the copy began to run.
     `ownership`: the owner record as it stands for this operation. `left_on`: the host that has the definition of a VM
     that was lost.
     `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
@@ -50,6 +51,7 @@ class Ledger:
     cancel_accepted: bool = False
     cancel_too_late: bool = False
     blackout_refused: bool = False
+    lease_unsafe: bool = False
     left_paused: bool = False
     passes: int = 0
     steered: bool = False
@@ -109,8 +111,9 @@ _HARMLESS = frozenset({Kind.NETWORK_FAILED, Kind.JOURNAL_LOST})
 
 
 def _only_broken_off(ledger: Ledger, problem: Problem) -> bool:
-    """Whether a problem says that the transfer was cancelled although nobody wished it: it had stalled."""
-    return problem.id == "transfer.cancelled" and ledger.stalls > 0 and not ledger.cancel_wished
+    """Whether a problem says that the transfer was cancelled although nobody wished it: there is a better reason."""
+    by_itself = ledger.stalls > 0 or ledger.lease_unsafe
+    return problem.id == "transfer.cancelled" and by_itself and not ledger.cancel_wished
 
 
 def _blame(ledger: Ledger, problem: Problem) -> Ledger:
@@ -142,7 +145,7 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
 def _look_again(ledger: Ledger, _: Event) -> Ledger:
     """Start anew without the problems of before. What was asked of the transfer may never have reached it."""
     anew = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0, stalls=0)
-    return replace(anew, steered=False, blackout_refused=False)
+    return replace(anew, steered=False, blackout_refused=False, lease_unsafe=False)
 
 
 def _nothing_touched(ledger: Ledger, _: Event) -> Ledger:
@@ -210,7 +213,7 @@ def _call_returned(ledger: Ledger, event: Event) -> Ledger:
 def _too_late(ledger: Ledger, event: Event) -> Ledger:
     """Note a cancel that was refused. A policy that asked for it may ask again: the passes must have an end."""
     ledger = replace(ledger, blackout_refused=False)
-    asked = ledger.cancel_wished or not ledger.stalls
+    asked = ledger.cancel_wished or not (ledger.stalls or ledger.lease_unsafe)
     return _warn_too_late(ledger, event["reason"]) if asked else ledger
 
 
@@ -313,6 +316,23 @@ def _ran(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, resume_ns=event.at_ns, port_ms=event["port_ms"])
 
 
+def _lock_daemon_gone(ledger: Ledger, event: Event) -> Ledger:
+    lost = Problem("lease.lost", {"vm": ledger.request.vm, "host": event.host}, side=event.side, host=event.host)
+    return ledger if lost in ledger.warnings else replace(ledger, warnings=(*ledger.warnings, lost))
+
+
+def _evidence_seen(ledger: Ledger, event: Event) -> Ledger:
+    """Note a copy that runs without its lease; the last look counts."""
+    evidence: Evidence = event["evidence"]
+    sides = ((Side.SOURCE, evidence.source), (Side.DESTINATION, evidence.destination))
+    bare = tuple(
+        Problem("lease.not_taken", {"vm": ledger.request.vm, "host": copy.host}, side=side, host=copy.host)
+        for side, copy in sides
+        if copy.reachable and copy.state is VmState.RUNNING and copy.lease_held is False
+    )
+    return replace(ledger, looks=ledger.looks + 1, warnings=(*_but(ledger.warnings, "lease.not_taken"), *bare))
+
+
 _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.STARTED: _started,
     Kind.LOOK_AGAIN: _look_again,
@@ -348,7 +368,9 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.SOURCE_RECORDED: _recorded,
     Kind.DESTINATION_RECORDED: _recorded,
     Kind.RECORD_REFUSED: _record_refused,
-    Kind.EVIDENCE_SEEN: lambda ledger, _: replace(ledger, looks=ledger.looks + 1),
+    Kind.EVIDENCE_SEEN: _evidence_seen,
+    Kind.LOCK_DAEMON_GONE: _lock_daemon_gone,
+    Kind.LEASE_UNSAFE: lambda ledger, _: replace(ledger, lease_unsafe=True),
     Kind.LEFT_BEHIND: _left_behind,
     Kind.SOURCE_OWNS: _source_owns,
     Kind.DESTINATION_OWNS: _destination_owns,

@@ -94,7 +94,8 @@ class Plan:
     `networks` are addresses of the destination in order of preference; `network` is the index of the one in use.
     `vm_state`: running, paused or off, as the VM is when the move begins and is to be after it. `compression`: the
     method chosen from what both hosts can, empty without. `unexpected_blackout_ms`: longer is a warning (20417).
-    `epoch`: the highest of the owner record that any copy or the store showed.
+    `epoch`: the highest of the owner record that any copy or the store showed. `autostart`: the source would start it
+    by itself, which PREPARE turns off and a roll-back gives back.
     `origins`: for each setting by name, where its value came from (`request`, `host h1`, `default`).
     """
 
@@ -115,6 +116,7 @@ class Plan:
     cancel_if_blackout_exceeds_ms: int | None = None
     unexpected_blackout_ms: int | None = None
     epoch: int = 0
+    autostart: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
 
     @property

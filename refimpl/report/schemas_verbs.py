@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from refimpl.backends.libvirt.mend_leases import Did
 from refimpl.guest import GuestParameters
 from refimpl.lab.shelf import LabState
 from refimpl.model.errors import Problem
@@ -148,9 +149,25 @@ def _lab_schema() -> Schema:
 
 def _lab_status_schema() -> Schema:
     alive = dict.fromkeys(("init_alive", "libvirtd_alive", "libvirtd_answers", "virtlockd_alive"), YES_NO)
-    host = object_of(name=TEXT, **alive, memory_mib=COUNT, healthy=YES_NO)
+    leases = {"daemons_in_order": YES_NO, "without_lease": list_of(TEXT)}
+    host = object_of(name=TEXT, **alive, **leases, memory_mib=COUNT, healthy=YES_NO)
     whole = object_of(lab=TEXT, id=TEXT, healthy=YES_NO, hosts=list_of(host), links=list_of(_link()))
     return _published("lab-status", "What refimpl lab status --json prints", whole)
+
+
+def _lab_mended_schema() -> Schema:
+    known = Definitions()
+    vm = object_of(
+        vm=TEXT,
+        lease=one_of(Did),
+        pause_ms={**or_null(NUMBER), "description": "null: it did not stand still, or that was not seen"},
+        resumed={**YES_NO, "description": "it was found paused by a mending that was interrupted"},
+        problem=or_null(known.of(Problem)),
+    )
+    done = {"lock_daemon_started": YES_NO, "libvirtd_restarted": YES_NO}
+    whole = object_of(lab=TEXT, host=TEXT, whole=YES_NO, **done, vms=list_of(vm))
+    made: Schema = closed(known.document("lab-mended", 1, "What refimpl lab mend --json prints", whole))
+    return made
 
 
 def _link() -> Schema:
@@ -211,6 +228,7 @@ SCHEMAS: Mapping[str, Callable[[], Schema]] = {
     "vm-changed": _vm_changed_schema,
     "lab": _lab_schema,
     "lab-status": _lab_status_schema,
+    "lab-mended": _lab_mended_schema,
     "lab-link": _lab_link_schema,
     "lab-removals": _lab_removals_schema,
     "lab-list": _lab_list_schema,

@@ -24,6 +24,7 @@ def world(**changes: object) -> World:
         "working_set_mib": 200,
         "dirty_bytes_s": [[0, dirty]],
         "disks": [{"path": "/shared/web.raw"}],
+        "autostart": changes.pop("autostart", False),
     }
     hosts = {h: {"memory_mib": 2048, "networks": {"migration": f"192.0.2.{n}"}} for n, h in enumerate("ab", 1)}
     return World(parse_world({"hosts": hosts, "networks": {"migration": {}}, "vms": [vm], **changes}))

@@ -106,6 +106,11 @@ def stays_paused(rig: Rig) -> bool:
     return kinds.count(Kind.LEFT_PAUSED) == 1 and Kind.DESTINATION_RAN not in kinds and Kind.SOURCE_STOPPED not in kinds
 
 
+def started_by_host(rig: Rig) -> list[str]:
+    """The hosts that would start their copy by themselves."""
+    return sorted(host for (host, _), copy in rig.world.copies.items() if copy.autostart)
+
+
 def play(scenario: Scenario, step: Step = table_step) -> tuple[Rig, Outcome]:
     """Play a scenario, under another step function if one is given."""
     rig = Rig(world(**scenario.world), replace(MigrationRequest("web", "b"), **scenario.request), step)
@@ -138,7 +143,7 @@ def judge(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
 
 
 def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
-    kinds = rig.kinds()
+    kinds, commands = rig.kinds(), rig.commands()
     claims = [claim.operation for claim in rig.store.claims()]
     assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if outcome.end is Phase.INDETERMINATE else [])
     _owner(rig, outcome)
@@ -146,8 +151,8 @@ def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
     assert outcome.end is Phase.INDETERMINATE or left or rig.marks() == []
     stalled = sum(e.kind is Kind.DEADLINE and e["name"] == Phase.MEMORY for e in rig.events)
     wished = kinds.count(Kind.CANCEL_WISHED) + (0 if "request-cancel" in str(scenario.world) else stalled)
+    wished += Kind.LEASE_UNSAFE in kinds and "request-cancel" in commands
     assert outcome.end is Phase.CANCELLED or sum(kinds.count(kind) for kind in ANSWERS) == wished
-    commands = rig.commands()
     for at in (i for i, command in enumerate(commands) if command == "allow-run"):
         assert commands[at - 1] == "record-commit"
     assert kinds.count(Kind.PREPARED) <= 1

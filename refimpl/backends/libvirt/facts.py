@@ -214,6 +214,7 @@ class _Domain:
             unmovable=(*definition.unmovable(root), *self._saved_memory()),
             snapshots=() if self._migrates else tuple(self._domain.snapshotListNames(0)),
             busy=busy(self._seen, self._text),
+            autostart=not self._migrates and bool(self._domain.isPersistent() and self._domain.autostart()),
         )
 
     def _saved_memory(self) -> tuple[DeviceFact, ...]:

@@ -51,6 +51,7 @@ def adopt(operation: Operation) -> None:
     elif operation.plan.hand_over is HandOver.DELEGATED:
         # It began to run while nobody listened.
         open_port(operation)
+    operation.watch_lock_daemons()
     threading.Thread(target=_follow, args=(operation,), name="libvirt-follow", daemon=True).start()
 
 

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from refimpl.backends.libvirt import connection, lease, status
+from refimpl.backends.libvirt.lock_watch import LockWatch
 from refimpl.backends.libvirt.stamp import Stamp
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.watch import NativeEvent, Watch
@@ -87,6 +88,7 @@ class Operation:
         self._letting_out = 0
         self._post = post
         self._pidfd: int | None = None
+        self._lock_watch: LockWatch | None = None
         self._listening: tuple[Callable[[NativeEvent], None], Callable[[NativeEvent], None]] | None = None
 
     def problem(self, id: str, side: Side, error: Exception, **more: Value) -> Problem:
@@ -158,6 +160,17 @@ class Operation:
             poller.register(self._pidfd, select.POLLIN)
             return bool(poller.poll(0))
 
+    def watch_lock_daemons(self) -> None:
+        """Have LOCK_DAEMON_GONE told, once for each host, when its lock daemon ends; at once where none runs."""
+        with self.lock:
+            if self._lock_watch is not None:
+                return
+            watch = self._lock_watch = LockWatch(lambda side: self.post(Kind.LOCK_DAEMON_GONE, side))
+        gone = [side for side, _, channel in self.reach.sides() if not watch.hold(side, channel)]
+        watch.start()
+        for side in gone:
+            self.post(Kind.LOCK_DAEMON_GONE, side)
+
     def forget(self) -> None:
         """Hear nothing more and let the process go."""
         with self.lock:
@@ -168,6 +181,9 @@ class Operation:
             if self._pidfd is not None:
                 os.close(self._pidfd)
                 self._pidfd = None
+            if self._lock_watch is not None:
+                self._lock_watch.close()
+                self._lock_watch = None
 
     def _post_or_measure(self, events: Sequence[Event]) -> None:
         """Post events, but for ends of passes that are to be posted with what is left: they wait for `progress`."""

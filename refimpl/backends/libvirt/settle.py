@@ -257,15 +257,25 @@ def _unmark(operation: Operation, host: HostEntry) -> list[str]:
             record = operation.ownership
             if record is not None and record.owner == host.name and stamp.epoch(domain.XMLDesc(0)) <= record.epoch:
                 stamp.put_owner(domain, record)
+            # Before the mark goes: as long as that is there, this is done again.
+            if domain.isPersistent():
+                _set_autostart(operation, domain, host)
             stamp.take_off(domain, operation.id)
-            if domain.isPersistent() and domain.autostart():
-                domain.setAutostart(0)
 
     try:
         connection.bounded(work, GONE_TIMEOUT_S, f"clean-up on host {host.name}")
     except connection.failures() as error:
         return [f"what operation {operation.id} left of VM {operation.plan.vm!r} on host {host.name}: {error}"]
     return []
+
+
+def _set_autostart(operation: Operation, domain: Any, host: HostEntry) -> None:
+    """Have a host start the VM by itself only as it did before, at the source, where that has kept the VM."""
+    plan, record = operation.plan, operation.ownership
+    kept = record is not None and record.owner == host.name == plan.source
+    wanted = int(kept and plan.autostart)
+    if domain.autostart() != wanted:
+        domain.setAutostart(wanted)
 
 
 def _wait(operation: Operation, reached: Callable[[], bool], timeout_s: float, otherwise: str) -> None:

@@ -64,21 +64,29 @@ def prepare(operation: Operation) -> None:
 def _prepared(operation: Operation) -> Problem | None:
     plan, reach = operation.plan, operation.reach
     operation.hold_source_process()
+    operation.watch_lock_daemons()
     lease.make(reach.source_channel, operation.lease)
     domain = as_planned(plan, reach.connections.to(reach.source))
     if plan.vm_state is VmState.OFF:
-        stamp.put(domain, operation.stamp)
+        _mark(operation, domain)
         return None
     xml = domain.XMLDesc(0)
     arriving = moved_to(xml, reach.source, reach.destination) or xml
     try:
         port.prove(reach.destination_channel, operation.id, port.switches(arriving))
         # First the mark, so that what is shut is found and opened again without a journal too.
-        stamp.put(domain, operation.stamp)
+        _mark(operation, domain)
         port.shut(reach.destination_channel, operation.id, port.addresses(arriving))
     except OSError as error:
         return operation.problem("port.rejected", Side.DESTINATION, error)
     return None
+
+
+def _mark(operation: Operation, domain: Any) -> None:
+    """Mark the VM, then have its host not start it by itself: one that comes back late must not (handover 1.3)."""
+    stamp.put(domain, operation.stamp)
+    if domain.isPersistent() and domain.autostart():
+        domain.setAutostart(0)
 
 
 def as_planned(plan: Plan, source: Any) -> Any:

@@ -37,6 +37,7 @@ class SimulatedBackend:
         self._closed = False
         self._following: set[str] = set()
         self._said: set[tuple[str, Kind]] = set()
+        self._watched: set[tuple[str, str]] = set()
         self._settling = Settling(self)
         self._doing: Mapping[CommandKind, Callable[[Command, Plan], None]] = {
             CommandKind.PREPARE: self._prepare,
@@ -119,7 +120,25 @@ class SimulatedBackend:
     def _control_ns(self) -> int:
         return self.world.span_ns(self.world.spec.latency_ms.control)
 
+    def _watch_lock_daemons(self, operation: str, plan: Plan) -> None:
+        """Tell, once for each host, that its lock daemon has ended; at once of one that has already."""
+        for side, host in ((Side.SOURCE, plan.source), (Side.DESTINATION, plan.destination)):
+            if (operation, host) in self._watched:
+                continue
+            self._watched.add((operation, host))
+
+            def ended(side: Side = side, host: str = host) -> None:
+                if self._alive():
+                    self.say(Kind.LOCK_DAEMON_GONE, side, host)
+
+            now = self.world.hosts[host]
+            if now.lock_daemon:
+                now.lock_watchers.append(ended)
+            else:
+                ended()
+
     def _prepare(self, command: Command, plan: Plan) -> None:
+        self._watch_lock_daemons(command.operation, plan)
         asked = partial(self.world.faults.asked, vm=plan.vm)
         if command.operation in self.world.cancelled:
             self._prepare_failed(cancelled(plan))
@@ -155,7 +174,7 @@ class SimulatedBackend:
         elif source.alive and self.world.plan_copy(plan.destination, vm, command.operation, plan) is None:
             self._prepare_failed(_failed("no room for the planned VM"))
         else:
-            source.operation, source.plan = command.operation, plan
+            source.operation, source.plan, source.autostart = command.operation, plan, False
             self._stamp(command, plan)
             self.say(Kind.PREPARED, Side.DESTINATION, plan.destination, address=plan.address)
 
@@ -318,6 +337,7 @@ class SimulatedBackend:
         self.say(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE, plan.source)
         if transfer.stage >= Stage.FINISH and plan.hand_over is HandOver.STRICT:
             self.say(Kind.DESTINATION_ARRIVED, Side.DESTINATION, plan.destination)
+        self._watch_lock_daemons(command.operation, plan)
 
 
 def _failed(detail: str) -> Problem:

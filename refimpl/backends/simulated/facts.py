@@ -107,7 +107,7 @@ def _host(world: World, name: str, vm: str | None) -> HostFacts:
         vms=tuple(_vm(world, copy) for (host, _), copy in world.copies.items() if host == name),
         disks={d.path: _disk(d, name) for v in wanted for d in v.disks},
         certificates=_certificates(world, name, spec),
-        lock_daemon_alive=spec.lock_daemon,
+        lock_daemon_alive=world.hosts[name].lock_daemon,
         addresses=tuple(AddressFact(a, ip_address(a).max_prefixlen, n) for n, a in spec.networks.items()),
         routes=_reached(world, spec),
         switches=spec.switches,
@@ -142,6 +142,7 @@ def _vm(world: World, copy: Copy) -> VmFacts:
         unmovable=tuple(DeviceFact(device.kind, device.name, device.why) for device in vm.unmovable),
         snapshots=vm.snapshots,
         busy=vm.busy,
+        autostart=copy.autostart,
     )
 
 

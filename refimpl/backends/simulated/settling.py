@@ -113,6 +113,8 @@ class Settling:
                 left.append(f"mark of {command.operation} on host {host}")
             elif copy is not None and copy.operation in (None, command.operation):
                 self._take_off(copy, command.ownership)
+                kept = command.ownership is not None and command.ownership.owner == copy.host == plan.source
+                copy.autostart = plan.autostart and kept
         self._world.cancelled.discard(command.operation)
         if left:
             self._backend.say(Kind.LEFT_BEHIND, items=tuple(left))

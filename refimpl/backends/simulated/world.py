@@ -45,6 +45,7 @@ class Copy:
     operation: str | None = None
     plan: Plan | None = None
     epoch: int = 0
+    autostart: bool = False
     ended_by_guest: bool = False
 
     @property
@@ -55,9 +56,14 @@ class Copy:
 
 @dataclass
 class HostNow:
-    """Present state of a host. `queued`: what its system does as soon as it answers again."""
+    """Present state of a host. `queued`: what its system does as soon as it answers again.
+
+    `lock_daemon`: whether what holds its leases lives; `lock_watchers` are told when it ends.
+    """
 
     alive: bool = True
+    lock_daemon: bool = True
+    lock_watchers: list[Callable[[], None]] = field(default_factory=list)
     frozen: bool = False
     queued: list[Callable[[], None]] = field(default_factory=list)
 
@@ -75,7 +81,7 @@ class World:
         self.clock = WorldClock(start_ns)
         self.start_ns = start_ns
         self._random = random.Random(self.spec.seed)
-        self.hosts = {name: HostNow(alive=host.reachable) for name, host in self.spec.hosts.items()}
+        self.hosts = {n: HostNow(alive=h.reachable, lock_daemon=h.lock_daemon) for n, h in self.spec.hosts.items()}
         self.links_down: set[str] = set()
         self.copies: dict[tuple[str, str], Copy] = {}
         self.holders: dict[str, str | None] = {}
@@ -83,7 +89,7 @@ class World:
         self.cancelled: set[str] = set()
         self.let_go_ns: dict[str, int] = {}
         for vm in self.spec.vms:
-            self.copies[vm.host, vm.name] = Copy(vm, vm.host, VmState(vm.state))
+            self.copies[vm.host, vm.name] = Copy(vm, vm.host, VmState(vm.state), autostart=vm.autostart)
             self.holders[vm.name] = vm.host if vm.state == "running" and vm.lease and vm.lease_held else None
         self.faults = Faults(self)
 
@@ -128,17 +134,34 @@ class World:
 
     def holds_lease(self, host: str, vm: VmSpec) -> bool:
         """Whether the lock daemon of a host holds the lease of a VM."""
-        return self.spec.hosts[host].lock_daemon and self.holders.get(vm.name) == host
+        return self.hosts[host].lock_daemon and self.holders.get(vm.name) == host
 
     def run(self, copy: Copy, by_force: bool = False) -> bool:
-        """Let a copy run. False: another host holds its lease, so its system refuses. `by_force`: it does not look."""
+        """Let a copy run. False: it cannot have its lease, so its system refuses. `by_force`: that does not look."""
         guarded = self.spec.leases and copy.vm.lease and not by_force
-        if guarded and self.holders.get(copy.vm.name) not in (None, copy.host):
+        living = self.hosts[copy.host].lock_daemon
+        if guarded and not (living and self.holders.get(copy.vm.name) in (None, copy.host)):
             return False
         copy.state, copy.reason = VmState.RUNNING, ""
-        if copy.vm.lease and self.holders.get(copy.vm.name) is None:
+        if copy.vm.lease and living and self.holders.get(copy.vm.name) is None:
             self.holders[copy.vm.name] = copy.host
         return True
+
+    def end_lock_daemon(self, host: str) -> None:
+        """End what holds the leases of a host: all of them are lost at once, and whoever watches is told."""
+        now = self.hosts[host]
+        now.lock_daemon = False
+        for vm, holder in self.holders.items():
+            self.holders[vm] = None if holder == host else holder
+        for watcher in list(now.lock_watchers):
+            watcher()
+
+    def mend_leases(self, host: str) -> None:
+        """Start a host's lock daemon again; running copies take the leases that are free."""
+        self.hosts[host].lock_daemon = True
+        for copy in [c for (h, _), c in self.copies.items() if h == host and c.state is VmState.RUNNING]:
+            if copy.vm.lease and self.holders.get(copy.vm.name) is None:
+                self.holders[copy.vm.name] = host
 
     def stop(self, copy: Copy, state: VmState, reason: str) -> None:
         """Stop a copy: its lease is given back."""

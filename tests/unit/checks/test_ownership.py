@@ -50,3 +50,12 @@ def test_a_vm_that_something_else_has_moved_is_taken_over_with_a_warning() -> No
 
 def test_a_copy_later_than_the_record_is_what_the_last_move_left() -> None:
     assert found(owned_by("c", host("c", vms=(vm(state=VmState.OFF),)), carried=4)) == []
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.error("vm.autostart")
+def test_a_host_that_starts_the_vm_by_itself_is_a_warning() -> None:
+    assert found(facts(host("a", vms=(vm(autostart=True),)), host("b"))) == ["vm.autostart"]
+    (problem,) = ownership.check(subject(request(), "op", "group", facts(host("a", vms=(vm(autostart=True),)))))
+    assert not problem.refuses
+    assert "virsh autostart web" in problem.mend
