@@ -82,5 +82,7 @@ def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
         rows.append(("switch port", f"{milliseconds(outcome.port_ms)}  ({_PORT.get(outcome.hand_over, _OPENED)})"))
     if outcome.commit_cost_ms is not None:
         rows.append(("commit record", f"{milliseconds(outcome.commit_cost_ms)}  (written within the blackout)"))
+    if outcome.hand_over == HandOver.DELEGATED:
+        rows.append(("hand-over", "delegated: the lease alone excludes a second copy"))
     rows.append(("encryption", "on" if outcome.encryption else "OFF, as asked: memory crossed the network in clear"))
     return [("  " + name, value) for name, value in rows]
