@@ -216,3 +216,23 @@ def test_a_source_that_loses_its_lock_daemon_is_moved_away_from_with_a_warning(m
         assert starts_by_itself(moving) == {there: 0}
         assert unleased(moving, there) == (True, ())
         until(lambda: not unleased(moving, here)[0], "that the host it left is not healthy")
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.error("lease.lost")
+def test_a_destination_that_loses_it_when_the_source_is_bound_runs_the_vm_once_it_is_mended(moving: Moving) -> None:
+    """Nothing can be broken off any more, and the copy cannot take its lease: a person mends, then recovers."""
+    there = moving.other()
+    with sound(moving):
+        with moving.stop_at("intended:allow-run") as stop:
+            operation = moving.start()
+            stop.reached()
+            end_lock_daemon(moving, there)
+        result = operation.wait()
+        assert (result.end, "lease.lost" in ids(result)) == (Phase.INDETERMINATE, True)
+        assert "cancel-accepted" not in kinds(operation)
+        assert moving.states() == {there: VmState.PAUSED}
+        found = mended(moving, there)
+        assert (found.lock_daemon_started, found.vms) == (True, ())
+        assert moving.recover().end is Phase.COMPLETED_WITH_WARNINGS
+        assert (moving.place(), unleased(moving, there)) == (there, (True, ()))
