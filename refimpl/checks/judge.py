@@ -47,6 +47,7 @@ def _plan(s: Subject, hand_over: HandOver) -> Plan:
         compression=compression.method(s) if option is PerformanceOption.COMPRESSION and not off else "",
         cancel_if_blackout_exceeds_ms=request.cancel_if_blackout_exceeds_ms,
         unexpected_blackout_ms=settings.unexpected_blackout_ms,
+        epoch=max(copy.epoch for h in s.facts.hosts.values() for copy in h.vms if copy.id == s.vm.id),
         origins={
             "performance_option": "request" if request.performance_option else host,
             "pass_limit": "request" if request.pass_limit else host,

@@ -10,14 +10,18 @@ PROBE: FACTS_SEEN as OBSERVE, and with what only writing or much reading tells o
     controller dies.
 PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried; a VM that
     is off needs no network);
-    or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id and plan.
-START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far),
+    or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id and plan. Of disks that move
+    (`plan.storage`) it makes the files at the destination, empty and of the virtual size, registered there by the
+    operation's id before they have their names; a file that has such a name already is refused, or, if the plan says
+    so, put aside for the roll-back. Refused too when the source's file is not the one of the plan any more.
+START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of STORAGE_SEEN, MEMORY_SEEN, PASS_ENDED (passes ended so far),
     PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; last and
     always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen. SOURCE_GONE is
     a source whose process has ended by itself, never one that the hand-over ends. Given again while the transfer is
     under way it says nothing more; when it is over, CALL_RETURNED again.
-    PROGRESS is told as long as memory is sent, several times within the deadline of that phase; `sent_bytes` is its
-    proof of progress. PASS_ENDED has what is left and how fast it goes where the plan has a limit for the blackout.
+    Disks are copied first and from then on written at both hosts; memory follows when they are the same.
+    PROGRESS is told as long as disks or memory are sent, several times within the deadline of that phase; `sent_bytes`
+    and `disks_sent_bytes` are its proof of progress. PASS_ENDED has what is left and how fast it goes where the plan has a limit for the blackout.
     No frame of the VM leaves the destination's port before ALLOW_RUN (R16). A VM that is off is moved as its definition
     alone, a paused one arrives paused like any other.
 STEER_SWITCH: STEERED(switch) or NOT_STEERABLE. STEER_BANDWIDTH, to `plan.bandwidth_mib_s`: STEERED(bandwidth) or
@@ -29,7 +33,7 @@ ALLOW_RUN (strict hand-over only): DESTINATION_RAN, also when the copy runs alre
     backend object has reported DESTINATION_RAN before. Of a VM that was paused: LEFT_PAUSED.
 INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception. What
     is known of its copy by another way may be told with that.
-ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_MEMORY or ADOPTED_SWITCH when a
+ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_STORAGE, ADOPTED_MEMORY or ADOPTED_SWITCH when a
     native job runs and the destination does not run yet (and DESTINATION_ARRIVED if it has arrived), then as
     START_TRANSFER; CALL_RETURNED as soon as no job is on either side any more, at once when it is over already. The
     same goes for a call of this process's own, which still returns only once; what it returned may be told again.
@@ -40,9 +44,16 @@ SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy o
     SETTLED or CANNOT_SETTLE. A source that does not answer is settled when it cannot run again, because it was seen
     bound or, where nothing of it is seen, the destination holds the lease; only then.
 CLEAN_UP, remove what carries the operation's id on both hosts: CLEANED, or LEFT_BEHIND with what could not be removed;
-    a host that does not answer is always named.
+    a host that does not answer is always named. No file of a disk is touched: those that were made at the destination
+    are named as left behind.
+CLEAN_UP_UNDONE, the source's copy is the VM: as CLEAN_UP, and the files that PREPARE has made at the destination are
+    removed, unless the plan keeps them; what was put aside for them comes back. Only what is registered and still the
+    same file, and only when no VM of that host has it.
+CLEAN_UP_MOVED, the destination's copy is the VM and was seen to run: as CLEAN_UP, and the files of the source that the
+    plan names are removed, if they are still the files of the plan and no VM of that host has them (R3). Without
+    `plan.storage` neither touches any file of a disk.
 
-CLAIM, RELEASE, RECORD_COMMIT, ANSWER_TOO_LATE and WAIT_TO_LOOK are carried out by the conductor with the group store,
+CLAIM, RELEASE, RECORD_*, ANSWER_TOO_LATE and WAIT_TO_LOOK are carried out by the conductor with the group store,
 the journal and the clock; a backend never sees them. Every command is idempotent: given twice, the second finds things
 done.
 `DESTINATION_RAN` is reported once per operation by a backend object, with the destination's own time of RESUME (of
@@ -65,7 +76,10 @@ OWN_COMMANDS = frozenset(
     {
         CommandKind.CLAIM,
         CommandKind.RELEASE,
+        CommandKind.RECORD_PENDING,
         CommandKind.RECORD_COMMIT,
+        CommandKind.RECORD_SOURCE,
+        CommandKind.RECORD_DESTINATION,
         CommandKind.ANSWER_TOO_LATE,
         CommandKind.WAIT_TO_LOOK,
     }
@@ -83,8 +97,14 @@ LOOKING = frozenset(
 )
 """Commands to a backend that change nothing on a host (a probe takes back what it writes)."""
 
-UNJOURNALED = LOOKING | {CommandKind.ANSWER_TOO_LATE, CommandKind.WAIT_TO_LOOK}
-"""Commands that need no journal entry before they are given: they change nothing anywhere."""
+UNJOURNALED = LOOKING | {
+    CommandKind.ANSWER_TOO_LATE,
+    CommandKind.WAIT_TO_LOOK,
+    CommandKind.RECORD_COMMIT,
+    CommandKind.ALLOW_RUN,
+}
+"""Commands that need no journal entry before they are given: they change nothing anywhere, or are what the owner record
+in the group store says, durable before the destination is let run."""
 
 
 @dataclass(frozen=True, slots=True)

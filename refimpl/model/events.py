@@ -27,15 +27,21 @@ class Kind(StrEnum):
     RECOVER_WISHED = "recover-wished"
     DEADLINE = "deadline"
     LOOK_DUE = "look-due"
-    # facts from a backend (claims: from the group store)
+    # facts from a backend (claims and owner records: from the group store)
     FACTS_SEEN = "facts-seen"
     CLAIMED = "claimed"
     CLAIM_REFUSED = "claim-refused"
+    PENDING_RECORDED = "pending-recorded"
+    COMMIT_RECORDED = "commit-recorded"
+    SOURCE_RECORDED = "source-recorded"
+    DESTINATION_RECORDED = "destination-recorded"
+    RECORD_REFUSED = "record-refused"
     PREPARED = "prepared"
     NETWORK_FAILED = "network-failed"
     PREPARE_FAILED = "prepare-failed"
     NATIVE_REFUSAL = "native-refusal"
     TRANSFER_STARTED = "transfer-started"
+    STORAGE_SEEN = "storage-seen"
     MEMORY_SEEN = "memory-seen"
     SWITCH_SEEN = "switch-seen"
     PASS_ENDED = "pass-ended"
@@ -55,6 +61,7 @@ class Kind(StrEnum):
     NOT_STEERABLE = "not-steerable"
     CALL_RETURNED = "call-returned"
     EVIDENCE_SEEN = "evidence-seen"
+    ADOPTED_STORAGE = "adopted-storage"
     ADOPTED_MEMORY = "adopted-memory"
     ADOPTED_SWITCH = "adopted-switch"
     SETTLED = "settled"
@@ -90,7 +97,6 @@ class Kind(StrEnum):
     # notes of the engine: never in the table
     PHASE_ENTERED = "phase-entered"
     COMMANDED = "commanded"
-    COMMIT_RECORDED = "commit-recorded"
     JOURNAL_LOST = "journal-lost"
 
 
@@ -102,7 +108,7 @@ _PERSON = (
     Kind.DEADLINE,
     Kind.LOOK_DUE,
 )
-_ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.COMMIT_RECORDED, Kind.JOURNAL_LOST)
+_ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.JOURNAL_LOST)
 DECISIONS = frozenset(list(Kind)[list(Kind).index(Kind.NOTHING_TOUCHED) : list(Kind).index(Kind.PHASE_ENTERED)])
 NOTES = frozenset(_ENGINE)
 WISHES = frozenset(_PERSON)
@@ -113,13 +119,27 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.DEADLINE: ("name", "problem"),
     Kind.FACTS_SEEN: ("facts",),
     Kind.CLAIM_REFUSED: ("problem",),
+    Kind.PENDING_RECORDED: ("ownership",),
+    Kind.COMMIT_RECORDED: ("cost_ms", "ownership"),
+    Kind.SOURCE_RECORDED: ("ownership",),
+    Kind.DESTINATION_RECORDED: ("ownership",),
+    Kind.RECORD_REFUSED: ("problem",),
     Kind.PREPARED: ("address",),
     Kind.NETWORK_FAILED: ("address", "problem"),
     Kind.PREPARE_FAILED: ("problem",),
     Kind.NATIVE_REFUSAL: ("problem",),
     Kind.TRANSFER_STARTED: ("reference",),
     Kind.PASS_ENDED: ("number", "remaining_bytes", "bytes_s"),
-    Kind.PROGRESS: ("total_bytes", "remaining_bytes", "sent_bytes", "dirty_bytes_s", "bytes_s"),
+    Kind.PROGRESS: (
+        "total_bytes",
+        "remaining_bytes",
+        "sent_bytes",
+        "dirty_bytes_s",
+        "bytes_s",
+        "disks_total_bytes",
+        "disks_remaining_bytes",
+        "disks_sent_bytes",
+    ),
     Kind.BINDING_SEEN: ("bound", "reason"),
     Kind.DESTINATION_RAN: ("port_ms",),
     Kind.RUN_REFUSED: ("problem",),
@@ -149,7 +169,6 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.FINISHED_WITH_WARNINGS: ("warnings",),
     Kind.PHASE_ENTERED: ("phase",),
     Kind.COMMANDED: ("command",),
-    Kind.COMMIT_RECORDED: ("cost_ms",),
     Kind.JOURNAL_LOST: ("problem",),
 }
 

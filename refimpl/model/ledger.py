@@ -12,6 +12,7 @@ from typing import Any
 
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind, plain
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver, MigrationRequest, Plan, Steer, VmState
 
@@ -25,6 +26,7 @@ class Ledger:
     VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the
     cancel, as the blackout would be too long. `port_ms`: how long opening the destination's switch port took, most of
     it while the copy began to run.
+    `ownership`: the owner record as it stands for this operation.
     `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
     was to be broken off because it carried nothing.
     """
@@ -34,6 +36,7 @@ class Ledger:
     request: MigrationRequest
     hand_over: HandOver = HandOver.STRICT
     plan: Plan | None = None
+    ownership: OwnerRecord | None = None
     owner: Kind | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
@@ -60,6 +63,7 @@ class Ledger:
     remaining_bytes: int | None = None
     bytes_s: float | None = None
     sent_so_far_bytes: int | None = None
+    disks_sent_bytes: int | None = None
     stalls: int = 0
     port_ms: float | None = None
     sent_bytes: int | None = None
@@ -76,6 +80,8 @@ class Ledger:
         values = dict(data)
         values["request"] = MigrationRequest.from_json(values["request"])
         values["plan"] = Plan.from_json(values["plan"]) if values["plan"] else None
+        recorded = values["ownership"]
+        values["ownership"] = OwnerRecord.from_json(recorded) if recorded else None
         values["hand_over"] = HandOver(values["hand_over"])
         values["owner"] = Kind(values["owner"]) if values["owner"] else None
         for name in ("problems", "warnings"):
@@ -170,6 +176,19 @@ def _checks_passed(ledger: Ledger, event: Event) -> Ledger:
     return replace(_planned(ledger, event), warnings=(*others, *fresh))
 
 
+def _recorded(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, ownership=event["ownership"])
+
+
+def _commit_recorded(ledger: Ledger, event: Event) -> Ledger:
+    return replace(_recorded(ledger, event), commit_cost_ms=event["cost_ms"])
+
+
+def _record_refused(ledger: Ledger, _: Event) -> Ledger:
+    """Before anything was touched it is a refusal; later somebody else has taken the VM over."""
+    return replace(ledger, refused=True) if ledger.ownership is None else ledger
+
+
 def _network_failed(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, networks_tried=(*ledger.networks_tried, event["address"]))
 
@@ -258,7 +277,9 @@ def _figures(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _progress(ledger: Ledger, event: Event) -> Ledger:
-    return replace(_figures(ledger, event), sent_so_far_bytes=event["sent_bytes"])
+    disks = event["disks_sent_bytes"]
+    known = {} if disks is None else {"disks_sent_bytes": disks}
+    return replace(_figures(ledger, event), sent_so_far_bytes=event["sent_bytes"], **known)
 
 
 def _deadline(ledger: Ledger, event: Event) -> Ledger:
@@ -319,7 +340,11 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.DESTINATION_RAN: _ran,
     Kind.RUN_REFUSED: lambda ledger, _: replace(ledger, run_refusals=ledger.run_refusals + 1),
     Kind.CALL_RETURNED: _call_returned,
-    Kind.COMMIT_RECORDED: lambda ledger, event: replace(ledger, commit_cost_ms=event["cost_ms"]),
+    Kind.PENDING_RECORDED: _recorded,
+    Kind.COMMIT_RECORDED: _commit_recorded,
+    Kind.SOURCE_RECORDED: _recorded,
+    Kind.DESTINATION_RECORDED: _recorded,
+    Kind.RECORD_REFUSED: _record_refused,
     Kind.EVIDENCE_SEEN: lambda ledger, _: replace(ledger, looks=ledger.looks + 1),
     Kind.LEFT_BEHIND: _left_behind,
     Kind.SOURCE_OWNS: _source_owns,

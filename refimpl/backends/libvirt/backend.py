@@ -125,7 +125,7 @@ class LibvirtBackend:
             reach = Reach(self._group, command.plan, self._connections, self._taps)
             known = Operation(command.operation, command.plan, reach, self._post, self._now_ns)
             self._operations[command.operation] = known
-        known.plan = command.plan
+        known.plan, known.ownership = command.plan, command.ownership
         return known
 
     def _in_order(self, operation: str, work: Callable[[], None]) -> None:

@@ -192,6 +192,7 @@ class _Domain:
             lease=LeaseFact(described.lease, None) if described.lease is not None else None,
             operation=marked.operation if marked else None,
             plan=marked.plan if marked else None,
+            epoch=stamp.epoch(xml),
         )
         return facts, xml
 

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from refimpl.backends.libvirt import connection, lease, status
+from refimpl.backends.libvirt.stamp import Stamp
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.watch import NativeEvent, Watch
 from refimpl.engine.backend import Post
@@ -21,6 +22,7 @@ from refimpl.hosts.factory import channel_for
 from refimpl.model.errors import Problem, Value
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import Group, HostEntry
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Side
 from refimpl.model.request import Plan
 
@@ -63,6 +65,7 @@ class Operation:
     def __init__(self, id: str, plan: Plan, reach: Reach, post: Post, now_ns: Callable[[], int]) -> None:
         self.id = id
         self.plan = plan
+        self.ownership: OwnerRecord | None = None
         self.reach = reach
         self.now_ns = now_ns
         self.lock = threading.RLock()
@@ -87,6 +90,11 @@ class Operation:
         values = {"vm": plan.vm, "operation": self.id, "source": plan.source, "detail": str(error), **more}
         host = plan.source if side is Side.SOURCE else plan.destination
         return Problem(id=id, values=values, side=side, host=host, native=connection.native(error))
+
+    @property
+    def stamp(self) -> Stamp:
+        """The mark that it leaves on the VM."""
+        return Stamp(self.id, self.plan, self.ownership.epoch if self.ownership else 0)
 
     @property
     def lease(self) -> str:

@@ -81,7 +81,15 @@ def _source_is_the_vm(operation: Operation) -> None:
             return
         if not none_runs_there:
             raise _CannotSettle(f"the source is paused and host {reach.destination.name} may have a running copy")
+        _require_fresh(operation, domain)
         domain.resume()
+
+
+def _require_fresh(operation: Operation, domain: Any) -> None:
+    """A copy that carries a later epoch than this operation knows was taken over: it is not this one's to resume."""
+    carried, known = stamp.epoch(domain.XMLDesc(0)), operation.ownership.epoch if operation.ownership else 0
+    if carried > known:
+        raise _CannotSettle(f"the copy carries epoch {carried} of the owner record, this operation knows {known}")
 
 
 def _no_hidden_job(operation: Operation) -> None:
@@ -95,7 +103,7 @@ def _no_hidden_job(operation: Operation) -> None:
             return
         if not domain.isPersistent():
             raise _CannotSettle(f"only host {operation.reach.destination.name} has the VM's definition stored")
-        stamp.put(domain, stamp.Stamp(operation.id, operation.plan))
+        stamp.put(domain, operation.stamp)
 
 
 @contextmanager
@@ -258,6 +266,9 @@ def _unmark(operation: Operation, host: HostEntry) -> list[str]:
             domain = connection.find(fresh, operation.plan.vm_id)
             if domain is None:
                 return
+            record = operation.ownership
+            if record is not None and record.owner == host.name and stamp.epoch(domain.XMLDesc(0)) <= record.epoch:
+                stamp.put_owner(domain, record)
             stamp.take_off(domain, operation.id)
             if domain.isPersistent() and domain.autostart():
                 domain.setAutostart(0)

@@ -66,14 +66,14 @@ def _prepared(operation: Operation) -> Problem | None:
     lease.make(reach.source_channel, operation.lease)
     domain = as_planned(plan, reach.connections.to(reach.source))
     if plan.vm_state is VmState.OFF:
-        stamp.put(domain, stamp.Stamp(operation.id, plan))
+        stamp.put(domain, operation.stamp)
         return None
     xml = domain.XMLDesc(0)
     arriving = moved_to(xml, reach.source, reach.destination) or xml
     try:
         port.prove(reach.destination_channel, operation.id, port.switches(arriving))
         # First the mark, so that what is shut is found and opened again without a journal too.
-        stamp.put(domain, stamp.Stamp(operation.id, plan))
+        stamp.put(domain, operation.stamp)
         port.shut(reach.destination_channel, operation.id, port.addresses(arriving))
     except OSError as error:
         return operation.problem("port.rejected", Side.DESTINATION, error)

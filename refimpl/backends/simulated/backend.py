@@ -153,7 +153,14 @@ class SimulatedBackend:
             self._prepare_failed(_failed("no room for the planned VM"))
         else:
             source.operation, source.plan = command.operation, plan
+            self._stamp(command, plan)
             self.say(Kind.PREPARED, Side.DESTINATION, plan.destination, address=plan.address)
+
+    def _stamp(self, command: Command, plan: Plan) -> None:
+        for host in (plan.source, plan.destination):
+            copy = self.world.copy(host, plan.vm)
+            if copy is not None and command.ownership is not None:
+                copy.epoch = max(copy.epoch, command.ownership.epoch)
 
     def _prepare_failed(self, problem: Problem) -> None:
         self.say(Kind.PREPARE_FAILED, problem=problem)

@@ -133,6 +133,7 @@ def _vm(world: World, copy: Copy) -> VmFacts:
         lease=_lease(world, copy.host, vm),
         operation=copy.operation,
         plan=copy.plan,
+        epoch=copy.epoch,
         nics=tuple(NicFact(nic.name, nic.mac, nic.switch) for nic in vm.nics),
         cpu=_seen_cpu(world, vm),
         processor_compatibility=vm.processor_compatibility,

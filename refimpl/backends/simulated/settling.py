@@ -14,6 +14,7 @@ from refimpl.backends.simulated.worldfile import FaultKind
 from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.facts import VmState
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.request import Command, Plan
 
 if TYPE_CHECKING:
@@ -64,6 +65,9 @@ class Settling:
                 # The last definition of the VM is never removed, nor what still has its memory.
                 return "the destination's copy is the only one" if destination.alive else None
             self._world.remove(destination)
+        known = command.ownership.epoch if command.ownership else 0
+        if source is not None and stands and source.epoch > known:
+            return f"the source's copy carries epoch {source.epoch} of the owner record, this operation knows {known}"
         if source is not None and stands and not self._world.run(source):
             return "the source's copy cannot take its lease"
         return None
@@ -108,16 +112,18 @@ class Settling:
             elif self._world.faults.asked(FaultKind.LEAVES_BEHIND, plan.vm, host=host):
                 left.append(f"mark of {command.operation} on host {host}")
             elif copy is not None and copy.operation == command.operation:
-                self._take_off(copy)
+                self._take_off(copy, command.ownership)
         self._world.cancelled.discard(command.operation)
         if left:
             self._backend.say(Kind.LEFT_BEHIND, items=tuple(left))
         else:
             self._backend.say(Kind.CLEANED)
 
-    def _take_off(self, copy: Copy) -> None:
+    def _take_off(self, copy: Copy, ownership: OwnerRecord | None) -> None:
         if copy.state is VmState.PLANNED:
             self._world.remove(copy)
+        if ownership is not None and ownership.owner == copy.host:
+            copy.epoch = max(copy.epoch, ownership.epoch)
         copy.operation, copy.plan = None, None
 
     def _sides(self, plan: Plan) -> tuple[Copy | None, Copy | None]:

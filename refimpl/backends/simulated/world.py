@@ -33,7 +33,10 @@ _IN_MEMORY = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
 
 @dataclass
 class Copy:
-    """One copy of a VM on one host. `operation` and `plan`: the mark of the migration that works on it."""
+    """One copy of a VM on one host. `operation` and `plan`: the mark of the migration that works on it.
+
+    `epoch`: of the owner record, as the copy carries it.
+    """
 
     vm: VmSpec
     host: str
@@ -41,6 +44,7 @@ class Copy:
     reason: str = ""
     operation: str | None = None
     plan: Plan | None = None
+    epoch: int = 0
     ended_by_guest: bool = False
 
     @property
