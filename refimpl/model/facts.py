@@ -46,6 +46,11 @@ class DiskFact:
     allocated_bytes: int | None = None
     broken: str = ""
 
+    @property
+    def moves(self) -> bool:
+        """Whether it goes with a VM that takes its storage along: what is only read has to be there already."""
+        return self.device == "disk" and not self.read_only
+
 
 @dataclass(frozen=True, slots=True)
 class TargetFact:

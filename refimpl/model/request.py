@@ -7,6 +7,8 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from refimpl.model.storage import StoragePlan, StorageWish
+
 
 class PerformanceOption(StrEnum):
     """Hyper-V's VirtualMachineMigrationPerformanceOption as far as it is built."""
@@ -56,6 +58,7 @@ class MigrationRequest:
     `performance_option` and `pass_limit` None: as the source host is set (R12). `bandwidth_mib_s` 0: unlimited.
     `cancel_if_blackout_exceeds_ms`: Hyper-V's CancelIfBlackoutThresholdExceeded with a number; None: never.
     `vm_id`: only if the VM of that name has this id, as a compatibility report says; None: whichever it has.
+    `storage` None: the disks stay where they are, on storage that both hosts share.
     """
 
     vm: str
@@ -67,6 +70,7 @@ class MigrationRequest:
     bandwidth_mib_s: int = 0
     cancel_if_blackout_exceeds_ms: int | None = None
     vm_id: str | None = None
+    storage: StorageWish | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that `from_json` reads back."""
@@ -78,6 +82,8 @@ class MigrationRequest:
         values = dict(data)
         option = values["performance_option"]
         values["performance_option"] = None if option is None else PerformanceOption(option)
+        storage = values.get("storage")
+        values["storage"] = None if storage is None else StorageWish.from_json(storage)
         return cls(**values)
 
 
@@ -88,6 +94,7 @@ class Plan:
     `networks` are addresses of the destination in order of preference; `network` is the index of the one in use.
     `vm_state`: running, paused or off, as the VM is when the move begins and is to be after it. `compression`: the
     method chosen from what both hosts can, empty without. `unexpected_blackout_ms`: longer is a warning (20417).
+    `storage`: what moves of the disks, None when they stay.
     `origins`: for each setting by name, where its value came from (`request`, `host h1`, `default`).
     """
 
@@ -108,6 +115,7 @@ class Plan:
     cancel_if_blackout_exceeds_ms: int | None = None
     unexpected_blackout_ms: int | None = None
     origins: Mapping[str, str] = field(default_factory=dict)
+    storage: StoragePlan | None = None
 
     @property
     def address(self) -> str | None:
@@ -126,6 +134,8 @@ class Plan:
         values["performance_option"] = PerformanceOption(values["performance_option"])
         values["hand_over"] = HandOver(values["hand_over"])
         values["vm_state"] = VmState(values["vm_state"])
+        storage = values.get("storage")
+        values["storage"] = None if storage is None else StoragePlan.from_json(storage)
         return cls(**values)
 
 
@@ -151,6 +161,8 @@ class CommandKind(StrEnum):
     SETTLE_SOURCE = "settle-source"
     SETTLE_DESTINATION = "settle-destination"
     CLEAN_UP = "clean-up"
+    CLEAN_UP_UNDONE = "clean-up-undone"
+    CLEAN_UP_MOVED = "clean-up-moved"
 
 
 @dataclass(frozen=True, slots=True)
