@@ -10,6 +10,7 @@ import click
 
 from refimpl.cli.context import json_option, lab_option, open_lab, require_root, root_where_needed
 from refimpl.cli.failing import errors_as_json
+from refimpl.cli.lab_fault import fault
 from refimpl.cli.lab_link import link, link_row, link_table
 from refimpl.cli.say import as_json as print_json
 from refimpl.cli.say import columns
@@ -20,7 +21,7 @@ if TYPE_CHECKING:
 
     from refimpl.lab import Removal
 
-SHORT = "Hosts made out of nothing: up, status, link, shell, logs, down, reap, list."
+SHORT = "Hosts made out of nothing: up, status, link, fault, shell, logs, down, reap, list."
 
 
 @click.group(short_help=SHORT)
@@ -32,6 +33,7 @@ def lab() -> None:
 
 
 lab.add_command(link)
+lab.add_command(fault)
 
 
 @lab.command(short_help="Build a lab and wait until its hosts answer.")

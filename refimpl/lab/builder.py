@@ -91,7 +91,7 @@ class Builder:
             install_certificate(self.lab, plan, authority, pair)
 
     def _write_files(self, program: Path) -> bool:
-        for directory in (self.lab.leases, self.lab.disks):
+        for directory in (self.lab.leases, self.lab.disks, self.lab.store.parent):
             directory.mkdir(parents=True)
         for plan in self.plans:
             paths = self.lab.host(plan.name)

@@ -156,8 +156,8 @@ class LabPaths:
 
     @property
     def store(self) -> Path:
-        """The group store."""
-        return self.directory / "store.sqlite"
+        """The group store, in a directory of its own, which can be full or read-only by itself."""
+        return self.directory / "store" / "store.sqlite"
 
     @property
     def shared(self) -> Path:
