@@ -18,6 +18,7 @@ from refimpl.engine.step import step as table_step
 from refimpl.engine.store import Claim, MemoryStore
 from refimpl.engine.timeline import VirtualTimeline
 from refimpl.model.events import Event, Kind
+from refimpl.model.facts import VmState
 from refimpl.model.group import ProcessRef
 from refimpl.model.ledger import Ledger
 from refimpl.model.outcome import Outcome
@@ -132,6 +133,21 @@ class Rig:
     def marks(self) -> list[str]:
         """Return the marks of operations on any copy."""
         return [copy.operation for copy in self.world.copies.values() if copy.operation]
+
+    def made(self) -> list[str]:
+        """Return the files that an operation has made and that nobody has decided about."""
+        return [path for (_, path), file in self.world.disks.files.items() if file.operation]
+
+    def files(self, host: str) -> list[str]:
+        """Return the files on a host's own disk."""
+        return sorted(path for name, path in self.world.disks.files if name == host)
+
+    def lacking(self) -> list[str]:
+        """Return the disks of which a copy that is no planned one lacks what its guest was told is written."""
+        copies = (c for c in self.world.copies.values() if c.state is not VmState.PLANNED)
+        used = [(c.host, disk.path) for c in copies for disk in c.vm.disks if disk.local]
+        files = self.world.disks.files
+        return [f"{path} on {host}" for host, path in used if (host, path) not in files or not files[host, path].whole]
 
     def path(self) -> list[Phase]:
         """Return the phases entered under the last conductor."""

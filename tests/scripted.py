@@ -45,6 +45,8 @@ HAPPY: Mapping[C, Answer] = {
     C.SETTLE_SOURCE: [event(K.SETTLED)],
     C.SETTLE_DESTINATION: [event(K.SETTLED)],
     C.CLEAN_UP: [event(K.CLEANED)],
+    C.CLEAN_UP_UNDONE: [event(K.CLEANED)],
+    C.CLEAN_UP_MOVED: [event(K.CLEANED)],
 }
 
 

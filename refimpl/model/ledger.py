@@ -228,10 +228,18 @@ def _but(problems: tuple[Problem, ...], id: str) -> tuple[Problem, ...]:
     return tuple(problem for problem in problems if problem.id != id)
 
 
+def _cleaned(ledger: Ledger, event: Event) -> Ledger:
+    """Note files that were kept because the request says so."""
+    if not event["kept"]:
+        return ledger
+    warning = Problem(id="storage.kept", values={"vm": ledger.request.vm, "items": ", ".join(event["kept"])})
+    return replace(ledger, warnings=(*ledger.warnings, warning))
+
+
 def _left_behind(ledger: Ledger, event: Event) -> Ledger:
     items = tuple(event["items"])
     warning = Problem(id="cleanup.left_behind", values={"vm": ledger.request.vm, "items": ", ".join(items)})
-    return replace(ledger, left_behind=items, warnings=(*ledger.warnings, warning))
+    return _cleaned(replace(ledger, left_behind=items, warnings=(*ledger.warnings, warning)), event)
 
 
 _STATE_WARNINGS = {VmState.OFF: "vm.off_there", VmState.PAUSED: "vm.paused_there"}
@@ -346,6 +354,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.DESTINATION_RECORDED: _recorded,
     Kind.RECORD_REFUSED: _record_refused,
     Kind.EVIDENCE_SEEN: lambda ledger, _: replace(ledger, looks=ledger.looks + 1),
+    Kind.CLEANED: _cleaned,
     Kind.LEFT_BEHIND: _left_behind,
     Kind.SOURCE_OWNS: _source_owns,
     Kind.DESTINATION_OWNS: _destination_owns,

@@ -1,6 +1,6 @@
 """Shared-nothing: which disks a VM takes with it, where they go, and what becomes of the files at the source.
 
-What a user wishes (`StorageWish`, after Hyper-V's parameters of Move-VM and of its migration settings, semantics 2.8) and
+What a user wishes (`StorageWish`, after Hyper-V's parameters of Move-VM and migration settings, semantics 2.8) and
 what the checks make of it (`StoragePlan`): a list with nothing left open, so that whoever carries it out, or recovers
 it, touches the files that it names and no others.
 """

@@ -54,6 +54,7 @@ def _values(known: Definitions) -> Mapping[str, Schema]:
         "evidence": known.of(Evidence),
         "facts": known.of(Facts, "facts."),
         "items": list_of(TEXT),
+        "kept": list_of(TEXT),
         "mib_s": COUNT,
         "name": TEXT,
         "number": COUNT,

@@ -15,6 +15,7 @@ VM_ID = "11111111-2222-4333-8444-555555555555"
 def world(**changes: object) -> World:
     """Return a small world: VM `web` on host a, host b empty. `dirty` is bytes written per second."""
     dirty, state = changes.pop("dirty", 20_000_000), changes.pop("state", "running")
+    disks = changes.pop("disks", [{"path": "/shared/web.raw"}])
     vm = {
         "name": "web",
         "id": VM_ID,
@@ -23,7 +24,7 @@ def world(**changes: object) -> World:
         "memory_mib": 256,
         "working_set_mib": 200,
         "dirty_bytes_s": [[0, dirty]],
-        "disks": [{"path": "/shared/web.raw"}],
+        "disks": disks,
     }
     hosts = {h: {"memory_mib": 2048, "networks": {"migration": f"192.0.2.{n}"}} for n, h in enumerate("ab", 1)}
     return World(parse_world({"hosts": hosts, "networks": {"migration": {}}, "vms": [vm], **changes}))

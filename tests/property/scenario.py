@@ -24,6 +24,7 @@ COMMIT = "check setup memory switch committed reconcile cleanup completed"
 ANSWERS = (Kind.CANCEL_ACCEPTED, Kind.CANCEL_TOO_LATE, Kind.CANCEL_UNSUPPORTED)
 
 ENTERED_ON = {
+    Phase.STORAGE: {Kind.STORAGE_SEEN, Kind.ADOPTED_STORAGE},
     Phase.MEMORY: {Kind.MEMORY_SEEN, Kind.ADOPTED_MEMORY},
     Phase.SWITCH: {Kind.SWITCH_SEEN, Kind.DESTINATION_ARRIVED, Kind.ADOPTED_SWITCH},
     Phase.RECONCILE: {
@@ -136,7 +137,9 @@ def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
     assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if outcome.end is Phase.INDETERMINATE else [])
     left = "cleanup.left_behind" in [w.id for w in outcome.warnings]
     assert outcome.end is Phase.INDETERMINATE or left or rig.marks() == []
-    stalled = sum(e.kind is Kind.DEADLINE and e["name"] == Phase.MEMORY for e in rig.events)
+    assert outcome.end in (Phase.INDETERMINATE, Phase.LOST) or left or rig.made() == []
+    assert outcome.end is Phase.DUAL_RUN or rig.lacking() == []
+    stalled = sum(e.kind is Kind.DEADLINE and e["name"] in (Phase.STORAGE, Phase.MEMORY) for e in rig.events)
     wished = kinds.count(Kind.CANCEL_WISHED) + (0 if "request-cancel" in str(scenario.world) else stalled)
     assert outcome.end is Phase.CANCELLED or sum(kinds.count(kind) for kind in ANSWERS) == wished
     commands = rig.commands()

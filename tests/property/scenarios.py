@@ -17,6 +17,7 @@ from tests.property.scenario import (
     stays_paused,
     took_longer_than_s,
 )
+from tests.property.storage_scenarios import STORAGE_SCENARIOS
 
 TWO_NETWORKS = {
     "networks": {"fast": {"priority": 1}, "slow": {"priority": 2}},
@@ -35,6 +36,7 @@ STALLS = SELDOM | fault("stalls", during="memory")
 LIES = fault("call-lies", during="memory")
 
 SCENARIOS: dict[str, Scenario] = {
+    **STORAGE_SCENARIOS,
     # the way through
     "moved": Scenario(COMMIT, AT_DESTINATION, also=given("settle-destination", 1)),
     "moved, memory not shown": Scenario(
@@ -419,7 +421,7 @@ SCENARIOS: dict[str, Scenario] = {
         "reconcile undoing failed", world=fault("prepare-fails"), kill_at="given:settle-source"
     ),
     "killed in settling": Scenario("reconcile settling lost", {"a": "off"}, SOURCE_DIES, kill_at="given:settle-source"),
-    "killed in clean-up": Scenario("reconcile cleanup completed", AT_DESTINATION, kill_at="given:clean-up"),
+    "killed in clean-up": Scenario("reconcile cleanup completed", AT_DESTINATION, kill_at="given:clean-up-moved"),
     "journal gone in memory": Scenario(
         "reconcile memory switch committed reconcile cleanup completed",
         AT_DESTINATION,
@@ -434,26 +436,26 @@ SCENARIOS: dict[str, Scenario] = {
         AT_DESTINATION,
         fault("leaves-behind", host="a"),
         ended=Phase.COMPLETED_WITH_WARNINGS,
-        also=given("clean-up", 1),
+        also=given("clean-up-moved", 1),
     ),
     "left behind by a failure, then tidied": Scenario(
         "undoing failed",
         world=faults(fault("prepare-fails"), fault("leaves-behind", host="a")),
         ended=Phase.FAILED,
-        also=given("clean-up", 1),
+        also=given("clean-up-undone", 1),
     ),
     "left behind by a refusal, then tidied": Scenario(
         "undoing refused",
         world=faults(fault("native-refusal"), fault("leaves-behind", host="a")),
         ended=Phase.REFUSED,
-        also=given("clean-up", 1),
+        also=given("clean-up-undone", 1),
     ),
     "left behind by a cancel, then tidied": Scenario(
         "undoing cancelled",
         world=fault("leaves-behind", host="a"),
         cancel_at=Phase.MEMORY,
         ended=Phase.CANCELLED,
-        also=given("clean-up", 1),
+        also=given("clean-up-undone", 1),
     ),
     "a person was needed, then recovered": Scenario(
         "reconcile undoing failed",

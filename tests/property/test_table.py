@@ -14,6 +14,7 @@ from refimpl.model.phase import ENDS, Phase
 from refimpl.model.request import CommandKind as C
 
 AFTER_CLAIM = frozenset(Phase) - ENDS - {Phase.NEW, Phase.CHECK}
+CLEANING = {C.CLEAN_UP: Phase.SETTLING, C.CLEAN_UP_UNDONE: Phase.UNDOING, C.CLEAN_UP_MOVED: Phase.CLEANUP}
 UNCLAIMED = {Kind.CLAIM_REFUSED}
 LATE = (Phase.SWITCH, Phase.COMMITTED, Phase.RECONCILE, Phase.UNDOING, Phase.SETTLING, Phase.CLEANUP)
 
@@ -96,7 +97,7 @@ def test_from_the_switch_on_a_cancel_changes_nothing(phase: Phase) -> None:
 @pytest.mark.rule("R4")
 def test_a_cancel_is_asked_for_only_before_the_switch() -> None:
     asking = {phase for (phase, _), row in TABLE.items() if C.REQUEST_CANCEL in row.commands}
-    assert asking == {Phase.SETUP, Phase.MEMORY}
+    assert asking == {Phase.SETUP, Phase.STORAGE, Phase.MEMORY}
     assert not asking & reachable(Phase.SWITCH, frozenset({Phase.RECONCILE}))
 
 
@@ -104,6 +105,12 @@ def test_a_cancel_is_asked_for_only_before_the_switch() -> None:
 @pytest.mark.parametrize("phase", sorted(frozenset(Phase) - ENDS))
 def test_every_phase_answers_a_wish_to_cancel(phase: Phase) -> None:
     assert (phase, Kind.CANCEL_WISHED) in TABLE
+
+
+@pytest.mark.rule("R3")
+def test_files_go_only_where_it_was_decided_whose_copy_is_the_vm_and_after_that_was_settled() -> None:
+    for command, phase in CLEANING.items():
+        assert {key for key, row in TABLE.items() if command in row.commands} == {(phase, Kind.SETTLED)}
 
 
 @pytest.mark.rule("R10")
@@ -183,7 +190,7 @@ def test_after_the_switch_nothing_is_settled_without_evidence_on_any_walk(choice
     wanted = False
     for _, _, commands in walk(Phase.SWITCH, choices):
         wanted = wanted or C.INSPECT in commands
-        assert wanted or not {C.SETTLE_SOURCE, C.SETTLE_DESTINATION, C.CLEAN_UP, C.REQUEST_CANCEL} & set(commands)
+        assert wanted or not {C.SETTLE_SOURCE, C.SETTLE_DESTINATION, *CLEANING, C.REQUEST_CANCEL} & set(commands)
 
 
 @given(CHOICES)

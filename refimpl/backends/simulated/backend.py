@@ -49,6 +49,8 @@ class SimulatedBackend:
             CommandKind.SETTLE_SOURCE: self._settling.keep_source,
             CommandKind.SETTLE_DESTINATION: self._settling.keep_destination,
             CommandKind.CLEAN_UP: self._settling.clean_up,
+            CommandKind.CLEAN_UP_UNDONE: self._settling.clean_up,
+            CommandKind.CLEAN_UP_MOVED: self._settling.clean_up,
         }
 
     @property
@@ -74,7 +76,7 @@ class SimulatedBackend:
 
     def probe(self, operation: str, request: MigrationRequest) -> Facts:
         """Look at the world now: the simulated hosts hide nothing that would need a probe."""
-        return look(self.world, Scope(vm=request.vm))
+        return look(self.world, Scope(vm=request.vm, request=request))
 
     def submit(self, command: Command) -> None:
         """Take a command; it is carried out after the latency `control`. ValueError when it lacks the plan it needs."""
@@ -144,12 +146,14 @@ class SimulatedBackend:
         return next((h for h in (plan.source, plan.destination) if not self.world.hosts[h].answers), None)
 
     def _make_planned(self, command: Command, plan: Plan) -> None:
-        vm, source = self.world.vm(plan.vm), self.world.copy(plan.source, plan.vm)
-        if vm is None or source is None or source.state is not plan.vm_state:
+        source = self.world.copy(plan.source, plan.vm)
+        if source is None or source.state is not plan.vm_state:
             self._prepare_failed(_failed(f"the VM is not {plan.vm_state} at the source any more"))
         elif source.operation not in (None, command.operation):
             self._prepare_failed(_failed(f"the VM carries the mark of operation {source.operation}"))
-        elif source.alive and self.world.plan_copy(plan.destination, vm, command.operation, plan) is None:
+        elif why := self.world.disks.make(command.operation, plan):
+            self._prepare_failed(_not_made(plan, why))
+        elif source.alive and self.world.plan_copy(plan.destination, source.vm, command.operation, plan) is None:
             self._prepare_failed(_failed("no room for the planned VM"))
         else:
             source.operation, source.plan = command.operation, plan
@@ -311,10 +315,20 @@ class SimulatedBackend:
         source = self.world.copy(plan.source, plan.vm)
         if command.operation in self.world.let_go_ns or source is None or source.state is VmState.OFF:
             return
-        switched = transfer.stage >= Stage.SWITCH
-        self.say(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE, plan.source)
+        self.say(_standing(transfer.stage), Side.SOURCE, plan.source)
         if transfer.stage >= Stage.FINISH and self.world.spec.hand_over is HandOver.STRICT:
             self.say(Kind.DESTINATION_ARRIVED, Side.DESTINATION, plan.destination)
+
+
+def _standing(stage: Stage) -> Kind:
+    if stage is Stage.STORAGE:
+        return Kind.ADOPTED_STORAGE
+    return Kind.ADOPTED_SWITCH if stage >= Stage.SWITCH else Kind.ADOPTED_MEMORY
+
+
+def _not_made(plan: Plan, detail: str) -> Problem:
+    values = {"vm": plan.vm, "host": plan.destination, "detail": detail}
+    return Problem("storage.not_made", values, side=Side.DESTINATION, host=plan.destination)
 
 
 def _failed(detail: str) -> Problem:

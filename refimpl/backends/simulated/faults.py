@@ -95,6 +95,8 @@ def _to_transfer(world: World, kind: FaultKind, vm: str) -> None:
         transfer.lies = True
     elif kind is FaultKind.STALLS and transfer:
         transfer.stuck = True
+    elif kind is FaultKind.DISK_FULL and transfer:
+        transfer.fill_up()
     elif kind is FaultKind.BOTH_RUN and transfer:
         transfer.run_both()
 

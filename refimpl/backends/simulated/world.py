@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from refimpl.backends.simulated.clock import EPOCH_NS, WorldClock
+from refimpl.backends.simulated.disks import Disks, moved
 from refimpl.backends.simulated.faults import Faults
 from refimpl.backends.simulated.worldfile import VmSpec, WorldSpec, default_world
 from refimpl.engine.timeline import VirtualTimeline
@@ -85,6 +86,7 @@ class World:
         for vm in self.spec.vms:
             self.copies[vm.host, vm.name] = Copy(vm, vm.host, VmState(vm.state))
             self.holders[vm.name] = vm.host if vm.state == "running" and vm.lease and vm.lease_held else None
+        self.disks = Disks(self)
         self.faults = Faults(self)
 
     def now_ns(self) -> int:
@@ -138,6 +140,7 @@ class World:
         copy.state, copy.reason = VmState.RUNNING, ""
         if copy.vm.lease and self.holders.get(copy.vm.name) is None:
             self.holders[copy.vm.name] = copy.host
+        self.disks.written(copy.host, copy.vm)
         return True
 
     def stop(self, copy: Copy, state: VmState, reason: str) -> None:
@@ -159,7 +162,7 @@ class World:
             return copy if copy.operation == operation else None
         if self.memory_used_mib(host) + vm.memory_mib > self.spec.hosts[host].memory_mib:
             return None
-        copy = Copy(vm, host, VmState.PLANNED, "planned", operation, plan)
+        copy = Copy(moved(vm, plan), host, VmState.PLANNED, "planned", operation, plan)
         self.copies[host, vm.name] = copy
         return copy
 

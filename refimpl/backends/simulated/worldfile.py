@@ -33,6 +33,7 @@ class Moment(StrEnum):
 
     PREPARE = "prepare"
     START = "start"
+    STORAGE = "storage"
     MEMORY = "memory"
     SWITCH = "switch"
     ARRIVED = "arrived"
@@ -49,6 +50,7 @@ class FaultKind(StrEnum):
     CALL_FAILS = "call-fails"
     CALL_LIES = "call-lies"
     STALLS = "stalls"
+    DISK_FULL = "disk-full"
     BOTH_RUN = "both-run"
     GUEST_POWERS_OFF = "guest-powers-off"
     SOURCE_DIES = "source-dies"
