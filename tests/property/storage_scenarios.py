@@ -68,6 +68,14 @@ STORAGE_SCENARIOS: dict[str, Scenario] = {
         taken(),
         also=only_at("b"),
     ),
+    "cancel in the switch, after disks and with memory not shown": Scenario(
+        "check setup storage switch committed reconcile cleanup completed-with-warnings",
+        AT_DESTINATION,
+        LOCAL | {"hidden": ["memory-seen"]},
+        taken(),
+        cancel_at=Kind.SWITCH_SEEN,
+        also=given("request-cancel", 0),
+    ),
     "disks move, only their copying and the arrival shown": Scenario(
         "check setup storage switch committed reconcile cleanup completed",
         AT_DESTINATION,
