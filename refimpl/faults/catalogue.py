@@ -34,7 +34,10 @@ class Needs(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """One declaration. `title`: a line for people. `claims`: all that it may lead to. `lasting`: it stands until it is undone."""
+    """One declaration. `title`: a line for people. `claims`: all that it may lead to.
+
+    `lasting`: it stands until it is undone.
+    """
 
     name: str
     title: str

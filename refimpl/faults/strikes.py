@@ -16,6 +16,7 @@ from refimpl.backends.libvirt.status import STATUS_DIRECTORY, read_status
 from refimpl.faults.target import Place, Target
 from refimpl.hosts import process
 from refimpl.hosts.namespace import NamespaceChannel, enter_host
+from refimpl.hosts.wait import until
 from refimpl.lab import Lab, LabError
 from refimpl.lab.faultbook import FaultBook, Undo, UndoKind
 from refimpl.lab.host import LIBVIRTD, VIRTLOCKD
@@ -28,6 +29,8 @@ OPERATION_VARIABLE = "REFIMPL_OPERATION"
 """In the environment of every conductor: which operation it conducts."""
 
 _DISK_BYTES = 64 << 10
+_STANDING = frozenset("TtZXx")
+_STANDS_S, _POLL_S = 2.0, 0.0005
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,23 +82,38 @@ def conductor(lab: Lab, operation: str = "") -> ProcessRef:
 
 
 def _parent(pid: int) -> int | None:
+    fields = _stat(pid)
+    return int(fields[1]) if fields else None
+
+
+def _state(pid: int) -> str:
+    fields = _stat(pid)
+    return fields[0] if fields else "X"
+
+
+def _stat(pid: int) -> list[str]:
+    """Return the fields of a process behind its name, nothing when it is gone."""
     try:
-        return int(Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()[1])
+        return Path(f"/proc/{pid}/stat").read_text("utf-8", "replace").rpartition(")")[2].split()
     except OSError:
-        return None
+        return []
 
 
 def _frozen(ref: ProcessRef, target: str) -> Strike:
-    act = partial(process.send_signal, ref, signal.SIGSTOP)
-    return Strike(target, lambda: _done(act()), (Undo(UndoKind.THAW, {"process": ref.to_json()}),))
+    return Strike(target, partial(_freeze, ref), (Undo(UndoKind.THAW, {"process": ref.to_json()}),))
+
+
+def _freeze(ref: ProcessRef) -> None:
+    """Stop a process and wait until it stands: the signal is taken when its thread comes to it."""
+    if process.send_signal(ref, signal.SIGSTOP):
+        until(lambda: _state(ref.pid) in _STANDING, _STANDS_S, _POLL_S)
 
 
 def _killed(ref: ProcessRef, target: str, undo: tuple[Undo, ...] = ()) -> Strike:
-    return Strike(target, lambda: _done(process.kill(ref)), undo)
+    def act() -> None:
+        process.kill(ref)
 
-
-def _done(struck: bool) -> None:
-    """Take a signal's answer: a process that ended by itself in the same instant was not missed."""
+    return Strike(target, act, undo)
 
 
 def _kill_qemu(lab: Lab, target: Target, _id: str) -> Strike:

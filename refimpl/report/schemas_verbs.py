@@ -117,6 +117,28 @@ def _lab_list_schema() -> Schema:
     return _published("lab-list", "What refimpl lab list --json prints", object_of(labs=list_of(row)))
 
 
+def _fault_list_schema() -> Schema:
+    fault = object_of(
+        name=TEXT,
+        strikes=TEXT,
+        does=TEXT,
+        may_lead_to=list_of(TEXT),
+        undone=TEXT,
+        needs=list_of(TEXT),
+        may_lose_vm=YES_NO,
+    )
+    abandoned = {**YES_NO, "description": "the command that did it is gone: refimpl lab fault undo"}
+    standing = object_of(id=TEXT, fault=TEXT, strikes=TEXT, abandoned=abandoned)
+    whole = object_of(faults=list_of(fault), standing=list_of(standing))
+    return _published("fault-list", "What refimpl lab fault list --json prints", whole)
+
+
+def _fault_schema() -> Schema:
+    whole = object_of(fault=TEXT, strikes=TEXT, for_s=or_null(NUMBER), undone_by_itself=YES_NO)
+    whole["properties"]["for_s"]["description"] = "null: until Ctrl-C"
+    return _published("fault", "What refimpl lab fault NAME --json prints, as soon as it has struck", whole)
+
+
 def _doctor_schema() -> Schema:
     finding = object_of(
         name=TEXT,
@@ -139,6 +161,8 @@ SCHEMAS: Mapping[str, Callable[[], Schema]] = {
     "lab": _lab_schema,
     "lab-status": _lab_status_schema,
     "lab-list": _lab_list_schema,
+    "fault-list": _fault_list_schema,
+    "fault": _fault_schema,
     "doctor": _doctor_schema,
 }
 """Published schemas of these verbs by name."""
