@@ -7,8 +7,9 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from refimpl.app.home import new_operation_id, write_json
@@ -33,6 +34,20 @@ def save_report(file: Path, report: CompatibilityReport) -> None:
     write_json(file, report.to_json())
 
 
+class StorageFile(BaseModel):
+    """What is to become of the disks: the fields of `StorageWish`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include: bool
+    destination_path: str | None
+    vhds: list[Annotated[list[str], Len(2, 2)]]
+    retain_vhd_copies_on_source: bool
+    remove_source_unmanaged_vhds: bool
+    avoid_removing_vhds: bool
+    allow_overwrite: bool
+
+
 class ChoicesFile(BaseModel):
     """The choices of a report as its file has them: the fields of `MigrationRequest`, maybe changed by hand."""
 
@@ -47,6 +62,7 @@ class ChoicesFile(BaseModel):
     bandwidth_mib_s: int = Field(ge=0, le=MOST_BANDWIDTH_MIB_S)
     cancel_if_blackout_exceeds_ms: int | None = Field(ge=1)
     vm_id: str | None
+    storage: StorageFile | None
 
 
 def load_report(file: Path) -> CompatibilityReport:

@@ -14,14 +14,15 @@ PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not con
     (`plan.storage`) it makes the files at the destination, empty and of the virtual size, registered there by the
     operation's id before they have their names; a file that has such a name already is refused, or, if the plan says
     so, put aside for the roll-back. Refused too when the source's file is not the one of the plan any more.
-START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of STORAGE_SEEN, MEMORY_SEEN, PASS_ENDED (passes ended so far),
-    PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; last and
-    always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen. SOURCE_GONE is
-    a source whose process has ended by itself, never one that the hand-over ends. Given again while the transfer is
-    under way it says nothing more; when it is over, CALL_RETURNED again.
+START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of STORAGE_SEEN, MEMORY_SEEN, PASS_ENDED (passes
+    ended so far), PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN,
+    SOURCE_GONE; last and always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was
+    seen. SOURCE_GONE is a source whose process has ended by itself, never one that the hand-over ends. Given again
+    while the transfer is under way it says nothing more; when it is over, CALL_RETURNED again.
     Disks are copied first and from then on written at both hosts; memory follows when they are the same.
     PROGRESS is told as long as disks or memory are sent, several times within the deadline of that phase; `sent_bytes`
-    and `disks_sent_bytes` are its proof of progress. PASS_ENDED has what is left and how fast it goes where the plan has a limit for the blackout.
+    and `disks_sent_bytes` are its proof of progress. PASS_ENDED has what is left and how fast it goes where the plan
+    has a limit for the blackout.
     No frame of the VM leaves the destination's port before ALLOW_RUN (R16). A VM that is off is moved as its definition
     alone, a paused one arrives paused like any other.
 STEER_SWITCH: STEERED(switch) or NOT_STEERABLE. STEER_BANDWIDTH, to `plan.bandwidth_mib_s`: STEERED(bandwidth) or
@@ -33,10 +34,11 @@ ALLOW_RUN (strict hand-over only): DESTINATION_RAN, also when the copy runs alre
     backend object has reported DESTINATION_RAN before. Of a VM that was paused: LEFT_PAUSED.
 INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception. What
     is known of its copy by another way may be told with that.
-ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_STORAGE, ADOPTED_MEMORY or ADOPTED_SWITCH when a
-    native job runs and the destination does not run yet (and DESTINATION_ARRIVED if it has arrived), then as
-    START_TRANSFER; CALL_RETURNED as soon as no job is on either side any more, at once when it is over already. The
-    same goes for a call of this process's own, which still returns only once; what it returned may be told again.
+ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_STORAGE, ADOPTED_MEMORY or
+    ADOPTED_SWITCH when a native job runs and the destination does not run yet (and DESTINATION_ARRIVED if it has
+    arrived), then as START_TRANSFER; CALL_RETURNED as soon as no job is on either side any more, at once when it is
+    over already. The same goes for a call of this process's own, which still returns only once; what it returned may
+    be told again.
 SETTLE_SOURCE, the source's copy is the VM: remove a copy at the destination, wait until it is gone, then resume the
     source if the system below paused it. SETTLED or CANNOT_SETTLE. A destination that does not answer forbids to
     resume, and nothing else: a source that runs is settled.

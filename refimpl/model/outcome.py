@@ -38,7 +38,6 @@ class Outcome:
     blackout_ms: float | None
     qemu_downtime_ms: float | None
     sent_bytes: int | None
-    disks_sent_bytes: int | None
     passes: int
     commit_cost_ms: float | None
     port_ms: float | None
@@ -48,6 +47,7 @@ class Outcome:
     vm_state: str
     hand_over: str
     recovered: bool
+    disks_sent_bytes: int | None = None
 
     @property
     def exit_code(self) -> ExitCode:

@@ -77,7 +77,7 @@ def test_a_whole_move_is_readable_after_its_end(tmp_path: Path) -> None:
         "record-commit",
         "allow-run",
         "settle-destination",
-        "clean-up",
+        "clean-up-moved",
         "release",
     ]
 
