@@ -17,7 +17,13 @@ from refimpl.backends.libvirt.facts import observe
 from refimpl.backends.libvirt.follow import adopt
 from refimpl.backends.libvirt.operation import Operation, Reach
 from refimpl.backends.libvirt.probe import probe
-from refimpl.backends.libvirt.settle import clean_up, settle_destination, settle_source
+from refimpl.backends.libvirt.settle import (
+    clean_up,
+    clean_up_moved,
+    clean_up_undone,
+    settle_destination,
+    settle_source,
+)
 from refimpl.backends.libvirt.steering import cancel, change_bandwidth, force_switch
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.transfer import prepare, transfer
@@ -37,6 +43,8 @@ IN_ORDER: dict[CommandKind, Work] = {
     CommandKind.SETTLE_SOURCE: settle_source,
     CommandKind.SETTLE_DESTINATION: settle_destination,
     CommandKind.CLEAN_UP: clean_up,
+    CommandKind.CLEAN_UP_UNDONE: clean_up_undone,
+    CommandKind.CLEAN_UP_MOVED: clean_up_moved,
 }
 AT_ONCE: dict[CommandKind, Work] = {
     CommandKind.START_TRANSFER: transfer,
@@ -114,7 +122,7 @@ class LibvirtBackend:
         if command.kind is CommandKind.PROBE:
             facts = self.probe(command.operation, command.request)
         else:
-            facts = self.observe(Scope(vm=command.request.vm))
+            facts = self.observe(Scope(vm=command.request.vm, request=command.request))
         self._post(Event(Kind.FACTS_SEEN, self._now_ns(), {"facts": facts}))
 
     def _operation(self, command: Command) -> Operation:

@@ -34,7 +34,7 @@ def adopt(operation: Operation) -> None:
     if under_way:
         _tell_again(operation)
         return
-    operation.on_memory_phase = lambda: None
+    operation.on_sending = lambda: None
     operation.on_panic = lambda: end_after_panic(operation)
     problem = _listen(operation)
     source, destination = _statuses(operation)

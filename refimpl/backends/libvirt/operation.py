@@ -78,7 +78,7 @@ class Operation:
         self.last_returned: Event | None = None
         self._kept: list[Event] | None = None
         self.unmeasured: list[Event] = []
-        self.on_memory_phase: Callable[[], None] = lambda: None
+        self.on_sending: Callable[[], None] = lambda: None
         self.on_panic: Callable[[], None] = lambda: None
         self._post = post
         self._pidfd: int | None = None
@@ -191,17 +191,17 @@ class Operation:
 
     def _told(self, side: Side, native: NativeEvent) -> None:
         with self.lock:
-            before, panicked = self.watch.in_memory_phase, self.watch.panicked
+            before, panicked = self.watch.sending, self.watch.panicked
             events = self._kept_back(self.watch.tell(side, native))
             if any(event.kind is Kind.DESTINATION_ARRIVED for event in events):
                 self.arrived_domain = native.domain
             self._post_or_measure(events)
-            begins = self.watch.in_memory_phase and not before
+            begins = self.watch.sending and not before
             panics = self.watch.panicked and not panicked
         if native.source == "job" or side is Side.DESTINATION:
             with self.lock:
                 self.changed.notify_all()
         if begins:
-            self.on_memory_phase()
+            self.on_sending()
         if panics:
             self.on_panic()

@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from refimpl.backends.libvirt import connection, lease, port, stamp
+from refimpl.backends.libvirt import connection, disk_files, lease, port, stamp
 from refimpl.backends.libvirt.binding import source_gone
 from refimpl.backends.libvirt.follow import job_runs, source_job_runs
 from refimpl.backends.libvirt.operation import Operation
@@ -43,14 +43,29 @@ def settle_destination(operation: Operation) -> None:
 
 
 def clean_up(operation: Operation) -> None:
-    """Take the mark off on both hosts, and let go of what this process held."""
+    """Take the mark off on both hosts, and let go of what this process held; copies of disks are only named."""
+    _clean(operation, lambda: (disk_files.undecided(operation), []))
+
+
+def clean_up_undone(operation: Operation) -> None:
+    """Do the same, and remove the copies of disks."""
+    _clean(operation, lambda: disk_files.undo(operation))
+
+
+def clean_up_moved(operation: Operation) -> None:
+    """Do the same, and remove at the source the disks that have moved."""
+    _clean(operation, lambda: (disk_files.finish(operation), []))
+
+
+def _clean(operation: Operation, disks: Callable[[], tuple[list[str], list[str]]]) -> None:
+    left, kept = disks()
     items = [item for _, host, _ in operation.reach.sides() for item in _unmark(operation, host)]
-    items += _clear_port(operation)
+    items += [*left, *_clear_port(operation)]
     operation.forget()
     if items:
-        operation.post(Kind.LEFT_BEHIND, items=tuple(items))
+        operation.post(Kind.LEFT_BEHIND, items=tuple(items), kept=tuple(kept))
     else:
-        operation.post(Kind.CLEANED)
+        operation.post(Kind.CLEANED, kept=tuple(kept))
 
 
 def _settle(operation: Operation, side: Side, work: Callable[[Operation], None]) -> None:

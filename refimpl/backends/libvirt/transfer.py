@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import Any
 
 from refimpl.backends.libvirt import compression, connection, lease, port, stamp
+from refimpl.backends.libvirt.disk_files import device_names, full, make, relocated
 from refimpl.backends.libvirt.domain import moved_to
 from refimpl.backends.libvirt.evidence import vm_state
 from refimpl.backends.libvirt.operation import Call, Operation
@@ -72,8 +73,11 @@ def _prepared(operation: Operation) -> Problem | None:
     arriving = moved_to(xml, reach.source, reach.destination) or xml
     try:
         port.prove(reach.destination_channel, operation.id, port.switches(arriving))
-        # First the mark, so that what is shut is found and opened again without a journal too.
+        # First the mark, so that what is shut or made is found and opened or removed without a journal too.
         stamp.put(domain, operation.stamp)
+        failed = make(operation)
+        if failed is not None:
+            return failed
         port.shut(reach.destination_channel, operation.id, port.addresses(arriving))
     except OSError as error:
         return operation.problem("port.rejected", Side.DESTINATION, error)
@@ -103,6 +107,9 @@ def flags(plan: Plan) -> int:
     chosen: int = lv.VIR_MIGRATE_PEER2PEER | lv.VIR_MIGRATE_PERSIST_DEST | lv.VIR_MIGRATE_UNDEFINE_SOURCE
     if plan.vm_state is VmState.OFF:
         return chosen | int(lv.VIR_MIGRATE_OFFLINE)
+    if plan.storage is not None and plan.storage.disks:
+        # The guest's writes go to both sides from the beginning: the mirror gets whole however fast it writes.
+        chosen |= lv.VIR_MIGRATE_NON_SHARED_DISK | lv.VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES
     chosen |= lv.VIR_MIGRATE_LIVE | lv.VIR_MIGRATE_ABORT_ON_ERROR | compression.flags(plan)
     if plan.hand_over is HandOver.STRICT:
         chosen |= lv.VIR_MIGRATE_PAUSED
@@ -119,18 +126,21 @@ def parameters(plan: Plan, domain: Any, source: HostEntry, destination: HostEntr
     lv = connection.module()
     movable = lv.VIR_DOMAIN_XML_MIGRATABLE | lv.VIR_DOMAIN_XML_SECURE
     stored = domain.XMLDesc(movable | lv.VIR_DOMAIN_XML_INACTIVE)
-    chosen: dict[str, Any] = {lv.VIR_MIGRATE_PARAM_PERSIST_XML: moved_to(stored, source, destination) or stored}
+    stored = relocated(moved_to(stored, source, destination) or stored, plan.storage)
+    chosen: dict[str, Any] = {lv.VIR_MIGRATE_PARAM_PERSIST_XML: stored}
     if plan.vm_state is VmState.OFF:
         return chosen
     live, address = domain.XMLDesc(movable), plan.address or ""
     chosen |= {
-        lv.VIR_MIGRATE_PARAM_DEST_XML: reserved(moved_to(live, source, destination) or live),
+        lv.VIR_MIGRATE_PARAM_DEST_XML: reserved(relocated(moved_to(live, source, destination) or live, plan.storage)),
         lv.VIR_MIGRATE_PARAM_URI: f"tcp://{bracketed(address)}",
         lv.VIR_MIGRATE_PARAM_LISTEN_ADDRESS: address,
         **compression.parameters(plan),
     }
     if plan.encryption:
         chosen[lv.VIR_MIGRATE_PARAM_TLS_DESTINATION] = destination.name
+    if plan.storage is not None and plan.storage.disks:
+        chosen[lv.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = device_names(live, plan.storage)
     if plan.bandwidth_mib_s:
         chosen[lv.VIR_MIGRATE_PARAM_BANDWIDTH] = plan.bandwidth_mib_s
     return chosen
@@ -160,7 +170,7 @@ def transfer(operation: Operation) -> None:
             return
         operation.call = Call.RUNNING
         operation.watch.following = True
-    operation.on_memory_phase = lambda: start_progress(operation)
+    operation.on_sending = lambda: start_progress(operation)
     operation.on_panic = lambda: end_after_panic(operation)
     try:
         _call(operation)
@@ -209,7 +219,7 @@ def _failed(operation: Operation, error: Exception) -> None:
     if operation.cancel_accepted and (code == ABORTED or not begun):
         problem = _cancel_problem(operation, connection.native(error))
     else:
-        problem = operation.problem("transfer.failed", Side.SOURCE, error)
+        problem = full(operation, error) or operation.problem("transfer.failed", Side.SOURCE, error)
     operation.returned(_returned(operation, problem))
 
 

@@ -55,6 +55,11 @@ class Watch:
         return kind in self._seen
 
     @property
+    def sending(self) -> bool:
+        """Whether disks or memory are being sent and the switch has not begun."""
+        return (Kind.STORAGE_SEEN in self._seen or self.in_memory_phase) and not self.switched
+
+    @property
     def in_memory_phase(self) -> bool:
         """Whether memory is being sent and the switch has not begun."""
         return Kind.MEMORY_SEEN in self._seen and not self.switched
@@ -101,6 +106,8 @@ class Watch:
             return []
         if native.name == "MIGRATION":
             return self._migration(str(native.details.get("status", "")), native.at_ns)
+        if native.name == "JOB_STATUS_CHANGE":
+            return self._mirror(str(native.details.get("status", "")), native.at_ns)
         if native.name == "MIGRATION_PASS":
             return self.passes(int(native.details.get("pass", 0)), native.at_ns)
         if native.name == "BLOCK_IO_ERROR":
@@ -116,6 +123,13 @@ class Watch:
             if Kind.SOURCE_STOPPED in self._seen:
                 return self.once(Kind.SOURCE_RESUMED, native.at_ns, Side.SOURCE)
         return []
+
+    def _mirror(self, status: str, at_ns: int) -> list[Event]:
+        """Take the state of a block job; while disks are moved, the first one that runs is a mirror of theirs."""
+        if self._plan.storage is None or status != "running" or Kind.MEMORY_SEEN in self._seen or self.switched:
+            return []
+        started = self.once(Kind.TRANSFER_STARTED, at_ns, Side.SOURCE, {"reference": self._reference})
+        return [*started, *self.once(Kind.STORAGE_SEEN, at_ns, Side.SOURCE)]
 
     def _migration(self, status: str, at_ns: int) -> list[Event]:
         events: list[Event] = []
