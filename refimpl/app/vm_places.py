@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from refimpl.backends.libvirt import connection
@@ -72,6 +73,23 @@ class VmPlaces:
             native = seen[first].native
             raise failed("host.down", host=first, detail=native.text if native else "no answer")
         return self.entry(max(reachable, key=lambda facts: facts.memory_mib - facts.memory_used_mib).name)
+
+
+def own_disks(group: Group, name: str) -> dict[str, Path]:
+    """Return, by host, the path here of a built-in guest's disk on the host's own storage, there or not."""
+    return {h.name: Path(h.local_directory) / f"{name}.raw" for h in group.hosts if h.local_directory}
+
+
+def outside(host: HostEntry, path: str) -> Path:
+    """Return where a file that a host sees at a path is seen from here: its own storage is elsewhere here."""
+    own = host.storage_directories[0].rstrip("/") + "/" if host.storage_directories and host.local_directory else ""
+    return Path(host.local_directory) / path.removeprefix(own) if own and path.startswith(own) else Path(path)
+
+
+def newest(paths: Sequence[Path]) -> Path:
+    """Return the file that was written last, the first path when none is there."""
+    there = {path: path.stat().st_mtime_ns for path in paths if path.exists()}
+    return max(there, key=there.__getitem__) if there else paths[0]
 
 
 def do(what: str, host: HostEntry, vm: str, work: Callable[[], T]) -> T:
