@@ -24,8 +24,8 @@ def schema(name: str | None, directory: Path | None) -> int:
     """Print the JSON Schema NAME; without one, list what there is.
 
     There are schemas for moves, check, demo, operations list and show, host, network, vm list and show, lab up, status,
-    list and fault, and doctor. Each carries its version in $id. Within a version values may be added, so ignore what you
-    do not know; a schema that refuses what it does not name gets a new version instead.
+    list and fault, and doctor. Each carries its version in $id. Within a version values may be added, so ignore what
+    you do not know; a schema that refuses what it does not name gets a new version instead.
     A verb that could not begin prints the `problems` of schema line instead. Corresponds to no cmdlet.
 
     \b

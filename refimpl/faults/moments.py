@@ -69,7 +69,7 @@ def _come_to(operation: Followed, phase: Phase) -> None:
     end: object = "no end"
     for event in operation.events():
         if event["kind"] == Kind.PHASE_ENTERED:
-            end = event["phase"]
+            end = event["values"]["phase"]
             if end == phase:
                 return
     raise LabError("fault.not_held", operation=operation.id, phase=str(phase), end=str(end))

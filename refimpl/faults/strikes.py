@@ -175,14 +175,14 @@ def _disk_full(lab: Lab, target: Target, id: str) -> Strike:
 
 
 def _disk_read_only(lab: Lab, target: Target, id: str) -> Strike:
-    return _over(lab, target, id, "lowerdir={path}:{disk}", fill=False)
+    return _over(lab, target, id, "lowerdir={path}:{disk}/empty", fill=False)
 
 
 _COVER = r"""
 set -eu
 tag=$1 path=$2 disk=$3 options=$4 fill=$5 bytes=$6
 mount -t tmpfs -o "mode=0700,size=$bytes" "$tag" "$disk"
-mkdir "$disk/upper" "$disk/work"
+mkdir "$disk/upper" "$disk/work" "$disk/empty"
 chmod --reference="$path" "$disk/upper"
 [ "$fill" = no ] || dd if=/dev/zero of="$disk/ballast" bs=4096 2>/dev/null || true
 mount -t overlay -o "$options" "$tag" "$path"

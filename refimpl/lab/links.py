@@ -93,7 +93,7 @@ class Link:
             f"add table bridge {self._table}",
             f"flush table bridge {self._table}",
             f"add chain bridge {self._table} cut {{ type filter hook forward priority 0; policy accept; }}",
-            f"add rule bridge {self._table} cut {side} {self.port} counter drop",
+            f'add rule bridge {self._table} cut {side} "{self.port}" counter drop',
         )
 
     def mend_one_way(self) -> None:

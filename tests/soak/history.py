@@ -61,11 +61,12 @@ class Played:
 
 
 class History:
-    """Writes rows to a directory, each durable before the next move begins."""
+    """Writes rows to a directory, each durable before the next move begins; an older history there is replaced."""
 
     def __init__(self, directory: Path) -> None:
         directory.mkdir(parents=True, exist_ok=True)
         self.path = directory / HISTORY
+        self.path.unlink(missing_ok=True)
         self.rows: list[Row] = []
 
     def add(self, rows: Sequence[Row]) -> None:

@@ -39,7 +39,7 @@ class Told:
 
 
 def phase(name: str) -> dict[str, Any]:
-    return {"kind": "phase-entered", "phase": name}
+    return {"kind": "phase-entered", "values": {"phase": name}}
 
 
 def test_an_event_sets_it_off_once() -> None:
