@@ -22,6 +22,7 @@ NOT_YET = -1
 """A side that was not looked at yet."""
 
 _IN_ORDER = ("inspect", "allow-run", "adopt", "settle-source", "settle-destination")
+_BOUND_TO_END = ("perform3_done", "confirm3")
 _SOURCE_WORDS = {"running": ("running", "booted"), "stopped": ("paused", "migration"), "refused": ("paused", "error")}
 _DESTINATION_WORDS = {
     "incoming": ("paused", "migration"),
@@ -60,7 +61,8 @@ def look_at_source(options: Options, state: State) -> CopySeen:
     file, gone = source_status(state), state.sq == "dead"
     seen = CopySeen("a", state.sd == "up")
     if file is not None:
-        seen = _from_file(state.sd == "up", "a", file, gone, bound=gone or file.bound)
+        died_bound = gone and (options.death_binds or file.phase in _BOUND_TO_END)
+        seen = _from_file(state.sd == "up", "a", file, gone, bound=died_bound or file.bound)
     if not seen.reachable:
         return seen
     return _asked(seen, state.sq, options, state.lease == "source", is_source=True)
@@ -89,7 +91,7 @@ def _asked(seen: CopySeen, copy: str, options: Options, held: bool, *, is_source
     state, bound = seen.state, seen.bound
     if not seen.job_open:
         state = _WORDS.get(copy, VmState.PAUSED)
-    if is_source and state in (VmState.ABSENT, VmState.OFF):
+    if is_source and (state is VmState.ABSENT or (state is VmState.OFF and options.death_binds)):
         bound = True
     return CopySeen(
         seen.host,
@@ -148,8 +150,13 @@ def _look_for_binding(options: Options, state: State) -> Iterator[Does]:
     if options.kill_in_finish and state.dq == "arrived" and state.sq in SOURCE_ALIVE:
         yield Does("backend kills the source's QEMU, whatever the destination's job", state._replace(sq="dead"))
         return
+    source = source_status(state)
     gone = _pidfd_says_dead(state) or state.sq == "dead"
-    bound, _ = judge_binding(source_status(state), destination_status(state), gone)
+    if not options.death_binds and not _pidfd_says_dead(state):
+        gone = gone and source is not None and source.phase in _BOUND_TO_END
+        if state.sq == "off" or (state.sq == "dead" and not gone):
+            return
+    bound, _ = judge_binding(source, destination_status(state), gone)
     ended = state._replace(watching=False)
     if bound is not None:
         what = "backend sees that the source is bound" if bound else "backend sees that the source is not bound"
@@ -186,9 +193,7 @@ def _follow(state: State) -> Iterator[Does]:
         yield Does("the call's connection is given up", over, (Kind.CALL_RETURNED, "failed"))
 
 
-def _inspect(
-    options: Options, minds: Minds, state: State, others: State, rest: list[object]
-) -> Iterator[Does]:
+def _inspect(options: Options, minds: Minds, state: State, others: State, rest: list[object]) -> Iterator[Does]:
     source, destination = rest
     if source == NOT_YET:
         seen = minds.view(look_at_source(options, state))
@@ -205,9 +210,7 @@ def _inspect(
         yield Does("backend tells what both hosts show", others, (Kind.EVIDENCE_SEEN, source, destination))
 
 
-def _allow_run(
-    options: Options, minds: Minds, state: State, others: State, rest: list[object]
-) -> Iterator[Does]:
+def _allow_run(options: Options, minds: Minds, state: State, others: State, rest: list[object]) -> Iterator[Does]:
     (at,) = rest
     refused = (Kind.RUN_REFUSED,)
     if at == "start" and state.dd == "dead":
@@ -224,9 +227,7 @@ def _allow_run(
         yield Does("backend hears that the copy may not run", others, refused)
 
 
-def _adopt(
-    options: Options, minds: Minds, state: State, others: State, rest: list[object]
-) -> Iterator[Does]:
+def _adopt(options: Options, minds: Minds, state: State, others: State, rest: list[object]) -> Iterator[Does]:
     source, destination = source_status(state), destination_status(state)
     runs = destination is not None and destination.vm_state is VmState.RUNNING
     if state.call in ("running", "followed"):
@@ -240,7 +241,8 @@ def _adopt(
     posts = () if runs else _standing(source, destination)
     told = others.told | ({"switch"} if has_switched(source, destination) else set())
     told |= {"arrived"} if posts[1:] else set()
-    following = others._replace(call="followed", pidfd=state.pidfd or source is not None, told=told)
+    holds = source is not None and (options.death_binds or state.sjob in ("perform3", *_BOUND_TO_END))
+    following = others._replace(call="followed", pidfd=state.pidfd or holds, told=told)
     yield Does("backend follows the transfer", following._replace(inbox=others.inbox + posts))
 
 
@@ -269,17 +271,13 @@ def _no(others: State, why: str) -> Does:
     return Does(f"backend cannot settle: {why}", unawaited(others), CANNOT)
 
 
-def _settle_source(
-    options: Options, minds: Minds, state: State, others: State, rest: list[object]
-) -> Iterator[Does]:
+def _settle_source(options: Options, minds: Minds, state: State, others: State, rest: list[object]) -> Iterator[Does]:
     at = rest[0]
     if at == "start":
         to = "there" if state.dd == "up" else "silent"
-        if options.settle_blindly:
-            to = "alone"
         yield Does("backend sees whether the destination answers", _goes_on(others, "settle-source", to))
     elif at == "there":
-        yield from _remove_half_made(state, others)
+        yield from _remove_half_made(options, state, others)
     elif at == "destroy":
         if rest[1] == "done":
             yield Does("the destination's copy is gone", _goes_on(others, "settle-source", "alone"))
@@ -298,7 +296,7 @@ def _goes_on(others: State, *task: object) -> State:
     return others._replace(tasks=(task, *others.tasks))
 
 
-def _remove_half_made(state: State, others: State) -> Iterator[Does]:
+def _remove_half_made(options: Options, state: State, others: State) -> Iterator[Does]:
     if any(_jobs(state)):
         if not _all_up(state):
             yield _no(others, "a job is still open")
@@ -307,11 +305,16 @@ def _remove_half_made(state: State, others: State) -> Iterator[Does]:
         yield _no(others, "a host does not answer")
     elif state.dq == "absent" or (state.sq == "absent" and state.dq == "off"):
         yield Does("there is no copy at the destination", _goes_on(others, "settle-source", "alone"))
-    elif state.sq == "absent" or state.dq == "running":
+    elif state.sq == "absent" or state.dq == "running" or _last_one(options, state):
         yield _no(others, "the destination's copy is not to be removed")
     else:
         asked = _ask(state, others, "settle-source", "destroy", there="destroy!")
         yield Does("backend asks the destination to end its copy", asked)
+
+
+def _last_one(options: Options, state: State) -> bool:
+    """Whether the destination's copy is to be kept because the source has no process, only a definition."""
+    return not options.removes_blindly and state.sq not in SOURCE_ALIVE and state.dq in DESTINATION_ALIVE
 
 
 def _resume_source(state: State, others: State, *, alone: bool) -> Iterator[Does]:
@@ -336,7 +339,7 @@ def _settle_destination(
         if state.dd != "up":
             yield _no(others, "the destination does not answer")
             return
-        runs = state.dq == "running" or options.remove_unseen
+        runs = state.dq == "running"
         yield Does("backend looks whether the copy runs", _goes_on(others, "settle-destination", "here", runs))
     elif at == "destroy":
         if rest[1] == "done":
@@ -367,9 +370,7 @@ def _remove_source(state: State, others: State, runs: bool) -> Iterator[Does]:
         yield Does("backend asks the source to end its copy", asked)
 
 
-def _clean_up(
-    options: Options, minds: Minds, state: State, others: State, rest: list[object]
-) -> Iterator[Does]:
+def _clean_up(options: Options, minds: Minds, state: State, others: State, rest: list[object]) -> Iterator[Does]:
     if _all_up(state):
         yield Does("backend has cleaned up", others, (Kind.CLEANED,))
     else:

@@ -52,10 +52,11 @@ def _freeze(_: Options, state: State) -> Iterator[Move]:
         yield "FAULT: destination daemon freezes", state._replace(dd="frozen")
 
 
-def _crash(_: Options, state: State) -> Iterator[Move]:
+def _crash(options: Options, state: State) -> Iterator[Move]:
     if state.sd != "dead":
         kept = state.msg if state.msg in ("finish", "cancel") else ""
         dead = state._replace(sd="dead", sbox=(), sconn=False, dconn=False, msg=kept)
+        dead = dead._replace(pidfd=dead.pidfd and options.death_binds)
         if dead.call == "running":
             dead = dead._replace(call="over", taps=dead.taps | {"call failed"})
         yield "FAULT: source daemon is killed", _unanswered(dead, state.sbox)
@@ -76,11 +77,16 @@ def _unanswered(state: State, box: tuple[str, ...]) -> State:
 def _qemu(_: Options, state: State) -> Iterator[Move]:
     if state.sq in SOURCE_ALIVE:
         dead = end_source(state, "dead")
-        doomed = dead.djob == "finish3" or (dead.dq == "incoming")
+        doomed = dead.djob == "finish3" or dead.dq == "incoming" or _to_be_ended(dead.dbox)
         yield "FAULT: source QEMU is killed", _burnt(state, dead, doomed)
     if state.dq in DESTINATION_ALIVE:
         dead = end_destination(state, "dead")
-        yield "FAULT: destination QEMU is killed", _burnt(state, dead, dead.sjob == "confirm3" or dead.msg == "ok")
+        doomed = dead.sjob == "confirm3" or dead.msg == "ok" or _to_be_ended(dead.sbox)
+        yield "FAULT: destination QEMU is killed", _burnt(state, dead, doomed)
+
+
+def _to_be_ended(box: tuple[str, ...]) -> bool:
+    return any(request.startswith("destroy") for request in box)
 
 
 def _burnt(before: State, after: State, other_is_doomed: bool) -> State:

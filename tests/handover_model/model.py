@@ -93,6 +93,10 @@ class Model:
         """Return the phase that the last controller was in."""
         return self.minds[state.mind].phase
 
+    def has_ended(self, state: State) -> bool:
+        """Whether the last controller has come to an end."""
+        return not state.alive and self.phase(state) in ENDS
+
     def moves(self, state: State) -> Iterator[Move]:
         """Yield every next state, without what can have no effect any more."""
         for move in self._moves(state):
@@ -145,8 +149,7 @@ class Model:
                 yield from self._hears(impatient, _TAPS[name], "for the last time")
 
     def _misfortunes(self, state: State, phase: Phase) -> Iterator[Move]:
-        ended = not state.alive and phase in ENDS
-        if state.faults and not ended:
+        if state.faults and not self.has_ended(state):
             for what, after in faults(self.options, state, self.bounds.kinds):
                 yield Move(what, after, own=False)
         if state.alive and state.cancels and phase in _BEFORE_SWITCH:
@@ -214,8 +217,7 @@ def violation(model: Model, state: State) -> str | None:
         return "both copies ran with memory of their own: what one of them acknowledged is lost"
     if not state.burnt and not newest_is_there(state):
         return "the newest memory was thrown away by no fault of a QEMU"
-    phase = model.phase(state)
-    return _untrue(state, phase) if phase in ENDS and not state.alive else None
+    return _untrue(state, model.phase(state)) if model.has_ended(state) else None
 
 
 def _untrue(state: State, end: Phase) -> str | None:
@@ -227,10 +229,10 @@ def _untrue(state: State, end: Phase) -> str | None:
         excused = state.burnt and state.sq in ("dead", "off")
         return f"ended {end}, and the source does not run" if not (source or excused) or destination else None
     if end is Phase.LOST:
-        return "ended lost, and a copy with the newest memory is there" if not state.burnt else None
+        return "ended lost, and a copy with the newest memory is there" if newest_is_there(state) else None
     if end is Phase.DUAL_RUN:
         return None if state.sran and state.dran else "ended dual-run, and never did two copies run"
-    noticed = "dead" not in (state.sq, state.dq)
-    return "a person is needed although every host answered all the time" if state.quiet and noticed else None
-
-
+    # Only a person can tell whether a source that died unseen had run again, while the other copy waits.
+    doubtful = state.sq == "off" and state.dq == "arrived"
+    excused = doubtful or "dead" in (state.sq, state.dq)
+    return "a person is needed although every host answered all the time" if state.quiet and not excused else None

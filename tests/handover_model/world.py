@@ -19,15 +19,18 @@ Move = tuple[str, "State"]
 class Options:
     """What guards a move. `strict`: the destination arrives paused. `shared_image`: both copies have one image file.
 
-    The last three break a guard of libvirt or the backend on purpose.
+    `death_binds`: whatever killed the source's process, the source counts as bound; otherwise only if it died with its
+    job open or under the eyes of a controller that did not see it run again. `removes_blindly`: the destination's copy
+    is removed although the source's process has died since the verdict. `kill_in_finish`: the backend
+    ends the source's QEMU as soon as the copy has arrived, whatever the destination's job.
     """
 
     strict: bool = True
     lease: bool = False
     shared_image: bool = False
+    death_binds: bool = True
+    removes_blindly: bool = True
     kill_in_finish: bool = False
-    settle_blindly: bool = False
-    remove_unseen: bool = False
 
 
 class State(NamedTuple):
@@ -167,7 +170,8 @@ def run_source(options: Options, state: State) -> tuple[State, bool]:
     locked = not options.shared_image or state.image in ("", "source")
     if not (leased and locked):
         return state._replace(sq="refused"), False
-    return _held(options, state, "source")._replace(sq="running", sran=state.sran or whole(state)), True
+    after = _held(options, state, "source")._replace(sq="running", sran=state.sran or whole(state))
+    return after._replace(pidfd=after.pidfd and options.death_binds), True
 
 
 def run_destination(options: Options, state: State) -> tuple[State, bool]:
@@ -227,8 +231,9 @@ def _source_daemon(options: Options, state: State) -> Iterator[Move]:
     if state.sconn and (state.dd != "up" or not state.link or not state.dconn):
         yield "source daemon gives the connection up", state._replace(sconn=False)
     if state.sq == "dead":
-        noticed = tap(state._replace(sq="off", qm=state.qm if whole(state) else ""), "gone")
-        yield "source daemon notices that its QEMU has died", _call_ends(noticed._replace(sjob=""), "failed")
+        told = "cancel" if state.sjob == "perform3" and state.sconn and state.dd != "dead" else state.msg
+        noticed = tap(state._replace(sq="off", sjob="", msg=told, qm=state.qm if whole(state) else ""), "gone")
+        yield "source daemon notices that its QEMU has died", _call_ends(noticed, "failed")
         return
     if state.sjob == "perform3":
         yield from _perform(state)
