@@ -17,7 +17,7 @@ from typing import Any
 from tests.soak import lab_schedule, simulated
 from tests.soak.history import History, Row, schedules, table
 
-FOUND, NOT_PLAYED = 1, 8
+FOUND, USAGE, NOT_PLAYED = 1, 2, 8
 _CHUNK = 50
 _JOBS = 2
 
@@ -26,10 +26,14 @@ def main(arguments: Sequence[str]) -> int:
     """Play what was asked for. Ends with 1 when something was seen that must never be, 8 when the lab broke."""
     wanted = _arguments(arguments)
     output = wanted.output or Path("soak-results") / f"{wanted.backend}-{wanted.seed}"
+    try:
+        told = list(_told(wanted))
+    except (OSError, ValueError) as failure:
+        print(f"ci/soak: {failure}", file=sys.stderr)
+        return USAGE
     history = History(output)
-    told = _told(wanted)
     deadline = time.monotonic() + wanted.minutes * 60 if wanted.minutes else None
-    print(f"seed {wanted.seed}: {wanted.moves} moves on {wanted.backend}; history: {history.path}", file=sys.stderr)
+    print(f"seed {wanted.seed}: {len(told)} moves on {wanted.backend}; history: {history.path}", file=sys.stderr)
     print(f"the same again: ci/soak {_again(wanted)}", file=sys.stderr)
     before = signal.signal(signal.SIGTERM, signal.default_int_handler)
     broke = ""
@@ -87,16 +91,17 @@ def _told(wanted: argparse.Namespace) -> Iterator[Row]:
     yield from (make(wanted.seed, number) for number in range(wanted.first, wanted.first + wanted.moves))
 
 
-def _simulated(told: Iterator[Row], history: History, deadline: float | None) -> None:
+def _simulated(told: Sequence[Row], history: History, deadline: float | None) -> None:
+    waiting = iter(told)
     with ProcessPoolExecutor(max_workers=_JOBS) as pool:
-        while chunks := [chunk for _ in range(_JOBS * 2) if (chunk := list(islice(told, _CHUNK)))]:
+        while chunks := [chunk for _ in range(_JOBS * 2) if (chunk := list(islice(waiting, _CHUNK)))]:
             for rows in pool.map(simulated.play_all, chunks):
                 history.add(rows)
             if deadline is not None and time.monotonic() > deadline:
                 return
 
 
-def _lab(told: Iterator[Row], history: History, deadline: float | None) -> str:
+def _lab(told: Sequence[Row], history: History, deadline: float | None) -> str:
     """Play on real hosts, in a new lab whenever one was left in a state with which no move can begin."""
     # Here and not above: the simulated half runs where there is no libvirt.
     from tests.soak.lab import Broken, Move, noticed
