@@ -72,6 +72,7 @@ def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
         rows += [
             ("QEMU's figure", f"{milliseconds(outcome.qemu_downtime_ms)}  (QEMU's own downtime; not the blackout)"),
             ("sent", mib(outcome.sent_bytes) + (f"  ({outcome.sent_bytes} bytes)" if outcome.sent_bytes else "")),
+            *([("disks", mib(outcome.disks_sent_bytes))] if outcome.disks_sent_bytes is not None else []),
             ("passes", str(outcome.passes) if outcome.passes else "none was seen to end"),
         ]
         rows.append(("performance", outcome.performance_option + (f" ({c})" if (c := outcome.compression) else "")))

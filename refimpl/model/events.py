@@ -147,7 +147,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.CANCEL_UNSUPPORTED: ("reason",),
     Kind.STEERED: ("what",),
     Kind.NOT_STEERABLE: ("what", "reason"),
-    Kind.CALL_RETURNED: ("ok", "problem", "sent_bytes", "qemu_downtime_ms"),
+    Kind.CALL_RETURNED: ("ok", "problem", "sent_bytes", "qemu_downtime_ms", "disks_sent_bytes"),
     Kind.EVIDENCE_SEEN: ("evidence",),
     Kind.CANNOT_SETTLE: ("problem",),
     Kind.CLEANED: ("kept",),

@@ -194,9 +194,10 @@ def _network_failed(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _call_returned(ledger: Ledger, event: Event) -> Ledger:
-    sent, downtime = event["sent_bytes"], event["qemu_downtime_ms"]
+    sent, downtime, disks = event["sent_bytes"], event["qemu_downtime_ms"], event["disks_sent_bytes"]
     return replace(
         ledger,
+        disks_sent_bytes=disks if disks is not None else ledger.disks_sent_bytes,
         sent_bytes=sent if sent is not None else ledger.sent_bytes,
         qemu_downtime_ms=downtime if downtime is not None else ledger.qemu_downtime_ms,
     )

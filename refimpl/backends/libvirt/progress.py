@@ -47,7 +47,7 @@ def disk_values(statistics: Mapping[str, Any]) -> dict[str, int]:
 
 def _progress(operation: Operation) -> None:
     while _wait(operation):
-        statistics = _statistics(operation)
+        statistics = statistics_of(operation)
         with operation.lock:
             if _still_sending(operation):
                 _tell(operation, statistics)
@@ -55,7 +55,7 @@ def _progress(operation: Operation) -> None:
         operation.unmeasured = []
 
 
-def _statistics(operation: Operation) -> Mapping[str, Any]:
+def statistics_of(operation: Operation) -> Mapping[str, Any]:
     """Return libvirt's statistics of the job; empty when the source does not tell them now: it is asked again."""
     reach = operation.reach
     try:

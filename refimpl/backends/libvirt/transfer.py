@@ -180,13 +180,17 @@ def transfer(operation: Operation) -> None:
     operation.returned(_returned(operation, None))
 
 
-def finished(operation: Operation) -> tuple[int | None, float | None]:
-    """Return bytes sent and QEMU's downtime in ms from the statistics of the finished job, waiting for them shortly."""
+def finished(operation: Operation) -> dict[str, Any]:
+    """Return the figures of CALL_RETURNED from the statistics of the finished job, waiting for them shortly."""
     with operation.lock:
         operation.changed.wait_for(lambda: bool(operation.watch.statistics), STATISTICS_TIMEOUT_S)
         statistics = operation.watch.statistics
     downtime = statistics.get("downtime")
-    return statistics.get("memory_processed"), None if downtime is None else float(downtime)
+    return {
+        "sent_bytes": statistics.get("memory_processed"),
+        "qemu_downtime_ms": None if downtime is None else float(downtime),
+        "disks_sent_bytes": statistics.get("disk_processed") if operation.plan.storage else None,
+    }
 
 
 def _call(operation: Operation) -> None:
@@ -240,7 +244,7 @@ def guest_ended(operation: Operation) -> bool:
 def _returned(operation: Operation, problem: Problem | None, *, ok: bool | None = None) -> Event:
     values: dict[str, Any] = {"ok": problem is None if ok is None else ok, "problem": problem}
     if operation.watch.seen(Kind.TRANSFER_STARTED):
-        values["sent_bytes"], values["qemu_downtime_ms"] = finished(operation)
+        values |= finished(operation)
     host = operation.plan.source
     return Event(Kind.CALL_RETURNED, operation.now_ns(), values, side=Side.SOURCE, host=host)
 
