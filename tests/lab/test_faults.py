@@ -89,6 +89,8 @@ def test_a_link_is_cut_slowed_down_and_cut_one_way(moving: Moving) -> None:
     with struck(moving, "link-down", target):
         assert not link.state().up
         assert not answered()
+    # The kernel takes up to a second to notice that a cable is back.
+    until(answered, "an answer over the mended link")
     with struck(moving, "link-slow", target):
         assert link.state().rate_mbit_s == 5
     for direction in Direction:
