@@ -8,11 +8,10 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 from tests.soak import lab_schedule, simulated
 from tests.soak.history import History, Row, schedules, table
@@ -20,6 +19,7 @@ from tests.soak.history import History, Row, schedules, table
 FOUND, USAGE, NOT_PLAYED = 1, 2, 8
 _CHUNK = 50
 _JOBS = 2
+_LABS = 2
 
 
 def main(arguments: Sequence[str]) -> int:
@@ -97,35 +97,50 @@ def _simulated(told: Sequence[Row], history: History, deadline: float | None) ->
         while chunks := [chunk for _ in range(_JOBS * 2) if (chunk := list(islice(waiting, _CHUNK)))]:
             for rows in pool.map(simulated.play_all, chunks):
                 history.add(rows)
-            if deadline is not None and time.monotonic() > deadline:
+            if _over(deadline):
                 return
 
 
 def _lab(told: Sequence[Row], history: History, deadline: float | None) -> str:
     """Play on real hosts, in a new lab whenever one was left in a state with which no move can begin."""
     # Here and not above: the simulated half runs where there is no libvirt.
-    from tests.soak.lab import Broken, Move, noticed
+    from tests.soak.lab_scene import FAILURES, LabLeft
+
+    waiting, labs_without_a_move = list(told), 0
+    while waiting and not _over(deadline):
+        before = len(waiting)
+        try:
+            _in_one_lab(waiting, history, deadline)
+        except (*FAILURES, LabLeft) as failure:
+            return f"{type(failure).__name__}: {failure}"
+        labs_without_a_move = labs_without_a_move + 1 if len(waiting) == before else 0
+        if labs_without_a_move == _LABS:
+            return f"{_LABS} labs in a row could not begin a move"
+    return ""
+
+
+def _in_one_lab(waiting: list[Row], history: History, deadline: float | None) -> None:
+    """Play what is waiting, until the scene is broken or the time is over."""
+    from tests.soak.lab import Broken, Move, judged
     from tests.soak.lab_scene import scene
 
-    waiting: list[Mapping[str, Any]] = list(told)
-    labs_without_a_move = 0
-    while waiting and labs_without_a_move < 2:
-        labs_without_a_move += 1
-        with tempfile.TemporaryDirectory(prefix="rs-", ignore_cleanup_errors=True) as directory:
-            with scene(Path(directory)) as made:
-                try:
-                    while waiting and (deadline is None or time.monotonic() < deadline):
-                        row = waiting.pop(0)
-                        with noticed(row, lambda played: history.add([played.to_json()])):
-                            played = Move(made, row, Path(directory)).play()
-                        history.add([played.to_json()])
-                        labs_without_a_move = 0
-                        _say(history.rows[-1])
-                except Broken as broken:
-                    print(f"a new lab is needed: {broken}", file=sys.stderr)
-        if deadline is not None and time.monotonic() >= deadline:
-            return ""
-    return "two labs in a row could not play a move" if waiting else ""
+    with tempfile.TemporaryDirectory(prefix="rs-", ignore_cleanup_errors=True) as directory:
+        with scene(Path(directory)) as made:
+            try:
+                while waiting and not _over(deadline):
+                    move = Move(made, waiting[0], Path(directory))
+                    waiting.pop(0)
+                    played, broken = judged(move)
+                    history.add([played.to_json()])
+                    _say(history.rows[-1])
+                    if broken:
+                        raise Broken(broken)
+            except Broken as reason:
+                print(f"a new lab is needed: {reason}", file=sys.stderr)
+
+
+def _over(deadline: float | None) -> bool:
+    return deadline is not None and time.monotonic() >= deadline
 
 
 def _say(row: Row) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from collections.abc import Mapping
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Any
 
@@ -138,7 +138,8 @@ class Move:
         )
         self._operation = start(self.scene.home, self.scene.group, request)
         if told["cancel"]:
-            self._operation.cancel()
+            with suppress(RefimplError):  # it may have ended already
+                self._operation.cancel()
         return self._operation
 
     def _stand(self, trigger: Trigger | None) -> None:
@@ -254,7 +255,7 @@ class Move:
         left = self.scene.left()
         if left:
             self.played.violated("left-behind", "; ".join(left))
-        disk = disk_verdict(self.scene.log(), self.scene.probe.disk)
+        disk = disk_verdict(self.scene.log(), self.scene.probe.disks[0])
         self.played.verdicts["disk"] = disk.to_json()
         if disk.state is not State.OK:
             self.played.violated("write-lost", disk.text)
@@ -262,13 +263,11 @@ class Move:
             self.played.violated("none-running", f"it is said to run on {running[0]}, and its guest says nothing")
 
 
-@contextmanager
-def noticed(told: Mapping[str, Any], keep: Callable[[Played], None]) -> Iterator[None]:
-    """Keep a line also of a move whose judging could not be done: that is a violation too."""
+def judged(move: Move) -> tuple[Played, str]:
+    """Play a move, and say why the scene is of no use any more, if so; one that cannot be judged is a violation too."""
     try:
-        yield
+        return move.play(), ""
     except (*FAILURES, AssertionError) as failure:
-        played = Played(told)
-        played.violated("no-end", f"it could not be judged: {type(failure).__name__}: {failure}")
-        keep(played)
-        raise Broken(str(failure)) from failure
+        said = f"{type(failure).__name__}: {failure}"
+        move.played.violated("no-end", f"it could not be judged: {said}")
+        return move.played, said

@@ -16,6 +16,7 @@ from refimpl.backends.libvirt.status import read_status
 from refimpl.hosts.namespace import NamespaceChannel
 from refimpl.hosts.process import inner_pid, namespace_inode
 from refimpl.lab import Lab
+from refimpl.model.group import HostEntry
 
 PERIOD_S = 0.02
 _RAN_NS = 200_000
@@ -37,7 +38,7 @@ class Observer:
 
     def __init__(self, lab: Lab, vm: str) -> None:
         self.seen = Seen()
-        self._lab, self._vm = lab, vm
+        self._hosts, self._vm = lab.group.hosts, vm
         self._end = threading.Event()
         self._thread = threading.Thread(target=self._watch, name="observer", daemon=True)
         self._outer: dict[tuple[str, int], int] = {}
@@ -68,8 +69,8 @@ class Observer:
     def _look(self) -> dict[str, int]:
         """Return by host for how many nanoseconds the copy's vCPU has run since the last look."""
         found = {}
-        for host in self._lab.group.hosts:
-            pid = self._qemu(host.name)
+        for host in self._hosts:
+            pid = self._qemu(host)
             thread = _vcpu(pid) if pid else None
             total = _run_ns(pid, thread) if pid and thread else None
             if pid and total is not None:
@@ -78,22 +79,21 @@ class Observer:
                 found[host.name] = total - before if before is not None else 0
         return found
 
-    def _qemu(self, host: str) -> int | None:
-        entry = self._lab.group.host(host)
-        assert entry is not None
-        channel = NamespaceChannel(entry.channel.init)
+    def _qemu(self, host: HostEntry) -> int | None:
+        init = host.channel.init
+        channel = NamespaceChannel(init)
         try:
             status = read_status(channel, self._vm)
         except OSError:
             return None
         if status is None or not status.pid:
             return None
-        known = self._outer.get((host, status.pid))
-        if known is None or not _is(known, status.pid, entry.channel.init.pid):
+        known = self._outer.get((host.name, status.pid))
+        if known is None or not _is(known, status.pid, init.pid):
             found = channel.outer_pid(status.pid)
             if found is None:
                 return None
-            known = self._outer[host, status.pid] = found
+            known = self._outer[host.name, status.pid] = found
         return known
 
 

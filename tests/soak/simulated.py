@@ -40,8 +40,19 @@ _STOPS = (
 )
 _HEARD = (Kind.FACTS_SEEN, Kind.PREPARED, Kind.MEMORY_SEEN, Kind.DESTINATION_ARRIVED, Kind.EVIDENCE_SEEN)
 _CANCELS = (Kind.CLAIMED, Kind.PREPARED, Phase.MEMORY, Phase.SWITCH, Phase.COMMITTED, Phase.RECONCILE)
-_HANGING = ("probe", "prepare", "start-transfer", "steer-switch", "request-cancel", "look-for-binding")
-_HANGING += ("allow-run", "inspect", "adopt", "settle-source", "settle-destination")
+_HANGING = (
+    "probe",
+    "prepare",
+    "start-transfer",
+    "steer-switch",
+    "request-cancel",
+    "look-for-binding",
+    "allow-run",
+    "inspect",
+    "adopt",
+    "settle-source",
+    "settle-destination",
+)
 _ORDERS = (
     "hangs",
     "prepare-fails",
@@ -243,9 +254,9 @@ def _move(played: Played, rig: Rig, world: WitnessedWorld) -> None:
 
 def _named(name: str | None) -> Any:
     """Return a phase, an event kind, or the name of a stop point as it is."""
-    if name is None or ":" in name or name in map(str, Phase):
-        return Phase(name) if name in map(str, Phase) else name
-    return Kind(name)
+    if name is None or ":" in name:
+        return name
+    return Phase(name) if name in [*map(str, Phase)] else Kind(name)
 
 
 def _note(played: Played, rig: Rig, outcome: Outcome | None) -> None:
