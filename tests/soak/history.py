@@ -28,6 +28,7 @@ class Violation:
 
 WHAT = {
     "two-running": "two copies ran at the same time",
+    "stale-ran": "a copy went on that another had left behind: what the VM did there since is gone",
     "none-running": "the VM runs nowhere, though its memory was not lost under any fault's claim",
     "write-lost": "a write that the guest had acknowledged is not on the storage",
     "left-behind": "something of the move is left: claim, mark, port, file, lease",

@@ -2,7 +2,8 @@
 
 The world itself is the witness: it notes each instant at which two copies run, and each copy that was taken away while
 no other had the VM's memory. Afterwards all faults are lifted and interrupted moves are recovered, as a user would.
-There is no guest in it that writes, so nothing is said of acknowledged writes here.
+Of disks that move with the VM it knows which files hold every write that the guest was told is done; of a disk on
+shared storage there is only one, so there nothing is said of writes.
 """
 
 from __future__ import annotations
@@ -22,12 +23,14 @@ from refimpl.model.facts import VmState
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import CommandKind, HandOver, MigrationRequest
+from refimpl.model.storage import StorageWish
 from tests import moves
 from tests.contract.benches import VM_ID
 from tests.moves import OPERATION, Circles, Rig
 from tests.soak.history import Played
 
 BACKEND = "simulated"
+SHARED, LOCAL = "/shared/web.raw", "/local/web.raw"
 MOST_RECOVERIES = 4
 MOST_EVENTS = 4_000
 """Of one conductor: more than any that comes to an end was seen to have."""
@@ -36,7 +39,9 @@ _AFTERWARDS_NS = 600 * 1_000_000_000
 """How long a world lives on after the last end: what its hosts still have to do by themselves is done by then."""
 _STOPS = (
     *(f"{when}:{kind}" for kind in CommandKind for when in ("intended", "given")),
-    *map(str, (Phase.MEMORY, Phase.SWITCH, Phase.COMMITTED, Phase.RECONCILE, Phase.UNDOING, Phase.CLEANUP)),
+    *map(
+        str, (Phase.STORAGE, Phase.MEMORY, Phase.SWITCH, Phase.COMMITTED, Phase.RECONCILE, Phase.UNDOING, Phase.CLEANUP)
+    ),
 )
 _HEARD = (Kind.FACTS_SEEN, Kind.PREPARED, Kind.MEMORY_SEEN, Kind.DESTINATION_ARRIVED, Kind.EVIDENCE_SEEN)
 _CANCELS = (Kind.CLAIMED, Kind.PREPARED, Phase.MEMORY, Phase.SWITCH, Phase.COMMITTED, Phase.RECONCILE)
@@ -71,10 +76,13 @@ _STRIKES = (
     "call-fails",
     "call-lies",
     "stalls",
+    "disk-full",
     "guest-powers-off",
     "source-dies",
     "destination-dies",
 )
+_DECIDED_BY_A_PERSON = (Phase.LOST, Phase.DUAL_RUN)
+"""Which of two disks is the right one after these, a person has to say: both are kept, and named."""
 _AT_SOURCE = (Phase.REFUSED, Phase.FAILED, Phase.CANCELLED)
 
 
@@ -100,6 +108,7 @@ def schedule(seed: int, number: int) -> dict[str, Any]:
             "faults": [_fault(draw) for _ in range(draw.choice((0, 1, 1, 1, 2, 2, 3)))],
         },
         "request": request,
+        "storage": _storage(draw) if draw.random() < 0.35 else None,
         "cancel_at": str(draw.choice(_CANCELS)) if draw.random() < 0.2 else None,
         "kill_at": str(draw.choice(_HEARD))
         if killed and draw.random() < 0.2
@@ -150,6 +159,14 @@ def _request(draw: random.Random) -> dict[str, Any]:
     return request
 
 
+def _storage(draw: random.Random) -> dict[str, Any]:
+    """Return what is wished of disks that lie on the source alone."""
+    if draw.random() < 0.1:
+        return {}  # nothing: such a move cannot be made
+    kept = draw.choice((None, None, "retain_vhd_copies_on_source", "avoid_removing_vhds"))
+    return {"include": True} | ({kept: True} if kept else {})
+
+
 class WitnessedWorld(World):
     """A world that notes what must never be, and what was lost by a fault, at the instant at which it happens."""
 
@@ -157,12 +174,18 @@ class WitnessedWorld(World):
         self.two_ran: list[str] = []
         self.taken_away: list[str] = []
         self.fell: dict[str, int] = {}
+        self.stale_ran: list[str] = []
+        self._stale: list[Copy] = []
         super().__init__(parse_world(data))
 
     def run(self, copy: Copy, by_force: bool = False) -> bool:
-        """Let a copy run; note when it is not the only one that does."""
+        """Let a copy run; note when it is not the only one that does, or when the VM ran elsewhere since it stopped."""
         ran = super().run(copy, by_force)
-        running = [c.host for c in self.copies.values() if c.vm is copy.vm and c.state is VmState.RUNNING]
+        if ran and any(copy is stale for stale in self._stale):
+            self.stale_ran.append(f"{copy.host} at {self._at()}")
+        if ran:
+            self._stale += [c for c in self.copies.values() if c is not copy]
+        running = [c.host for c in self.copies.values() if c.state is VmState.RUNNING]
         if len(running) > 1:
             self.two_ran.append(f"{' and '.join(sorted(running))} at {self._at()}")
         return ran
@@ -176,8 +199,7 @@ class WitnessedWorld(World):
     def remove(self, copy: Copy) -> None:
         """Take a copy away; note when it had the VM's memory, no other has it, and no job of the hosts' did it."""
         ours = self.job_of(copy.vm.name) is None and copy.state in (VmState.RUNNING, VmState.PAUSED)
-        others = [c for c in self.copies.values() if c is not copy and c.vm is copy.vm and c in self.whole()]
-        if ours and not others:
+        if ours and self.whole() == [copy]:
             self.taken_away.append(f"{copy.state} copy on {copy.host} at {self._at()}")
         super().remove(copy)
 
@@ -199,9 +221,10 @@ class WitnessedWorld(World):
         return f"{(self.now_ns() - self.start_ns) / 1e6:.1f} ms"
 
 
-def world_data(told: Mapping[str, Any]) -> dict[str, Any]:
-    """Return the world of a schedule as a world file has it."""
+def world_data(told: Mapping[str, Any], *, local: bool = False) -> dict[str, Any]:
+    """Return the world of a schedule as a world file has it; `local`: its disk lies on its host alone."""
     rest = {name: value for name, value in told.items() if name != "dirty"}
+    path = LOCAL if local else SHARED
     vm = {
         "name": "web",
         "id": VM_ID,
@@ -209,7 +232,7 @@ def world_data(told: Mapping[str, Any]) -> dict[str, Any]:
         "memory_mib": 256,
         "working_set_mib": 200,
         "dirty_bytes_s": [[0, told["dirty"]]],
-        "disks": [{"path": "/shared/web.raw"}],
+        "disks": [{"path": path, "local": local}],
     }
     hosts = {h: {"memory_mib": 2048, "networks": {"migration": f"192.0.2.{n}"}} for n, h in enumerate("ab", 1)}
     return {"hosts": hosts, "networks": {"migration": {}}, "vms": [vm], **rest}
@@ -220,8 +243,10 @@ def play(told: Mapping[str, Any]) -> Played:
     played = Played(told)
     moves.MOST_EVENTS = MOST_EVENTS
     try:
-        world = WitnessedWorld(world_data(told["world"]))
-        rig = Rig(world, replace(MigrationRequest("web", "b"), **told["request"]))
+        wished = told["storage"]
+        world = WitnessedWorld(world_data(told["world"], local=wished is not None))
+        storage = StorageWish(**wished) if wished else None
+        rig = Rig(world, replace(MigrationRequest("web", "b"), **told["request"], storage=storage))
         _move(played, rig, world)
     except Circles as failure:
         played.violated("no-end", f"{failure} ({MOST_EVENTS} were allowed)")
@@ -265,7 +290,7 @@ def _note(played: Played, rig: Rig, outcome: Outcome | None) -> None:
 
 
 def _unfinished(rig: Rig, outcome: Outcome | None) -> bool:
-    left = outcome is not None and any(w.id == "cleanup.left_behind" for w in outcome.warnings)
+    left = outcome is not None and _told_left(outcome)
     return outcome is None or outcome.end is Phase.INDETERMINATE or left
 
 
@@ -294,6 +319,8 @@ def _never_began(rig: Rig) -> bool:
 def _judge_rest(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcome | None) -> None:
     if world.two_ran:
         played.violated("two-running", world.two_ran[0])
+    if world.stale_ran:
+        played.violated("stale-ran", world.stale_ran[0])
     if world.taken_away:
         played.violated("none-running", f"taken away: {world.taken_away[0]}")
     running = [c for c in world.copies.values() if c.state is VmState.RUNNING]
@@ -308,9 +335,37 @@ def _judge_rest(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcom
     left = [f"claim of {c.operation}" for c in rig.store.claims()] + [f"mark of {m}" for m in rig.marks()]
     left += [f"job of {t.operation}" for t in world.transfers.values() if t.open]
     left += [f"{c.state} copy on {c.host}" for c in world.copies.values() if c not in running and running]
+    if outcome.end not in _DECIDED_BY_A_PERSON or not _told_left(outcome):
+        left += _files_left(played.schedule, world)
     if left:
         played.violated("left-behind", "; ".join(left))
+    _judge_writes(played, world)
     played.verdicts = {"copies": rig.copies(), "lease": world.holders.get("web"), "operation": OPERATION}
+
+
+def _told_left(outcome: Outcome) -> bool:
+    return any(w.id == "cleanup.left_behind" for w in outcome.warnings)
+
+
+def _files_left(told: Mapping[str, Any], world: WitnessedWorld) -> list[str]:
+    """Return which files lie where they should not, when none was asked to be kept."""
+    files = world.disks.files.items()
+    left = [f"{p} on {h}, made by {f.operation}" for (h, p), f in files if f.operation]
+    where = {c.host for c in world.copies.values()}
+    kept = bool(told["storage"]) and len(told["storage"]) > 1
+    if where and not kept:
+        left += [f"{p} on {h}" for (h, p), f in files if f.vm == "web" and h not in where and not f.operation]
+    return left
+
+
+def _judge_writes(played: Played, world: WitnessedWorld) -> None:
+    """Judge that each copy's own disk holds every write that the guest was told is done."""
+    if played.schedule["storage"] is None:
+        return
+    for copy in world.copies.values():
+        file = world.disks.files.get((copy.host, LOCAL))
+        if file is None or not file.whole:
+            played.violated("write-lost", f"{LOCAL} on {copy.host}: {'behind' if file else 'gone'}; {_shown(world)}")
 
 
 def _shown(world: World) -> str:

@@ -22,7 +22,7 @@ from tests.soak.__main__ import FOUND, USAGE, main
 from tests.soak.history import WHAT, Played, schedules, table
 from tests.soak.simulated import play, schedule, world_data
 
-PLAIN = schedule(1, 0) | {"kill_at": None, "cancel_at": None, "lift_late": False, "request": {}}
+PLAIN = schedule(1, 0) | {"kill_at": None, "cancel_at": None, "lift_late": False, "request": {}, "storage": None}
 """A move without anything special, to be changed by a test."""
 
 
@@ -41,7 +41,8 @@ def test_the_same_seed_and_number_are_the_same_schedule_and_others_are_others(ma
 
 def test_every_simulated_schedule_is_a_world_that_can_be() -> None:
     for number in range(300):
-        parse_world(world_data(schedule(5, number)["world"]))
+        told = schedule(5, number)
+        parse_world(world_data(told["world"], local=told["storage"] is not None))
 
 
 def test_lab_schedules_come_to_every_fault_side_and_way_and_none_before_it_can_be() -> None:
@@ -69,6 +70,18 @@ def violations(played: Played) -> set[str]:
 def test_two_running_copies_are_seen() -> None:
     played = play(plain({"kind": "both-run", "during": "arrived"}))
     assert "two-running" in violations(played)
+
+
+def test_a_disk_that_lacks_a_write_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    told = {**plain(), "storage": {"include": True}}
+    assert violations(play(told)) == set()
+    monkeypatch.setattr("refimpl.backends.simulated.disks.Disks.mirrored", lambda *_arguments, **_named: None)
+    assert violations(play(told)) == {"write-lost"}
+
+
+def test_a_file_that_stays_behind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("refimpl.backends.simulated.disks.Disks.retire", lambda *_arguments: None)
+    assert violations(play({**plain(), "storage": {"include": True}})) == {"left-behind"}
 
 
 def test_something_that_is_left_is_seen() -> None:
