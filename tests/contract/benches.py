@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refimpl.backends.simulated import SimulatedBackend, World, parse_world
+from refimpl.backends.simulated.disks import File
 from refimpl.engine.backend import Backend, Post
 from refimpl.engine.timeline import VirtualTimeline
 from refimpl.model.events import Event
@@ -65,7 +66,7 @@ class _Virtual:
 class SimulatedHarness(_Virtual):
     """The simulated backend on a world of its own; `changes` go into the world."""
 
-    can = frozenset({"hold_memory", "host_down", "states"})
+    can = frozenset({"hold_memory", "host_down", "own_disks", "states"})
 
     def __init__(self, **changes: object) -> None:
         super().__init__()
@@ -91,6 +92,17 @@ class SimulatedHarness(_Virtual):
     def be(self, state: VmState) -> None:
         self._changes |= {"state": str(state)}
         self._world, self._backend = None, None
+
+    def own_disks(self) -> str:
+        self._changes |= {"disks": [{"path": "/local/web.raw", "local": True}]}
+        self._world, self._backend = None, None
+        return "/local"
+
+    def has_file(self, host: str, path: str) -> bool:
+        return (host, path) in self.world.disks.files
+
+    def put_file(self, host: str, path: str) -> None:
+        self.world.disks.files[host, path] = File(99, 1)
 
     def hold_memory(self) -> None:
         assert self._world is None or not self._world.transfers, "hold_memory comes first"
@@ -126,6 +138,15 @@ class OpaqueHarness(_Virtual):
 
     def be(self, state: VmState) -> None:
         raise AssertionError("only running VMs are moved here")
+
+    def own_disks(self) -> str:
+        raise AssertionError("no disks are moved here")
+
+    def has_file(self, host: str, path: str) -> bool:
+        raise AssertionError("no disks are moved here")
+
+    def put_file(self, host: str, path: str) -> None:
+        raise AssertionError("no disks are moved here")
 
     def hold_memory(self) -> None:
         raise AssertionError("an opaque job cannot be held")

@@ -10,6 +10,7 @@ question to its time limit; tests/lab looks at that case.
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 import threading
@@ -20,6 +21,7 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
+from refimpl.app.vm_places import outside
 from refimpl.backends.libvirt import connection, stamp, vms
 from refimpl.backends.libvirt.backend import LibvirtBackend
 from refimpl.backends.libvirt.domain import VmSpec
@@ -143,6 +145,7 @@ class Bed:
         keep, *others = sorted((h for h in self.lab.group.hosts if self._has(h)), key=self._worth)
         for host in others:
             self._remove(host)
+        self._disk_back(keep)
         self._bring_up(keep)
 
     def domain_call(self, host: str, *calls: tuple[str, *tuple[int, ...]]) -> None:
@@ -151,6 +154,15 @@ class Bed:
             domain = fresh.lookupByUUIDString(self.spec.id)
             for name, *values in calls:
                 getattr(domain, name)(*values)
+
+    def _disk_back(self, host: HostEntry) -> None:
+        """Put a disk that the VM has taken along back to where all hosts see it."""
+        shared = Path(self.spec.disk_path)
+        own = Path(host.local_directory) / shared.name
+        if own.exists():
+            self._remove(host)
+            shutil.move(own, shared)
+            vms.create(self.lab.group, host, self.spec)
 
     def _has(self, host: HostEntry) -> bool:
         with connection.fresh(host) as fresh:
@@ -199,7 +211,7 @@ class LibvirtHarness:
     """The libvirt backend; the source is the host on which the VM happens to be."""
 
     name = "libvirt"
-    can = frozenset({"hold_memory", "host_down", "states"})
+    can = frozenset({"hold_memory", "host_down", "own_disks", "states"})
 
     def __init__(self, bed: Bed) -> None:
         self._bed = bed
@@ -208,6 +220,7 @@ class LibvirtHarness:
         self._remote: RemoteBackend | None = None
         self._held = False
         self._state = VmState.RUNNING
+        self._strangers: list[Path] = []
 
     @property
     def backend(self) -> Backend:
@@ -229,6 +242,16 @@ class LibvirtHarness:
         self._bed.domain_call(self.source, ("suspend",) if state is VmState.PAUSED else ("destroy",))
         self._state = state
 
+    def own_disks(self) -> str:
+        return host_of(self._bed.lab.group, self.destination).storage_directories[0]
+
+    def has_file(self, host: str, path: str) -> bool:
+        return outside(host_of(self._bed.lab.group, host), path).exists()
+
+    def put_file(self, host: str, path: str) -> None:
+        self._strangers.append(outside(host_of(self._bed.lab.group, host), path))
+        self._strangers[-1].write_text("a stranger's")
+
     def hold_memory(self) -> None:
         self._held = True
 
@@ -246,6 +269,8 @@ class LibvirtHarness:
     def close(self) -> None:
         if self._remote is not None:
             self._remote.kill()
+        for path in self._strangers:
+            path.unlink()
         self._bed.tidy()
 
     def _present(self) -> RemoteBackend:
