@@ -172,8 +172,7 @@ def _cancel(state: State) -> Iterator[Does]:
         yield Does("backend gets no answer to the cancel", queued, (Kind.CANCEL_TOO_LATE,))
     elif state.call in ("running", "followed") and "switch" not in state.told and state.qm in ("ram", "pre"):
         if state.sjob == "perform3":
-            aborted = done._replace(sjob="confirm3_cancelled", qm="", msg="cancel" if state.sconn else state.msg)
-            yield Does("source daemon breaks the transfer off", aborted, (Kind.CANCEL_ACCEPTED,))
+            yield Does("source daemon breaks the transfer off", done._replace(qm=""), (Kind.CANCEL_ACCEPTED,))
     else:
         yield Does("backend finds that it is too late to cancel", done, (Kind.CANCEL_TOO_LATE,))
 
@@ -185,7 +184,9 @@ def _jobs(state: State) -> tuple[bool, bool]:
 
 def _follow(state: State) -> Iterator[Does]:
     over = state._replace(call="over")
-    if state.call == "followed" and not any(_jobs(state)):
+    if state.call.startswith("returns"):
+        yield Does("the long call returns", over, (Kind.CALL_RETURNED, state.call.removeprefix("returns ")))
+    elif state.call == "followed" and not any(_jobs(state)):
         yield Does("backend sees that no job is left", over, (Kind.CALL_RETURNED, "followed"))
     elif state.call == "followed" and state.sd != "up":
         yield Does("backend sees that the source daemon is gone", over, (Kind.CALL_RETURNED, "lost"))
@@ -197,12 +198,10 @@ def _inspect(options: Options, minds: Minds, state: State, others: State, rest: 
     source, destination = rest
     if source == NOT_YET:
         seen = minds.view(look_at_source(options, state))
-        task = ("inspect", seen, destination)
-        yield Does("backend looks at the source", others._replace(tasks=(task, *others.tasks)))
+        yield Does("backend looks at the source", _goes_on(others, "inspect", seen, destination))
     if destination == NOT_YET:
         seen = minds.view(look_at_destination(options, state))
-        task = ("inspect", source, seen)
-        yield Does("backend looks at the destination", others._replace(tasks=(task, *others.tasks)))
+        yield Does("backend looks at the destination", _goes_on(others, "inspect", source, seen))
     if source != NOT_YET and destination != NOT_YET:
         assert isinstance(source, int)
         if _pidfd_says_dead(state) and not minds.views[source].bound:
@@ -230,7 +229,7 @@ def _allow_run(options: Options, minds: Minds, state: State, others: State, rest
 def _adopt(options: Options, minds: Minds, state: State, others: State, rest: list[object]) -> Iterator[Does]:
     source, destination = source_status(state), destination_status(state)
     runs = destination is not None and destination.vm_state is VmState.RUNNING
-    if state.call in ("running", "followed"):
+    if state.call not in ("", "over"):
         silent = "ran" in state.told or runs or source is None or not source.job
         posts = () if silent else _standing(source, destination)
         yield Does("backend says again how the transfer stands", others._replace(inbox=others.inbox + posts))

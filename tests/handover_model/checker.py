@@ -14,7 +14,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
-from tests.handover_model.model import Model, Move, State, violation
+from tests.handover_model.model import Model, Move, violation
+from tests.handover_model.world import State
 
 Judge = Callable[[Model, State], str | None]
 

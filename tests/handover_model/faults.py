@@ -14,6 +14,7 @@ from tests.handover_model.world import (
     Move,
     Options,
     State,
+    call_ends,
     end_destination,
     end_source,
     newest_is_there,
@@ -57,9 +58,7 @@ def _crash(options: Options, state: State) -> Iterator[Move]:
         kept = state.msg if state.msg in ("finish", "cancel") else ""
         dead = state._replace(sd="dead", sbox=(), sconn=False, dconn=False, msg=kept)
         dead = dead._replace(pidfd=dead.pidfd and options.death_binds)
-        if dead.call == "running":
-            dead = dead._replace(call="over", taps=dead.taps | {"call failed"})
-        yield "FAULT: source daemon is killed", _unanswered(dead, state.sbox)
+        yield "FAULT: source daemon is killed", call_ends(_unanswered(dead, state.sbox), "failed")
     if state.dd != "dead":
         kept = state.msg if state.msg in ("ok", "error") else ""
         dead = state._replace(dd="dead", dbox=(), sconn=False, dconn=False, msg=kept)
@@ -90,7 +89,7 @@ def _to_be_ended(box: tuple[str, ...]) -> bool:
 
 
 def _burnt(before: State, after: State, other_is_doomed: bool) -> State:
-    """Whether the fault has cost the newest memory: at once, or because the hosts themselves will end the other copy."""
+    """Say whether the fault has cost the newest memory: at once, or because the other copy is to be ended."""
     lost = newest_is_there(before) and (not newest_is_there(after) or other_is_doomed)
     return after._replace(burnt=before.burnt or lost)
 

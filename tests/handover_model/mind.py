@@ -183,12 +183,15 @@ class Minds:
         """Return the number of what was seen of one side."""
         return self._number(seen, self.views)
 
-    def begin(self) -> Taken:
-        """Return a controller that has claimed the VM, recorded the move, prepared it and ordered the transfer."""
+    def begin(self, told: Sequence[Kind]) -> Taken:
+        """Return a controller that has claimed the VM, recorded the move, prepared it and ordered the transfer.
+
+        `told`: what it has heard of the transfer since.
+        """
         ledger = Ledger(OPERATION, "model", REQUEST, self.hand_over, PLAN, claimed=True)
         mind = self._number(Mind(Phase.SETUP, ledger, None, True), self._minds)
         kept = self._number(Kept(Phase.SETUP, ledger), self._kept)
-        for key in ((Kind.CHECKS_PASSED,), (Kind.PREPARED,), (Kind.MEMORY_SEEN,)):
+        for key in ((Kind.CHECKS_PASSED,), (Kind.PREPARED,), *((kind,) for kind in told)):
             (taken, *_) = self.take(mind, kept, key)
             mind, kept = taken.mind, taken.kept
         return taken

@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -24,8 +24,11 @@ from tests.handover_model.world import DESTINATION_ALIVE, Options, State, newest
 @dataclass(frozen=True)
 class Bounds:
     """How much may happen: faults of these kinds, deaths of the controller, recoveries after an end that left something
-    open, deadlines that come although things still move, cancels by a person. `apart`: both hosts are not looked at in
-    one moment but one after the other."""
+    open, deadlines that come although things still move, cancels by a person.
+
+    `late_cancels`: cancels also come when it is too late. `apart`: both hosts are looked at one after the other, in any
+    order, and not in one moment.
+    """
 
     faults: int = 1
     kinds: tuple[str, ...] = ("freeze", "crash", "link")
@@ -33,6 +36,7 @@ class Bounds:
     recoveries: int = 1
     hasty: int = 0
     cancels: int = 0
+    late_cancels: bool = False
     apart: bool = False
 
 
@@ -60,8 +64,6 @@ _TAPS: dict[str, Key] = {
     "arrived": (Kind.DESTINATION_ARRIVED,),
     "ran": (Kind.DESTINATION_RAN,),
     "gone": (Kind.SOURCE_GONE,),
-    "call ok": (Kind.CALL_RETURNED, "ok"),
-    "call failed": (Kind.CALL_RETURNED, "failed"),
     "look-due": (Kind.LOOK_DUE,),
 }
 _MAY_BE_HASTY = (Phase.SWITCH, Phase.COMMITTED)
@@ -75,9 +77,9 @@ class Model:
         self.options, self.bounds = options, bounds
         self.minds = Minds(HandOver.STRICT if options.strict else HandOver.DELEGATED, step)
 
-    def begin(self) -> State:
-        """Return the state in which the transfer has just been ordered."""
-        taken, bounds = self.minds.begin(), self.bounds
+    def begin(self, told: Sequence[Kind] = (Kind.MEMORY_SEEN,)) -> State:
+        """Return the state in which the transfer has been ordered and the controller was told so much of it."""
+        taken, bounds = self.minds.begin(told), self.bounds
         return world.begin(self.options)._replace(
             mind=taken.mind,
             kept=taken.kept,
@@ -100,7 +102,8 @@ class Model:
     def moves(self, state: State) -> Iterator[Move]:
         """Yield every next state, without what can have no effect any more."""
         for move in self._moves(state):
-            yield move._replace(state=tidy(move.state))
+            after = tidy(move.state)
+            yield move if after is move.state else move._replace(state=after)
 
     def _moves(self, state: State) -> Iterator[Move]:
         if "switch" in state.taps:
@@ -152,7 +155,7 @@ class Model:
         if state.faults and not self.has_ended(state):
             for what, after in faults(self.options, state, self.bounds.kinds):
                 yield Move(what, after, own=False)
-        if state.alive and state.cancels and phase in _BEFORE_SWITCH:
+        if state.alive and state.cancels and (phase in _BEFORE_SWITCH or self.bounds.late_cancels):
             wished = state._replace(cancels=state.cancels - 1)
             yield from self._hears(wished, (Kind.CANCEL_WISHED,), "a person wishes to cancel")
         if state.alive and state.deaths:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 Move = tuple[str, "State"]
 
@@ -33,11 +33,11 @@ class Options:
     kill_in_finish: bool = False
 
 
-class State(NamedTuple):
+class _Fields(NamedTuple):
     """Everything there is. Strings are libvirt's words where it has some; an empty one is none.
 
-    `sq`, `dq`: the copies. Source: running, stopped (by the migration), refused (its resume was), dead (and libvirtd has
-    not noticed), off, absent. Destination: incoming, arrived (whole, paused), running, dead, off, absent.
+    `sq`, `dq`: the copies. Source: running, stopped (by the migration), refused (its resume was), dead (not noticed by
+    libvirtd), off, absent. Destination: incoming, arrived (whole, paused), running, dead, off, absent.
     `sd`, `dd`: libvirtd is up, frozen or dead. `sbox`, `dbox`: what controllers have asked of it and it has not done;
     `!` marks a request whose answer is waited for. `slock`, `dlock`: virtlockd lives.
     `qm`: QEMU's migration. `msg`: what is under way between the daemons. `sconn`, `dconn`: their connection, by either.
@@ -84,6 +84,22 @@ class State(NamedTuple):
     recoveries: int = 0
     hasty: int = 0
     cancels: int = 0
+
+
+_PLACES = {name: place for place, name in enumerate(_Fields._fields)}
+
+
+class State(_Fields):
+    """Everything there is; see `_Fields`."""
+
+    __slots__ = ()
+
+    def _replace(self, **changes: Any) -> State:
+        """Return a state with some fields changed; without the checks of the original, as this takes most of the time."""
+        values = list(self)
+        for name, value in changes.items():
+            values[_PLACES[name]] = value
+        return tuple.__new__(State, values)
 
 
 SOURCE_ALIVE = frozenset({"running", "stopped", "refused"})
@@ -230,10 +246,12 @@ def _qemu(state: State) -> Iterator[Move]:
 def _source_daemon(options: Options, state: State) -> Iterator[Move]:
     if state.sconn and (state.dd != "up" or not state.link or not state.dconn):
         yield "source daemon gives the connection up", state._replace(sconn=False)
-    if state.sq == "dead":
-        told = "cancel" if state.sjob == "perform3" and state.sconn and state.dd != "dead" else state.msg
-        noticed = tap(state._replace(sq="off", sjob="", msg=told, qm=state.qm if whole(state) else ""), "gone")
-        yield "source daemon notices that its QEMU has died", _call_ends(noticed, "failed")
+    if state.sq == "dead" and "gone" not in state.told and state.alive:
+        yield "source daemon tells that its QEMU has died", tap(state, "gone")
+    if state.sq == "dead" and state.sjob in ("", "perform3"):
+        told = "cancel" if state.sjob and state.sconn and state.dd != "dead" else state.msg
+        noticed = state._replace(sq="off", sjob="", msg=told, qm=state.qm if whole(state) else "")
+        yield "source daemon closes what its dead QEMU was in", call_ends(noticed, "failed")
         return
     if state.sjob == "perform3":
         yield from _perform(state)
@@ -245,11 +263,11 @@ def _source_daemon(options: Options, state: State) -> Iterator[Move]:
             yield "source daemon is to take the VM back", state._replace(sjob="confirm3_cancelled", msg=taken)
     elif state.sjob == "confirm3":
         ended = end_source(state._replace(sjob=""), "absent")
-        yield "source daemon ends its copy", _call_ends(ended, "ok")
+        yield "source daemon ends its copy", call_ends(ended, "ok")
     elif state.sjob == "confirm3_cancelled":
         after, ran = run_source(options, state) if state.sq in SOURCE_ALIVE else (state, False)
         what = "source daemon lets its copy run again" if ran else "source daemon cannot let its copy run again"
-        yield what, _call_ends(after._replace(sjob=""), "failed")
+        yield what, call_ends(after._replace(sjob=""), "failed")
     for index, request in enumerate(state.sbox):
         rest = state._replace(sbox=state.sbox[:index] + state.sbox[index + 1 :])
         yield f"source daemon does: {request.rstrip('!')}", _source_does(options, rest, request)
@@ -263,8 +281,8 @@ def _perform(state: State) -> Iterator[Move]:
     if state.qm == "done":
         sent = state._replace(sjob="perform3_done", msg="finish" if state.sconn else "")
         yield "source daemon asks the destination to finish", sent
-    if state.qm != "done" and (broken or state.dq == "dead"):
-        told = "cancel" if state.sconn and state.dd == "up" else state.msg
+    if state.qm != "done" and (broken or state.dq == "dead" or not state.qm):
+        told = "cancel" if state.sconn and state.dd != "dead" else state.msg
         failed = state._replace(sjob="confirm3_cancelled", qm="", msg=told)
         yield "source daemon: the transfer has failed", failed
 
@@ -278,7 +296,7 @@ def _source_does(options: Options, state: State, request: str) -> State:
         state = end_source(state._replace(sjob=""), "absent")
         answer = "done"
     elif order == "abort" and state.sjob == "perform3" and state.qm in ("ram", "pre"):
-        state = state._replace(sjob="confirm3_cancelled", qm="", msg="cancel" if state.sconn else "")
+        state = state._replace(qm="")
     return _answered(state, answer) if request.endswith("!") and answer else state
 
 
@@ -288,11 +306,9 @@ def _answered(state: State, answer: str) -> State:
     return state._replace(tasks=((*first[:-1], answer), *others))
 
 
-def _call_ends(state: State, how: str) -> State:
-    """The controller's own long call returns."""
-    if state.call != "running":
-        return state
-    return state._replace(call="over", taps=state.taps | {f"call {how}"})
+def call_ends(state: State, how: str) -> State:
+    """The controller's own long call begins to return."""
+    return state._replace(call=f"returns {how}") if state.call == "running" else state
 
 
 def _destination_daemon(options: Options, state: State) -> Iterator[Move]:
