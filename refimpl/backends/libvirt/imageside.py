@@ -31,6 +31,12 @@ def identity(path: str) -> str | None:
     return f"{os.statvfs(path).f_fsid:x}:{inode}:{born}"
 
 
+def exactly(path: str) -> str | None:
+    """Return the same with the moment of its birth as exact as it is known: a number is soon given to another file."""
+    done = subprocess.run(["stat", "-L", "-c", "%i %w", "--", path], capture_output=True)
+    return done.stdout.decode() if done.returncode == 0 else None
+
+
 def make(question: dict[str, Any]) -> dict[str, Any]:
     """Make an image for each disk: `path`, `format`, `bytes`. OSError when one cannot be had; then none is left.
 
@@ -54,7 +60,7 @@ def place(operation: str, number: int, disk: dict[str, Any], allowed: list[str],
         raise OSError(f"{folder} is really {real}, which is not within {', '.join(allowed)}")
     register = read(operation, folder)
     known = register.get(path)
-    if known is not None and identity(path) == known["identity"] is not None:
+    if known is not None and exactly(path) == known["identity"] is not None:
         return
     if os.path.lexists(path) and not overwrite:
         raise OSError(f"{path} exists")
@@ -64,7 +70,7 @@ def place(operation: str, number: int, disk: dict[str, Any], allowed: list[str],
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fresh)
     create(fresh, disk["format"], disk["bytes"])
-    entry = {"fresh": fresh, "aside": aside if os.path.lexists(path) else None, "identity": identity(fresh)}
+    entry = {"fresh": fresh, "aside": aside if os.path.lexists(path) else None, "identity": exactly(fresh)}
     write(operation, folder, {**register, path: entry})
     if entry["aside"] is not None:
         os.rename(path, aside)
@@ -98,7 +104,7 @@ def keep(question: dict[str, Any]) -> dict[str, Any]:
     kept: list[str] = []
 
     def work(path: str, entry: dict[str, Any], _used: set[str]) -> str | None:
-        if entry["identity"] is not None and identity(path) == entry["identity"]:
+        if entry["identity"] is not None and exactly(path) == entry["identity"]:
             kept.append(path)
             if entry["aside"] is not None and os.path.lexists(entry["aside"]):
                 kept.append(f"{entry['aside']} (what was there before)")
@@ -148,9 +154,9 @@ def each_entry(question: dict[str, Any], work: Any) -> dict[str, Any]:
 def take_back(path: str, entry: dict[str, Any], used: set[str]) -> str | None:
     """Remove one file that was made; return why it stays."""
     remove(entry["fresh"])
-    now = identity(path) if os.path.lexists(path) else None
+    now = exactly(path) if os.path.lexists(path) else None
     if now is not None and now == entry["identity"]:
-        if now in used:
+        if identity(path) in used:
             return f"{path}, which is a disk of a VM"
         os.unlink(path)
         now = None
