@@ -143,3 +143,19 @@ def test_a_move_without_disks_has_no_phase_for_them() -> None:
     outcome = moved(made)
     assert (outcome.end, outcome.disks_sent_bytes) == (Phase.COMPLETED, None)
     assert Phase.STORAGE not in made.path()
+
+
+@pytest.mark.parametrize(("faults", "behind"), [([], "a"), ([{"kind": "call-fails", "during": "memory"}], "b")])
+def test_the_file_that_is_not_the_vms_any_more_falls_behind(faults: list[dict[str, Any]], behind: str) -> None:
+    made = rig(wish={"avoid_removing_vhds": True}, faults=faults)
+    moved(made)
+    files = made.world.disks.files
+    assert {host: files[host, PATH].whole for host in "ab"} == {host: host != behind for host in "ab"}
+
+
+def test_a_file_that_was_put_aside_comes_back() -> None:
+    hosts = {h: {"memory_mib": 2048, "networks": {"migration": f"192.0.2.{n}"}} for n, h in enumerate("ab", 1)}
+    hosts["b"] |= {"files": [PATH]}
+    made = rig(wish={"allow_overwrite": True}, hosts=hosts, faults=[{"kind": "call-fails", "during": "memory"}])
+    assert moved(made).end is Phase.FAILED
+    assert made.world.disks.files["b", PATH].vm is None
