@@ -66,6 +66,11 @@ _TAPS: dict[str, Key] = {
     "gone": (Kind.SOURCE_GONE,),
     "look-due": (Kind.LOOK_DUE,),
 }
+DUAL = "two copies run"
+TWO_HISTORIES = "both copies ran with memory of their own: what one of them acknowledged is lost"
+THROWN = "the newest memory was thrown away by no fault of a QEMU"
+NEEDLESS = "a person is needed although every host answered all the time"
+
 _MAY_BE_HASTY = (Phase.SWITCH, Phase.COMMITTED)
 _BEFORE_SWITCH = (Phase.SETUP, Phase.MEMORY)
 
@@ -215,11 +220,11 @@ def _dies(state: State) -> State:
 def violation(model: Model, state: State) -> str | None:
     """Return what is wrong with a state, None when nothing is."""
     if state.sq == "running" and state.dq == "running":
-        return "two copies run"
+        return DUAL
     if state.sran and state.dran:
-        return "both copies ran with memory of their own: what one of them acknowledged is lost"
+        return TWO_HISTORIES
     if not state.burnt and not newest_is_there(state):
-        return "the newest memory was thrown away by no fault of a QEMU"
+        return THROWN
     return _untrue(state, model.phase(state)) if model.has_ended(state) else None
 
 
@@ -238,4 +243,4 @@ def _untrue(state: State, end: Phase) -> str | None:
     # Only a person can tell whether a source that died unseen had run again, while the other copy waits.
     doubtful = state.sq == "off" and state.dq == "arrived"
     excused = doubtful or "dead" in (state.sq, state.dq)
-    return "a person is needed although every host answered all the time" if state.quiet and not excused else None
+    return NEEDLESS if state.quiet and not excused else None

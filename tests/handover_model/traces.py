@@ -215,7 +215,7 @@ class _Follower:
         return Explanation(True, self._faults)
 
     def _after(self, states: set[State], seen: Observed, killed: bool) -> tuple[set[State], set[str]]:
-        """Return the states after one thing more. `killed`: the controller may have died in the middle of its answer."""
+        """Return the states after one thing more. `killed`: the controller may have died amid its answer."""
         after: set[State] = set()
         offered: set[str] = set()
         for before, move in self._unseen(states, unheard=seen.kind is Kind.RECOVER_WISHED):

@@ -95,7 +95,7 @@ class State(_Fields):
     __slots__ = ()
 
     def _replace(self, **changes: Any) -> State:
-        """Return a state with some fields changed; without the checks of the original, as this takes most of the time."""
+        """Return a state with some fields changed; without the original's checks, as this takes most of the time."""
         values = list(self)
         for name, value in changes.items():
             values[_PLACES[name]] = value

@@ -8,7 +8,7 @@ import pytest
 
 from refimpl.model.phase import ENDS, Phase
 from tests.handover_model.checker import Result, check, told
-from tests.handover_model.model import Bounds, Model, violation
+from tests.handover_model.model import DUAL, TWO_HISTORIES, Bounds, Model, violation
 from tests.handover_model.world import Options, State, whole
 
 DELEGATED = Options(strict=False)
@@ -16,9 +16,7 @@ LEASED = Options(strict=False, lease=True)
 SHARED = Options(strict=False, shared_image=True)
 STRICT = Options()
 BOTH = Options(lease=True)
-DUAL = "two copies run"
 DYING = Bounds(faults=0, deaths=2, recoveries=0, hasty=1, cancels=1)
-TWO_HISTORIES = "both copies ran with memory of their own: what one of them acknowledged is lost"
 
 
 @cache

@@ -23,13 +23,11 @@ from refimpl.model.request import CommandKind
 from refimpl.policy.closing import closing
 from refimpl.policy.reconciliation import reconcile
 from tests.handover_model.checker import STUCK, Result, check
-from tests.handover_model.model import Bounds, Model
+from tests.handover_model.model import DUAL, NEEDLESS, THROWN, Bounds, Model
 from tests.handover_model.world import Options
 
 STRICT = Options()
 FREEZE, CRASH, NOTHING = (Bounds(kinds=("freeze",)), Bounds(kinds=("crash",)), Bounds(faults=0))
-DUAL, THROWN = "two copies run", "the newest memory was thrown away by no fault of a QEMU"
-NEEDLESS = "a person is needed although every host answered all the time"
 FALSELY_FAILED = "ended failed, and the source does not run"
 FALSELY_LOST = "ended lost, and a copy with the newest memory is there"
 
