@@ -91,6 +91,17 @@ def targets(wish: StorageWish, disks: Iterable[str], default_directory: str = ""
     return {path: posixpath.join(directory or posixpath.dirname(path), posixpath.basename(path)) for path in disks}
 
 
+def wish_of(plan: StoragePlan) -> StorageWish:
+    """Return a wish that asks for the same, as far as a plan tells."""
+    bases = {path for disk in plan.disks for path in disk.chain}
+    return StorageWish(
+        vhds=tuple((disk.source, disk.destination) for disk in plan.disks),
+        remove_source_unmanaged_vhds=any(file.path in bases for file in plan.removed),
+        avoid_removing_vhds=plan.keep_at_destination,
+        allow_overwrite=plan.allow_overwrite,
+    )
+
+
 def conflict(wish: StorageWish) -> str | None:
     """Return what is wrong with a wish in itself, None when it can be meant."""
     paths = [path for pair in wish.vhds for path in pair]

@@ -19,6 +19,7 @@ from refimpl.model.events import FIELDS, SCHEMA_VERSION, Kind
 from refimpl.model.facts import Evidence, Facts
 from refimpl.model.outcome import SCHEMA_VERSION as OUTCOME_VERSION
 from refimpl.model.outcome import Outcome
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import ExitCode, Phase, Side
 from refimpl.model.request import CommandKind, MigrationRequest, Plan, VmState
 from refimpl.report import schemas_verbs
@@ -59,6 +60,7 @@ def _values(known: Definitions) -> Mapping[str, Schema]:
         "name": TEXT,
         "number": COUNT,
         "ok": YES_NO,
+        "ownership": known.of(OwnerRecord),
         "passes": COUNT,
         "phase": one_of(Phase),
         "plan": known.of(Plan),

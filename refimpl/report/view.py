@@ -198,6 +198,8 @@ def figures(data: ReportData, length_ms: float) -> list[Figure]:
         return found
     found += _observed(data)
     found.append(Figure("sent", size(end.sent_bytes), "over the migration network"))
+    if end.disks_sent_bytes is not None:
+        found.append(Figure("disks", size(end.disks_sent_bytes), "copied while the VM ran"))
     found.append(Figure("passes", str(end.passes or "none"), "over the VM's memory, seen to end"))
     if (end.completed and end.vm_state == VmState.RUNNING) or end.qemu_downtime_ms is not None:
         found.append(Figure("QEMU's figure", duration(end.qemu_downtime_ms), "QEMU's own downtime; not the blackout"))

@@ -14,7 +14,7 @@ from refimpl.checks.subject import subject
 from refimpl.model.events import Kind
 from refimpl.model.facts import DiskFact, Facts, TargetFact, VmState
 from refimpl.model.request import MigrationRequest, Plan
-from refimpl.model.storage import DiskMove, SourceFile, StoragePlan, StorageWish, conflict
+from refimpl.model.storage import DiskMove, SourceFile, StoragePlan, StorageWish, conflict, wish_of
 from tests.builders import OPERATION, event, facts, host, ledger, request, vm
 
 DISK = "/data/web.raw"
@@ -312,3 +312,10 @@ def test_what_moves_is_told() -> None:
     report = compared(subject(wish(), OPERATION, "lab", both()))
     told = next(c.text for c in report.checked if c.family == "storage")
     assert told == "1 disk(s) of 64 MiB to /big; no others"
+
+
+@pytest.mark.parametrize("choice", [{}, {"remove_source_unmanaged_vhds": True}, {"avoid_removing_vhds": True}])
+def test_a_plan_tells_what_was_wished(choice: dict[str, bool]) -> None:
+    made = planned(wish(**choice), chained())
+    asked = request(storage=wish_of(made))
+    assert planned(asked, chained()) == made
