@@ -106,7 +106,7 @@ def finish(operation: Operation) -> list[str]:
                 return [*left, *(f"{name}: the VM was not found on host {plan.destination}" for name in names)]
         gone = [{"path": file.path, "identity": file.identity} for file in storage.removed]
         with connection.fresh(reach.source) as here:
-            used = disk_paths(here)
+            used = used_disks(here)
         told = _ask(reach.source_channel, "retire", operation.id, files=gone, used=used)
     except connection.failures() as error:
         return [*left, *(f"{name}: {error}" for name in names)]
@@ -145,19 +145,28 @@ def device_names(xml: str, storage: StoragePlan) -> list[str]:
     return found
 
 
-def disk_paths(fresh: Any) -> list[str]:
-    """Return the files of the disks of all VMs of a host, as they run and as they are stored."""
+def used_disks(fresh: Any) -> dict[str, str]:
+    """Return the files of the disks of all VMs of a host, as they run and as they are stored, with their formats."""
     lv = connection.module()
-    found: dict[str, None] = {}
+    found: dict[str, str] = {}
     for domain in fresh.listAllDomains():
         flags = (lv.VIR_DOMAIN_XML_INACTIVE, 0) if domain.isPersistent() else (0,)
         for which in flags:
             # One that goes away meanwhile has no disks any more.
             with contextlib.suppress(lv.libvirtError):
-                root = parse(domain.XMLDesc(which))
-                paths = (s.get("file") or s.get("dev") for e in root.iter("disk") for s in e.iter("source"))
-                found |= dict.fromkeys(path for path in paths if path)
-    return list(found)
+                found |= _files_of(parse(domain.XMLDesc(which)))
+    return found
+
+
+def _files_of(root: ET.Element) -> dict[str, str]:
+    found: dict[str, str] = {}
+    for element in root.iter("disk"):
+        driver = element.find("driver")
+        for source in element.iter("source"):
+            path = source.get("file") or source.get("dev")
+            if path:
+                found[path] = "" if driver is None else driver.get("type", "")
+    return found
 
 
 def _disks(root: ET.Element) -> Iterator[tuple[ET.Element, ET.Element]]:
@@ -200,7 +209,7 @@ def _settled(
     """Ask for what is to be done with the files of an operation: the answer, or why there is none."""
     try:
         with connection.fresh(host) as fresh:
-            used = disk_paths(fresh)
+            used = used_disks(fresh)
         return _ask(channel, do, operation, directories=_directories(storage), used=used), None
     except connection.failures() as error:
         return {}, str(error)

@@ -47,7 +47,7 @@ def make(question: dict[str, Any]) -> dict[str, Any]:
         for number, disk in enumerate(question["disks"]):
             place(operation, number, disk, question["allowed"], question["overwrite"])
     except OSError:
-        undo({"operation": operation, "directories": folders_of(question["disks"]), "used": []})
+        undo({"operation": operation, "directories": folders_of(question["disks"]), "used": {}})
         raise
     return {}
 
@@ -172,7 +172,7 @@ def take_back(path: str, entry: dict[str, Any], used: set[str]) -> str | None:
 def retire(question: dict[str, Any]) -> dict[str, Any]:
     """Remove files of disks that have moved: `path` and `identity` of each. Tell what is left and why.
 
-    `used`: disks of the VMs of this host, whose files and what those are based on stay.
+    `used`: disks of the VMs of this host with their formats; their files, and what those are based on, stay.
     """
     left, used = [], users(question["used"])
     for file in question["files"]:
@@ -192,11 +192,14 @@ def retire(question: dict[str, Any]) -> dict[str, Any]:
     return {"left": left}
 
 
-def users(paths: list[str]) -> set[str]:
-    """Return the identities of disks and of all that they are based on."""
-    found = {path: identity(path) for path in paths}
-    for path in [path for path, seen in found.items() if seen is not None]:
-        command = ["qemu-img", "info", "-U", "--backing-chain", "--output=json", "--", path]
+def users(disks: dict[str, str]) -> set[str]:
+    """Return the identities of disks, by path with the format that they are defined as, and of all they are based on.
+
+    Only an image that is defined as one is asked: a guest can write anything to a raw disk, such a header too.
+    """
+    found = {path: identity(path) for path in disks}
+    for path in [path for path, seen in found.items() if seen is not None and disks[path] == "qcow2"]:
+        command = ["qemu-img", "info", "-U", "-f", "qcow2", "--backing-chain", "--output=json", "--", path]
         done = subprocess.run(command, capture_output=True, timeout=CHAIN_S)
         images = json.loads(done.stdout) if done.returncode == 0 else []
         found |= {image["filename"]: identity(image["filename"]) for image in images}

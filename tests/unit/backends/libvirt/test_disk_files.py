@@ -69,6 +69,23 @@ def test_at_the_destination_disks_are_where_the_plan_puts_them_and_based_on_noth
     assert first.find("address").attrib == {"type": "pci", "slot": "0x04"}  # type: ignore[union-attr]
 
 
+def test_every_file_of_every_vm_of_a_host_is_in_use_with_the_format_of_its_disk() -> None:
+    class Named(Domain):
+        def isPersistent(self) -> bool:
+            return True
+
+    class Host:
+        def listAllDomains(self) -> list[Named]:
+            return [Named()]
+
+    assert disk_files.used_disks(Host()) == {
+        "/data/a.qcow2": "qcow2",
+        "/data/base.qcow2": "qcow2",
+        "/data/b.raw": "",
+        "/shared/c.raw": "",
+    }
+
+
 def test_a_definition_whose_disks_stay_is_not_touched() -> None:
     assert disk_files.relocated(XML, None) == XML
 
