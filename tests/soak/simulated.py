@@ -302,7 +302,7 @@ def _judge_end(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcome
     guest_ended = any(c.ended_by_guest for c in world.copies.values())
     wanted = "b" if outcome.completed else "a" if outcome.end in _AT_SOURCE else None
     untouched = outcome.end in _AT_SOURCE and _never_began(rig)
-    knowable = wanted and not (guest_ended or untouched or wanted in late)
+    knowable = wanted and looks and not (guest_ended or untouched or wanted in late)
     if knowable and now.get(wanted or "") != outcome.vm_state:
         played.violated("untrue-end", f"{outcome.end}, and there is {_shown(world)}")
     if outcome.end is Phase.LOST and world.whole():
