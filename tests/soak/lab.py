@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Mapping
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -53,6 +53,7 @@ class Move:
         self._marker = directory / f"stop-{told['number']}"
         self._operation: Operation | None = None
         self._says = ""
+        self._arms = ExitStack()
         self.fault: Inflicted | None = None
 
     def play(self) -> Played:
@@ -66,7 +67,8 @@ class Move:
                     self._struck(stack)
             except FAILURES as failure:
                 self._says = f"{type(failure).__name__}: {failure}"
-            outcome = self._end()
+            with self._arms:
+                outcome = self._end()
             outcome = self._recovered(outcome)
         self._keep_events()
         self._judge(outcome, boot, doubled, observer)
@@ -137,9 +139,8 @@ class Move:
             **limits,
         )
         self._operation = start(self.scene.home, self.scene.group, request)
-        if told["cancel"]:
-            with suppress(RefimplError):  # it may have ended already
-                self._operation.cancel()
+        if told["cancel_at"]:
+            self._arms.enter_context(armed(self._operation, Kind(told["cancel_at"]), self._operation.cancel))
         return self._operation
 
     def _stand(self, trigger: Trigger | None) -> None:

@@ -17,6 +17,7 @@ BACKEND = "lab"
 SIDES = ("source", "destination")
 _EVENTS = (Kind.CLAIMED, Kind.PREPARED, Kind.MEMORY_SEEN, Kind.SWITCH_SEEN, Kind.DESTINATION_ARRIVED, Kind.SOURCE_BOUND)
 _EVENTS_LATE = (Kind.DESTINATION_RAN, Kind.CALL_RETURNED)
+_CANCELS = (Kind.CLAIMED, Kind.PREPARED, Kind.MEMORY_SEEN, Kind.SWITCH_SEEN)
 _STATES = ("active", "pre-switchover", "device", "completed")
 _STOPS = (
     "intended:prepare",
@@ -53,7 +54,7 @@ def schedule(seed: int, number: int) -> dict[str, Any]:
         "direction": draw.choice(("to", "from")),
         "rate_mbit_s": draw.choice((1, 20)),
         "place": draw.choice(("shared", "store", "home")),
-        "cancel": draw.random() < 0.08,
+        "cancel_at": str(draw.choice(_CANCELS)) if draw.random() < 0.08 else None,
         "stop_goes_first": draw.random() < 0.5,
     }
     return told
