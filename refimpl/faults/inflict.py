@@ -26,7 +26,7 @@ class Inflicted:
 
     def __init__(self, lab: Lab, fault: Fault, target: Target) -> None:
         """Look at nothing yet."""
-        lacking = [str(need) for need in fault.needs if not _given(need, target)]
+        lacking = [name for need in fault.needs if (name := _lacking(need, target))]
         if lacking:
             raise ValueError(f"{fault.name} needs {', '.join(lacking)}")
         self.fault = fault
@@ -90,21 +90,17 @@ def inflicted(lab: Lab, fault: Fault, target: Target) -> Iterator[Inflicted]:
         yield found
 
 
-def _given(need: Needs, target: Target) -> bool:
-    match need:
-        case Needs.HOST:
-            return bool(target.host)
-        case Needs.VM:
-            return bool(target.vm)
-        case Needs.NETWORK:
-            return bool(target.network)
-        case Needs.RATE:
-            return target.rate_mbit_s > 0
-        case Needs.PLACE:
-            return (
-                bool(target.host)
-                if target.place is Place.SHARED
-                else target.place is not Place.HOME or bool(target.home)
-            )
-        case Needs.DIRECTION:
-            return True
+def _lacking(need: Needs, target: Target) -> str:
+    """Return what a target lacks of what a fault needs, nothing when it has it."""
+    place = {Place.SHARED: bool(target.host), Place.HOME: target.home is not None, Place.STORE: True}[target.place]
+    given = {
+        Needs.HOST: bool(target.host),
+        Needs.VM: bool(target.vm),
+        Needs.NETWORK: bool(target.network),
+        Needs.DIRECTION: True,
+        Needs.RATE: target.rate_mbit_s > 0,
+        Needs.PLACE: place,
+    }
+    if given[need]:
+        return ""
+    return f"the host or home of the {target.place} place" if need is Needs.PLACE else str(need)
