@@ -1,8 +1,9 @@
 """An observer that asks neither libvirt nor QEMU: on which hosts a copy's processor ran, and what the guest says.
 
-A copy runs when its vCPU thread uses the machine's processor, by the kernel's own account. Every 20 ms both hosts are
-looked at; two copies ran when both used it in two looks one after the other, of which the shortest blackout seen leaves
-none. Apart from that each line of the guest carries a number: two copies that go on from one state both write it.
+A copy runs when its vCPU thread uses the processor for a tenth of the time, by the kernel's own account. Every
+20 ms both hosts are looked at; two copies ran when both used it in three looks one after the other: a thread that is
+ended, or put into a state that came from elsewhere, uses it for a moment too. What is shorter shows in the lines of the
+guest, one every 10 ms, each with a number: two copies that go on from one state both write it.
 """
 
 from __future__ import annotations
@@ -19,8 +20,8 @@ from refimpl.lab import Lab
 from refimpl.model.group import HostEntry
 
 PERIOD_S = 0.02
-_RAN_NS = 200_000
-_LOOKS = 2
+_SHARE = 0.1
+_LOOKS = 3
 
 
 @dataclass
@@ -56,7 +57,8 @@ class Observer:
         in_a_row, began, last = 0, time.monotonic(), time.monotonic()
         while not self._end.wait(PERIOD_S):
             now = time.monotonic()
-            running = [host for host, used_ns in self._look().items() if used_ns > _RAN_NS]
+            enough_ns = (now - last) * 1e9 * _SHARE
+            running = [host for host, used_ns in self._look().items() if used_ns > enough_ns]
             self.seen.looks += 1
             self.seen.longest_s = max(self.seen.longest_s, now - last)
             last = now
