@@ -16,7 +16,7 @@ from refimpl.backends.libvirt.status import Status, judge_binding
 from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, VmState
 from tests.handover_model.mind import UNANSWERED, Key, Minds
-from tests.handover_model.world import DESTINATION_ALIVE, SOURCE_ALIVE, Options, State, unawaited
+from tests.handover_model.world import DESTINATION_ALIVE, SOURCE_ALIVE, Options, State, end_source, unawaited
 
 NOT_YET = -1
 """A side that was not looked at yet."""
@@ -29,7 +29,11 @@ _DESTINATION_WORDS = {
     "arrived": ("paused", "user"),
     "running": ("running", "unpaused"),
 }
-_WORDS = {"running": VmState.RUNNING, "absent": VmState.ABSENT, "off": VmState.OFF, "dead": VmState.OFF}
+_NO_PROCESS = ("dead", "ending")
+"""Copies without a process whose status file is still there."""
+
+_WORDS = {"running": VmState.RUNNING, "absent": VmState.ABSENT, "off": VmState.OFF}
+_WORDS |= dict.fromkeys(_NO_PROCESS, VmState.OFF)
 
 
 class Does(NamedTuple):
@@ -42,7 +46,7 @@ class Does(NamedTuple):
 
 def source_status(state: State) -> Status | None:
     """Return what the source's status file shows; of a process that nobody noticed to be dead it stays."""
-    if state.sq not in SOURCE_ALIVE and state.sq != "dead":
+    if state.sq not in SOURCE_ALIVE and state.sq not in _NO_PROCESS:
         return None
     word, reason = _SOURCE_WORDS.get(state.sq, ("paused", "migration"))
     return Status(word, reason, 1, "migration out" if state.sjob else "", state.sjob)
@@ -58,7 +62,7 @@ def destination_status(state: State) -> Status | None:
 
 def look_at_source(options: Options, state: State) -> CopySeen:
     """Return the source as an inspection sees it: its file first, then its daemon if the file shows no job."""
-    file, gone = source_status(state), state.sq == "dead"
+    file, gone = source_status(state), state.sq in _NO_PROCESS
     seen = CopySeen("a", state.sd == "up")
     if file is not None:
         died_bound = gone and (options.death_binds or file.phase in _BOUND_TO_END)
@@ -147,14 +151,15 @@ def _pidfd_says_dead(state: State) -> bool:
 
 
 def _look_for_binding(options: Options, state: State) -> Iterator[Does]:
-    if options.kill_in_finish and state.dq == "arrived" and state.sq in SOURCE_ALIVE:
-        yield Does("backend kills the source's QEMU, whatever the destination's job", state._replace(sq="dead"))
+    silent = options.ends_silent and state.sd != "up" and state.sq == "stopped" and not state.djob
+    if state.dq == "arrived" and (silent or (options.kill_in_finish and state.sq in SOURCE_ALIVE)):
+        yield Does("backend ends the source's QEMU", end_source(state, "dead"))
         return
     source = source_status(state)
-    gone = _pidfd_says_dead(state) or state.sq == "dead"
+    gone = _pidfd_says_dead(state) or state.sq in _NO_PROCESS
     if not options.death_binds and not _pidfd_says_dead(state):
         gone = gone and source is not None and source.phase in _BOUND_TO_END
-        if state.sq == "off" or (state.sq == "dead" and not gone):
+        if state.sq == "off" or (state.sq in _NO_PROCESS and not gone):
             return
     bound, _ = judge_binding(source, destination_status(state), gone)
     ended = state._replace(watching=False)
@@ -352,7 +357,7 @@ def _settle_destination(
 def _remove_source(state: State, others: State, runs: bool) -> Iterator[Does]:
     if state.sd != "up":
         file = source_status(state)
-        bound = file is None or file.bound or state.sq == "dead" or _pidfd_says_dead(state)
+        bound = file is None or file.bound or state.sq in _NO_PROCESS or _pidfd_says_dead(state)
         if runs and bound:
             yield Does("backend has settled: the silent source cannot run again", others, SETTLED)
         else:

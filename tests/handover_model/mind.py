@@ -166,8 +166,10 @@ def _ids(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 class Minds:
     """All minds met so far, by number, and what each does with each event."""
 
-    def __init__(self, hand_over: HandOver, step: Step = table_step) -> None:
+    def __init__(self, hand_over: HandOver, step: Step = table_step, *, mortal: bool = True) -> None:
+        """`mortal`: controllers may die, so what each may have done by then is wanted, too."""
         self.hand_over = hand_over
+        self._mortal = mortal
         self.views: list[CopySeen] = []
         self._step = step
         self._minds: list[Mind] = []
@@ -227,7 +229,7 @@ class Minds:
 
     def _all_ways(self, mind: int, kept: int, key: Key) -> tuple[Taken, ...]:
         lives, stops = self._way(mind, kept, key, None)
-        ways = [lives, *(self._way(mind, kept, key, at)[0] for at in range(stops))]
+        ways = [lives, *(self._way(mind, kept, key, at)[0] for at in range(stops if self._mortal else 0))]
         return tuple(dict.fromkeys(ways))
 
     def _way(self, mind: int, kept: int, key: Key, dies_at: int | None) -> tuple[Taken, int]:

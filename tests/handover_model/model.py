@@ -80,7 +80,8 @@ class Model:
 
     def __init__(self, options: Options, bounds: Bounds, step: Step = table_step) -> None:
         self.options, self.bounds = options, bounds
-        self.minds = Minds(HandOver.STRICT if options.strict else HandOver.DELEGATED, step)
+        hand_over = HandOver.STRICT if options.strict else HandOver.DELEGATED
+        self.minds = Minds(hand_over, step, mortal=bounds.deaths > 0)
 
     def begin(self, told: Sequence[Kind] = (Kind.MEMORY_SEEN,)) -> State:
         """Return the state in which the transfer has been ordered and the controller was told so much of it."""

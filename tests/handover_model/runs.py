@@ -11,7 +11,6 @@ from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
 from refimpl.model.request import CommandKind
 from tests.handover_model.checker import Result, check, told
-from tests.handover_model.faults import KINDS
 from tests.handover_model.mind import Step
 from tests.handover_model.model import DUAL, THROWN, TWO_HISTORIES, Bounds, Model
 from tests.handover_model.world import Options
@@ -19,6 +18,7 @@ from tests.handover_model.world import Options
 DELEGATED, LEASED = Options(strict=False), Options(strict=False, lease=True)
 SHARED = Options(strict=False, shared_image=True)
 STRICT, BOTH = Options(), Options(lease=True)
+MENDED = Options(death_binds=False, removes_blindly=False)
 DAEMONS = ("freeze", "crash", "link")
 
 
@@ -43,7 +43,7 @@ def _on_arrival(phase: Phase, kind: Kind) -> Row:
 
 _ONE, _TWO = Bounds(faults=1, kinds=DAEMONS), Bounds(faults=2, kinds=DAEMONS)
 _BUSY = replace(_ONE, deaths=1, hasty=1, cancels=1)
-_AFTER_DEATH = Options(death_binds=False, removes_blindly=False)
+
 
 RUNS: Mapping[str, Run] = {
     "none": Run("none", DELEGATED, _ONE, DUAL, quick=True),
@@ -54,6 +54,7 @@ RUNS: Mapping[str, Run] = {
     "strict-qemu": Run("strict", STRICT, Bounds(kinds=("qemu",), deaths=1), quick=True),
     "lease-qemu": Run("lease", LEASED, Bounds(kinds=("qemu",)), TWO_HISTORIES, quick=True),
     "on-arrival": Run("strict, let run on arrival", STRICT, _ONE, DUAL, quick=True, step=_on_arrival),
+    "ends-silent": Run("strict, silent source ended", Options(ends_silent=True), _ONE),
     "kill-in-finish": Run(
         "strict, source ended in finish3",
         Options(kill_in_finish=True),
@@ -61,18 +62,17 @@ RUNS: Mapping[str, Run] = {
         THROWN,
         quick=True,
     ),
-    "strict-looks": Run("strict", STRICT, replace(_BUSY, apart=True)),
-    "both-busy": Run("strict, lease", BOTH, replace(_BUSY, kinds=KINDS)),
-    "lease-busy": Run("lease", LEASED, _BUSY),
-    "lease-2": Run("lease", LEASED, _TWO),
-    "image-2": Run("image lock", SHARED, _TWO),
+    "strict-looks": Run("strict", STRICT, replace(_ONE, apart=True)),
+    "strict-busy": Run("strict", STRICT, replace(_BUSY, kinds=("crash",))),
+    "lease-busy": Run("lease", LEASED, replace(_BUSY, kinds=("crash",))),
     "strict-2": Run("strict", STRICT, _TWO),
-    "both-2": Run("strict, lease", BOTH, replace(_TWO, kinds=("freeze", "crash", "lock"))),
+    "lease-2": Run("lease", LEASED, _TWO),
+    "both-2": Run("strict, lease", BOTH, Bounds(faults=2, kinds=("crash", "lock"))),
     "lease-lock": Run("lease", LEASED, Bounds(faults=2, kinds=("freeze", "lock")), DUAL),
-    "strict-dies": Run("strict", STRICT, Bounds(faults=2, kinds=("freeze", "qemu")), TWO_HISTORIES),
-    "mended-dies": Run(
-        "strict, a death binds only if seen", _AFTER_DEATH, Bounds(faults=2, kinds=("freeze", "crash", "qemu"))
-    ),
+    "dies-later": Run("strict", STRICT, Bounds(faults=2, kinds=("freeze", "qemu")), TWO_HISTORIES),
+    "dies-then": Run("strict", STRICT, Bounds(faults=2, kinds=("crash", "qemu")), THROWN),
+    "dies-later-mended": Run("strict, mended", MENDED, Bounds(faults=2, kinds=("freeze", "qemu"))),
+    "dies-then-mended": Run("strict, mended", MENDED, Bounds(faults=2, kinds=("crash", "qemu"))),
 }
 
 

@@ -3,7 +3,7 @@
 Nothing here knows the controller but for the requests that it has left in a daemon's inbox. `own_moves` yields what
 the hosts may do next by themselves, in any order; faults and repairs are in `faults`. A move is `(what, state after)`.
 
-What a daemon does after a restart is libvirt-qemu 3.2, who holds what when is handover 1 and leases 4.
+What a daemon does after a restart is libvirt-qemu 3.2, who holds what when is handover 1 and 3.
 """
 
 from __future__ import annotations
@@ -21,8 +21,9 @@ class Options:
 
     `death_binds`: whatever killed the source's process, the source counts as bound; otherwise only if it died with its
     job open or under the eyes of a controller that did not see it run again. `removes_blindly`: the destination's copy
-    is removed although the source's process has died since the verdict. `kill_in_finish`: the backend
-    ends the source's QEMU as soon as the copy has arrived, whatever the destination's job.
+    is removed although the source's process has died since the verdict. `ends_silent`: the backend ends the stopped
+    QEMU of a source whose daemon does not answer, once the destination's job is closed. `kill_in_finish`: it does not
+    wait for that.
     """
 
     strict: bool = True
@@ -30,14 +31,15 @@ class Options:
     shared_image: bool = False
     death_binds: bool = True
     removes_blindly: bool = True
+    ends_silent: bool = False
     kill_in_finish: bool = False
 
 
 class _Fields(NamedTuple):
     """Everything there is. Strings are libvirt's words where it has some; an empty one is none.
 
-    `sq`, `dq`: the copies. Source: running, stopped (by the migration), refused (its resume was), dead (not noticed by
-    libvirtd), off, absent. Destination: incoming, arrived (whole, paused), running, dead, off, absent.
+    `sq`, `dq`: the copies. Source: running, stopped (by the migration), refused (its resume was), ending (by libvirtd),
+    dead (not noticed by it), off, absent. Destination: incoming, arrived (whole, paused), running, dead, off, absent.
     `sd`, `dd`: libvirtd is up, frozen or dead. `sbox`, `dbox`: what controllers have asked of it and it has not done;
     `!` marks a request whose answer is waited for. `slock`, `dlock`: virtlockd lives.
     `qm`: QEMU's migration. `msg`: what is under way between the daemons. `sconn`, `dconn`: their connection, by either.
@@ -262,8 +264,11 @@ def _source_daemon(options: Options, state: State) -> Iterator[Move]:
             taken = "" if state.msg in ("ok", "error") else state.msg
             yield "source daemon is to take the VM back", state._replace(sjob="confirm3_cancelled", msg=taken)
     elif state.sjob == "confirm3":
-        ended = end_source(state._replace(sjob=""), "absent")
-        yield "source daemon ends its copy", call_ends(ended, "ok")
+        if state.sq in SOURCE_ALIVE:
+            yield "source daemon ends its QEMU", end_source(state, "ending")
+        else:
+            ended = end_source(state._replace(sjob=""), "absent")
+            yield "source daemon removes its copy", call_ends(ended, "ok")
     elif state.sjob == "confirm3_cancelled":
         after, ran = run_source(options, state) if state.sq in SOURCE_ALIVE else (state, False)
         what = "source daemon lets its copy run again" if ran else "source daemon cannot let its copy run again"
