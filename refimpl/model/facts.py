@@ -56,8 +56,8 @@ class DiskFact:
 class TargetFact:
     """A place where a disk would go, as the destination sees it.
 
-    `identity`: of what is there already, None when nothing is. `directory`: what is wrong with its directory (`missing`,
-    `no directory`), empty when it is one. `real`: the directory with links followed. `file_system`: equal for two
+    `identity`: of what is there already, None when nothing is. `directory`: what is wrong with its directory, empty
+    when it is one. `real`: the directory with links followed. `file_system`: equal for two
     places with the same free space.
     """
 
