@@ -70,7 +70,9 @@ RUNS: Mapping[str, Run] = {
     "both-2": Run("strict, lease", BOTH, Bounds(faults=2, kinds=("crash", "lock"))),
     "lease-lock": Run("lease", LEASED, Bounds(faults=2, kinds=("freeze", "lock")), DUAL),
     "dies-later": Run("strict", STRICT, Bounds(faults=2, kinds=("freeze", "qemu")), TWO_HISTORIES),
-    "dies-then": Run("strict", STRICT, Bounds(faults=2, kinds=("crash", "qemu")), THROWN),
+    "dies-then": Run(
+        "strict, half mended", Options(death_binds=False), Bounds(faults=2, kinds=("crash", "qemu")), THROWN
+    ),
     "dies-later-mended": Run("strict, mended", MENDED, Bounds(faults=2, kinds=("freeze", "qemu"))),
     "dies-then-mended": Run("strict, mended", MENDED, Bounds(faults=2, kinds=("crash", "qemu"))),
 }

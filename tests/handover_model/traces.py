@@ -144,7 +144,10 @@ def _add_note(found: list[Observed], note: str) -> None:
 def _parts(event: Event | Mapping[str, Any]) -> tuple[Kind, Mapping[str, Any]]:
     if isinstance(event, Event):
         event = event.to_json()
-    return Kind(event["kind"]), event["values"]
+    try:
+        return Kind(event["kind"]), event["values"]
+    except ValueError as unknown:
+        raise NotModelled(f"an event of another version: {unknown}") from unknown
 
 
 def _note(kind: Kind, values: Mapping[str, Any]) -> str:
