@@ -267,7 +267,9 @@ class Move:
 def judged(move: Move) -> tuple[Played, str]:
     """Play a move, and say why the scene is of no use any more, if so; one that cannot be judged is a violation too."""
     try:
-        return move.play(), ""
+        played = move.play()
+        # What is wrong now would be found again after each move that follows.
+        return played, "; ".join(v.what for v in played.violations)
     except (*FAILURES, AssertionError) as failure:
         said = f"{type(failure).__name__}: {failure}"
         move.played.violated("no-end", f"it could not be judged: {said}")
