@@ -1,4 +1,4 @@
-"""The parts of docs/ that are made from the program itself: errors, known faults, diagram and table of the engine.
+"""The parts of docs/ that are made from the program itself: errors, known faults, faults on purpose, the table.
 
 A file that is made as a whole says so at its top; a part of a page stands between two comments that name it. A test
 keeps all of them current; `ci/docs` writes them anew.
@@ -12,6 +12,7 @@ from pathlib import Path
 from refimpl.checks.advisories import catalogue as known_faults
 from refimpl.checks.version import Version
 from refimpl.engine.phases import DEADLINES, TABLE
+from refimpl.faults import FAULTS
 from refimpl.model.errors import ErrorEntry, catalogue
 from refimpl.model.events import Kind
 from refimpl.model.phase import ENDS, EXIT_CODES, ExitCode, Phase
@@ -133,6 +134,43 @@ def advisories() -> str:
     return "\n".join(lines) + "\n"
 
 
+def faults() -> str:
+    """Return the page of all faults, a section for each."""
+    lines = [
+        "# Faults on purpose",
+        "",
+        "<!-- Made by ci/docs from refimpl/faults/catalogue.py. -->",
+        "",
+        "`sudo refimpl lab fault NAME` strikes one thing of a lab and undoes it: after `--for` seconds, or on Ctrl-C.",
+        "It is written down in the lab before it is done, so what a command that was killed has left is undone by",
+        "`refimpl lab fault undo`, and goes with the lab. What a fault *may lead to* is all that it may lead to: two",
+        "running copies are under no claim, and a VM is lost only where it says so. In Python:",
+        "",
+        "```python",
+        "from refimpl.faults import FAULTS, Target, inflicted",
+        "from refimpl.lab import Lab",
+        "",
+        'with inflicted(Lab.open("lab"), FAULTS["freeze-libvirtd"], Target(host="h2")):',
+        "    ...",
+        "```",
+        "",
+        "`refimpl.faults.moments` holds or awaits the moment: the memory phase by limits, a conductor's steps by stop",
+        "points, QEMU's switch by its MIGRATION event, anything else by an event of the operation.",
+        "",
+    ]
+    for fault in FAULTS.values():
+        lines += [
+            f"## {fault.name}",
+            "",
+            f"Strikes {escaped(fault.target)}. It {escaped(fault.does)}.",
+            "",
+            f"May lead to: {'; '.join(escaped(claim.value) for claim in fault.claims)}.  ",
+            f"Undone: {escaped(fault.undone)}.",
+            "",
+        ]
+    return "\n".join(lines).rstrip() + "\n"
+
+
 def _range(first: Version | None, fixed: Version | None) -> str:
     begin, end = (".".join(map(str, version)) if version else "" for version in (first, fixed))
     return " and ".join(part for part in (f"from {begin}" if begin else "", f"before {end}" if end else "") if part)
@@ -143,7 +181,7 @@ def _when(conditions: Mapping[str, object]) -> str:
     return f" (with {told})" if told else ""
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors, "advisories.md": advisories}
+PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors, "advisories.md": advisories, "faults.md": faults}
 PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "how-it-works.md": {"diagram": diagram, "table": table, "ends": ends}
 }

@@ -22,7 +22,7 @@ from refimpl.model.facts import (
     VmState,
 )
 from refimpl.model.ledger import Ledger
-from refimpl.model.request import MigrationRequest, Plan
+from refimpl.model.request import HandOver, MigrationRequest, Plan
 from refimpl.model.settings import HostSettings, MigrationSubnet
 
 NOW_S = 1_800_000_000.0
@@ -91,7 +91,7 @@ SETTINGS = {"a": settings(), "b": settings()}
 
 def facts(*hosts: HostFacts, **changes: Any) -> Facts:
     shown = {h.name: h for h in hosts or (host("a", vms=(vm(),)), host("b"))}
-    return replace(Facts(hosts=shown, now_s=NOW_S, settings=SETTINGS), **changes)
+    return replace(Facts(hosts=shown, now_s=NOW_S, settings=SETTINGS, hand_overs=(HandOver.STRICT,)), **changes)
 
 
 def request(**changes: Any) -> MigrationRequest:

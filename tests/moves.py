@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import json
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from refimpl.backends.simulated import SimulatedBackend, World, host_settings
@@ -17,10 +17,13 @@ from refimpl.engine.phases import Row
 from refimpl.engine.step import step as table_step
 from refimpl.engine.store import Claim, MemoryStore
 from refimpl.engine.timeline import VirtualTimeline
+from refimpl.model.errors import error
 from refimpl.model.events import Event, Kind
+from refimpl.model.facts import VmState
 from refimpl.model.group import ProcessRef
 from refimpl.model.ledger import Ledger
 from refimpl.model.outcome import Outcome
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Phase
 from refimpl.model.request import Command, MigrationRequest
 
@@ -51,7 +54,7 @@ class MemoryJournal:
     def note(self, event: Event) -> None:
         """Keep nothing of events."""
 
-    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command]) -> None:
+    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command], *, durable: bool = True) -> None:
         self.flush(phase, ledger)
         self.step = max([self.step, *(command.step for command in commands)])
 
@@ -63,8 +66,30 @@ class MemoryJournal:
         self.ended = True
 
 
+Happens = tuple[Kind | Phase, Callable[["Rig"], None]] | None
+
 Wishes = Mapping[Kind | Phase | None, tuple[Kind, dict[str, Any]]]
 """What is wished when something is seen or a phase entered."""
+
+
+class RiggedStore(MemoryStore):
+    """A group store whose owner records cannot be reached while `down`."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.down = False
+
+    def owner(self, vm_id: str, *, wait_s: float = 0) -> OwnerRecord | None:
+        self._answer()
+        return super().owner(vm_id)
+
+    def swap_owner(self, before: OwnerRecord | None, after: OwnerRecord, *, wait_s: float = 0) -> bool:
+        self._answer()
+        return super().swap_owner(before, after)
+
+    def _answer(self) -> None:
+        if self.down:
+            raise error("store.failed", path="/group.db", detail="locked")
 
 
 @dataclass
@@ -74,7 +99,7 @@ class Rig:
     world: World
     request: MigrationRequest = field(default_factory=lambda: MigrationRequest("web", "b"))
     step: Step = table_step
-    store: MemoryStore = field(default_factory=MemoryStore)
+    store: RiggedStore = field(default_factory=RiggedStore)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     events: list[Event] = field(default_factory=list)
 
@@ -88,16 +113,18 @@ class Rig:
         kill_at: str | Kind | None = None,
         cancel_at: Kind | Phase | None = None,
         bandwidth_at: Kind | Phase | None = None,
+        happens: Happens = None,
     ) -> Outcome | None:
         """Carry out a move. None: it was killed, at a stop point or when it heard of something.
 
+        `happens`: when that is seen or entered, this is done to the rig.
         `cancel_at`, `bandwidth_at`: a cancel, or 20 MiB per second, is wished when that is seen or entered.
         """
         timeline = VirtualTimeline(self.world.now_ns())
         backend = SimulatedBackend(self.world, timeline.post, timeline)
-        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().hand_over)
+        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().chosen(self.request))
         wishes = {cancel_at: (Kind.CANCEL_WISHED, {}), bandwidth_at: (Kind.BANDWIDTH_WISHED, {"mib_s": 20})}
-        conductor = self._conductor(ledger, backend, timeline, kill_at, wishes)
+        conductor = self._conductor(ledger, backend, timeline, kill_at, wishes, happens=happens)
         try:
             if cancel_at is Phase.NEW:
                 return conductor.run(Event(Kind.CANCEL_WISHED, timeline.now_ns()))
@@ -111,7 +138,7 @@ class Rig:
         """Recover with the journal, or by the plan that the claim kept. `after_ms`: the world went on alone so long."""
         timeline = VirtualTimeline(self.world.now_ns() + after_ms * 1_000_000)
         backend = SimulatedBackend(self.world, timeline.post, timeline)
-        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().hand_over)
+        ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().chosen(self.request))
         phase, last = Phase.NEW, 0
         if with_journal and self.journal.phase is not None:
             phase, last = self.journal.phase, self.journal.step
@@ -125,6 +152,11 @@ class Rig:
         """Let another controller have the VM."""
         self.store.claim(Claim("ffffffff", "another", ProcessRef(2, 2, "boot"), plan))
 
+    def overtake(self) -> None:
+        """Let another operation decide about the VM: somebody has taken it over by force."""
+        (record,) = self.store.owners()
+        self.store.swap_owner(record, replace(record, epoch=record.epoch + 10, operation="eeeeeeee", pending=None))
+
     def copies(self) -> dict[str, str]:
         """Return the state of each copy by host: the truth."""
         return {host: str(copy.state) for (host, _), copy in sorted(self.world.copies.items())}
@@ -132,6 +164,21 @@ class Rig:
     def marks(self) -> list[str]:
         """Return the marks of operations on any copy."""
         return [copy.operation for copy in self.world.copies.values() if copy.operation]
+
+    def made(self) -> list[str]:
+        """Return the files that an operation has made and that nobody has decided about."""
+        return [path for (_, path), file in self.world.disks.files.items() if file.operation]
+
+    def files(self, host: str) -> list[str]:
+        """Return the files on a host's own disk."""
+        return sorted(path for name, path in self.world.disks.files if name == host)
+
+    def lacking(self) -> list[str]:
+        """Return the disks of which a copy that is no planned one lacks what its guest was told is written."""
+        copies = (c for c in self.world.copies.values() if c.state is not VmState.PLANNED)
+        used = [(c.host, disk.path) for c in copies for disk in c.vm.disks if disk.local]
+        files = self.world.disks.files
+        return [f"{path} on {host}" for host, path in used if (host, path) not in files or not files[host, path].whole]
 
     def path(self) -> list[Phase]:
         """Return the phases entered under the last conductor."""
@@ -158,6 +205,7 @@ class Rig:
         wishes: Wishes,
         phase: Phase = Phase.NEW,
         last: int = 0,
+        happens: Happens = None,
     ) -> Conductor:
         self.events = []
         return Conductor(
@@ -169,10 +217,23 @@ class Rig:
             identity=Identity("home", ProcessRef(1, 1, "boot")),
             phase=phase,
             last_step=last,
-            listeners=[self._listener(timeline, wishes), lambda event: _kill(event.kind, kill_at)],
+            listeners=[
+                self._listener(timeline, wishes),
+                self._happening(happens),
+                lambda event: _kill(event.kind, kill_at),
+            ],
             stop_point=lambda name: _kill(name, kill_at),
             step=self.step,
         )
+
+    def _happening(self, happens: Happens) -> Callable[[Event], None]:
+        when, what = happens or (None, lambda _: None)
+
+        def listen(event: Event) -> None:
+            if when == (event["phase"] if event.kind is Kind.PHASE_ENTERED else event.kind):
+                what(self)
+
+        return listen
 
     def _listener(self, timeline: VirtualTimeline, wishes: Wishes) -> Callable[[Event], None]:
         wished: list[Kind | Phase] = []

@@ -45,6 +45,8 @@ HAPPY: Mapping[C, Answer] = {
     C.SETTLE_SOURCE: [event(K.SETTLED)],
     C.SETTLE_DESTINATION: [event(K.SETTLED)],
     C.CLEAN_UP: [event(K.CLEANED)],
+    C.CLEAN_UP_UNDONE: [event(K.CLEANED)],
+    C.CLEAN_UP_MOVED: [event(K.CLEANED)],
 }
 
 
@@ -59,7 +61,7 @@ class ScriptedBackend:
         self.told: list[C] = []
 
     def capabilities(self) -> Capabilities:
-        return Capabilities(HandOver.STRICT, True, True, True, True, True, True, True)
+        return Capabilities(HandOver.STRICT, True, True, True, True, True, True)
 
     def observe(self, scope: Scope) -> Facts:
         return facts()

@@ -6,9 +6,11 @@ Nothing is changed: what a probe writes removes itself. A report that was kept i
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
+from annotated_types import Len
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from refimpl.app.home import new_operation_id, write_json
@@ -18,19 +20,34 @@ from refimpl.engine.backend import Backend
 from refimpl.engine.store import Store, completed
 from refimpl.model.compatibility import CompatibilityReport
 from refimpl.model.errors import RefimplError, error
-from refimpl.model.request import MOST_BANDWIDTH_MIB_S, MigrationRequest, PerformanceOption
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S, HandOver, MigrationRequest, PerformanceOption
 
 
 def compare(backend: Backend, store: Store, group: str, request: MigrationRequest) -> CompatibilityReport:
     """Look at the group's hosts, probe the VM's storage, and return what a move would find."""
     operation = new_operation_id()
-    facts = completed(backend.probe(operation, request), store, operation)
+    seen = replace(backend.probe(operation, request), hand_overs=backend.capabilities().hand_overs)
+    facts = completed(seen, store, operation)
     return compared(subject(request, operation, group, facts))
 
 
 def save_report(file: Path, report: CompatibilityReport) -> None:
     """Keep a report for a second comparison or a move. OSError when the file cannot be written."""
     write_json(file, report.to_json())
+
+
+class StorageFile(BaseModel):
+    """What is to become of the disks: the fields of `StorageWish`."""
+
+    model_config = ConfigDict(extra="forbid", strict=True)
+
+    include: bool
+    destination_path: str | None
+    vhds: list[Annotated[list[str], Len(2, 2)]]
+    retain_vhd_copies_on_source: bool
+    remove_source_unmanaged_vhds: bool
+    avoid_removing_vhds: bool
+    allow_overwrite: bool
 
 
 class ChoicesFile(BaseModel):
@@ -47,6 +64,8 @@ class ChoicesFile(BaseModel):
     bandwidth_mib_s: int = Field(ge=0, le=MOST_BANDWIDTH_MIB_S)
     cancel_if_blackout_exceeds_ms: int | None = Field(ge=1)
     vm_id: str | None
+    storage: StorageFile | None
+    hand_over: HandOver | None = Field(default=None, strict=False)
 
 
 def load_report(file: Path) -> CompatibilityReport:

@@ -21,6 +21,7 @@ from refimpl.app.backends import backend_for
 from refimpl.app.control import ControlServer, EventLog
 from refimpl.app.home import OperationFiles, write_json
 from refimpl.app.real_time import RealTimeline
+from refimpl.engine.backend import Capabilities
 from refimpl.engine.conductor import Conductor, Identity, StopPoint
 from refimpl.engine.journal import FileJournal
 from refimpl.engine.store import Claim, GroupStore
@@ -52,7 +53,7 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
         stack.callback(lambda: _hang_up(files, log, control, ended))
         backend = stack.enter_context(closing(backend_for(group, timeline.post)))
         store = GroupStore(Path(group.store_path))
-        phase, ledger, last_step = _standing(spec, journal, backend.capabilities().hand_over)
+        phase, ledger, last_step = _standing(spec, journal, backend.capabilities())
         conductor = Conductor(
             ledger,
             backend,
@@ -103,13 +104,14 @@ def _enter(group: Group, operation: str) -> None:
         raise error("lab.gone", lab=group.name, operation=operation) from failure
 
 
-def _standing(spec: dict[str, Any], journal: FileJournal, hand_over: Any) -> tuple[Phase, Ledger, int]:
+def _standing(spec: dict[str, Any], journal: FileJournal, can: Capabilities) -> tuple[Phase, Ledger, int]:
     """Return where to begin: by the journal, or by the plan that the claim or the VM's own mark kept."""
     request = MigrationRequest.from_json(spec["request"])
     standing = journal.standing()
     kept = Plan.from_json(spec["plan"]) if spec.get("plan") else None
     if standing is not None and (standing.ledger.plan or not kept):
         return standing.phase, standing.ledger, standing.step
+    hand_over = kept.hand_over if kept else can.chosen(request)
     ledger = Ledger(operation=spec["operation"], group=spec["group"]["name"], request=request, hand_over=hand_over)
     if kept is None:
         return Phase.NEW, ledger, 0

@@ -1,8 +1,9 @@
 """The job of a move as Hyper-V shows it: Msvm_MigrationJob's state, percent and error (semantics 4.4, R9).
 
 A fold over the events of one operation (the JSON values of the event stream) and how it ended; it stays readable for
-as long as the operation is kept. Percent never falls: below 10 while nothing but set-up was done, below 90 while memory
-is copied, 100 only when the VM is at the destination, and where it stood when the move ended otherwise.
+as long as the operation is kept. Percent never falls: below 10 while nothing but set-up was done, below 70 while disks
+and below 90 while memory is copied, 100 only when the VM is at the destination, and where it stood when the move
+ended otherwise.
 """
 
 from __future__ import annotations
@@ -20,7 +21,9 @@ from refimpl.model.phase import ENDS, Phase
 
 E_FAIL = 0x80004005
 LIVE_MIGRATION = 32768
-CHECKING, MOVING = 301, 305
+LIVE_MIGRATION_WITH_STORAGE = 32771
+CHECKING, CHECKING_WITH_STORAGE, MOVING, MOVING_WITH_STORAGE = 301, 302, 305, 306
+_STORAGE_FROM, _STORAGE_TO = 10, 69
 _MEMORY_FROM, _MEMORY_TO = 10, 89
 
 
@@ -38,6 +41,7 @@ class JobState(IntEnum):
 
 _AT_LEAST: Mapping[str, int] = {
     Phase.SETUP: 1,
+    Phase.STORAGE: _STORAGE_FROM,
     Phase.MEMORY: _MEMORY_FROM,
     Phase.SWITCH: 90,
     Phase.COMMITTED: 99,
@@ -59,6 +63,7 @@ class MigrationJob:
     destination: str
     state: JobState = JobState.NEW
     percent: int = 0
+    with_storage: bool = False
     phase: str = Phase.NEW
     cancellable: bool = True
     error_code: int = 0
@@ -71,14 +76,20 @@ class MigrationJob:
             "DestinationHost": self.destination,
             "JobState": int(self.state),
             "JobStatus": self.state.name.replace("_", " ").lower(),
-            "JobType": CHECKING if self.phase == Phase.CHECK else MOVING,
-            "MigrationType": LIVE_MIGRATION,
+            "JobType": self._type,
+            "MigrationType": LIVE_MIGRATION_WITH_STORAGE if self.with_storage else LIVE_MIGRATION,
             "PercentComplete": self.percent,
             "Cancellable": self.cancellable,
             "ErrorCode": self.error_code,
             "ErrorDescription": "; ".join(problem.text for problem in self.errors),
             "Errors": [problem.to_json() for problem in self.errors],
         }
+
+    @property
+    def _type(self) -> int:
+        if self.phase == Phase.CHECK:
+            return CHECKING_WITH_STORAGE if self.with_storage else CHECKING
+        return MOVING_WITH_STORAGE if self.with_storage else MOVING
 
 
 def job_of(vm: str, destination: str, events: Iterable[JsonEvent], outcome: Outcome | None) -> MigrationJob:
@@ -93,29 +104,37 @@ def _fold(job: MigrationJob, event: JsonEvent) -> MigrationJob:
     values = event["values"]
     match event["kind"]:
         case Kind.STARTED:
-            return replace(job, state=JobState.STARTING)
+            with_storage = (values.get("request") or {}).get("storage") is not None
+            return replace(job, state=JobState.STARTING, with_storage=with_storage)
         case Kind.PHASE_ENTERED if values["phase"] not in ENDS:
             return _entered(job, values["phase"])
         case Kind.PREPARED:
             return replace(job, percent=max(job.percent, _MEMORY_FROM - 1))
+        case Kind.PROGRESS if job.phase == Phase.STORAGE:
+            share = _share(values.get("disks_total_bytes"), values.get("disks_remaining_bytes"))
+            return _at(job, share, _STORAGE_FROM, _STORAGE_TO)
         case Kind.PROGRESS if job.phase == Phase.MEMORY:
-            return replace(job, percent=max(job.percent, _copied(values)))
+            share = _share(values.get("total_bytes"), values.get("remaining_bytes"))
+            return _at(job, share, _STORAGE_TO if job.with_storage else _MEMORY_FROM, _MEMORY_TO)
     return job
 
 
 def _entered(job: MigrationJob, phase: str) -> MigrationJob:
     """Note a phase. A cancel is taken until the switch (R4)."""
-    cancellable = phase in (Phase.NEW, Phase.CHECK, Phase.SETUP, Phase.MEMORY)
+    cancellable = phase in (Phase.NEW, Phase.CHECK, Phase.SETUP, Phase.STORAGE, Phase.MEMORY)
     percent = max(job.percent, _AT_LEAST.get(phase, 0))
     return replace(job, phase=phase, percent=percent, cancellable=cancellable, state=JobState.RUNNING)
 
 
-def _copied(values: Mapping[str, Any]) -> int:
-    total, remaining = values.get("total_bytes"), values.get("remaining_bytes")
+def _share(total: float | None, remaining: float | None) -> float | None:
+    """Return which part is copied, None while that is not known."""
     if not total or remaining is None:
-        return 0
-    share = min(1.0, max(0.0, 1 - remaining / total))
-    return _MEMORY_FROM + int(share * (_MEMORY_TO - _MEMORY_FROM))
+        return None
+    return min(1.0, max(0.0, 1 - remaining / total))
+
+
+def _at(job: MigrationJob, share: float | None, begin: int, end: int) -> MigrationJob:
+    return job if share is None else replace(job, percent=max(job.percent, begin + int(share * (end - begin))))
 
 
 def _ended(job: MigrationJob, outcome: Outcome) -> MigrationJob:

@@ -54,6 +54,9 @@ class Progress:
     pass_limit: int | None = None
     total_bytes: int | None = None
     remaining_bytes: int | None = None
+    disks_total_bytes: int | None = None
+    disks_remaining_bytes: int | None = None
+    disks_sent_bytes: int | None = None
     sent_bytes: int | None = None
     bytes_s: float | None = None
     dirty_bytes_s: float | None = None
@@ -127,6 +130,8 @@ def status(progress: Progress) -> str:
             parts.append(f"{_mib(progress.bytes_s)} MiB/s")
         if progress.dirty_bytes_s is not None:
             parts.append(f"guest writes {_mib(progress.dirty_bytes_s)} MiB/s")
+    elif progress.phase == Phase.STORAGE:
+        parts += _disks(progress)
     else:
         parts.append(PHASE_TEXTS.get(Phase(progress.phase), ""))
     if progress.cancelling and not progress.ended:
@@ -134,10 +139,17 @@ def status(progress: Progress) -> str:
     return "  ".join(filter(None, parts))
 
 
+def _disks(progress: Progress) -> list[str]:
+    if progress.disks_remaining_bytes is None or not progress.disks_total_bytes:
+        return [PHASE_TEXTS[Phase.STORAGE]]
+    left = f"{_mib(progress.disks_remaining_bytes)} of {_mib(progress.disks_total_bytes)} MiB of disks left"
+    return [left, *([f"{_mib(progress.bytes_s)} MiB/s"] if progress.bytes_s else [])]
+
+
 def line(event: JsonEvent, progress: Progress) -> str | None:
     """Return the line that an event is worth, None for those that only machines want. `progress` has it in it."""
     words = _LINES.get(event["kind"])
-    return words(event["values"], progress) if words else None
+    return words({"host": event.get("host"), **event["values"]}, progress) if words else None
 
 
 def _mib(count: float) -> str:
@@ -159,7 +171,10 @@ def _checks_passed(values: Mapping[str, Any], progress: Progress) -> str:
     if progress.phase == Phase.SETUP:
         return "checks passed again, now that nobody else can move the VM"
     plan = values["plan"]
-    return f"checks passed: from host {plan['source']} to host {plan['destination']}, {plan['memory_mib']} MiB"
+    text = f"checks passed: from host {plan['source']} to host {plan['destination']}, {plan['memory_mib']} MiB"
+    disks = (plan.get("storage") or {}).get("disks") or ()
+    mib = _mib(sum(disk["virtual_size_bytes"] for disk in disks))
+    return f"{text} of memory and {len(disks)} disk(s) of {mib} MiB" if disks else text
 
 
 def _pass_ended(values: Mapping[str, Any], progress: Progress) -> str:
@@ -199,7 +214,8 @@ def _returned(values: Mapping[str, Any], progress: Progress) -> str | None:
 
 _NOT_STEERED = {Steer.SWITCH: "the switch could not be forced", Steer.BANDWIDTH: "the bandwidth could not be changed"}
 
-_DEADLINES = {Phase.MEMORY: "nothing is sent any more; the transfer is broken off"}
+_STALLED = "nothing is sent any more; the transfer is broken off"
+_DEADLINES = {Phase.STORAGE: _STALLED, Phase.MEMORY: _STALLED}
 
 _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.STARTED: _started,
@@ -217,6 +233,8 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.PASS_ENDED: _pass_ended,
     Kind.BANDWIDTH_WISHED: lambda v, p: f"bandwidth: {v['mib_s'] or 'no'} {'MiB/s' if v['mib_s'] else 'limit'}",
     Kind.BLACKOUT_TOO_LONG: _problem("the move is cancelled"),
+    Kind.LOCK_DAEMON_GONE: lambda v, p: f"the lock daemon of host {v['host']} has ended: the leases there are lost",
+    Kind.LEASE_UNSAFE: _problem("this is not safe any more"),
     Kind.LEFT_PAUSED: lambda v, p: "the VM stays paused at the destination",
     Kind.PASS_LIMIT_REACHED: lambda v, p: f"pass limit of {v['passes']} reached: the switch is forced",
     Kind.STEERED: lambda v, p: "the bandwidth was changed" if v["what"] == Steer.BANDWIDTH else None,

@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from refimpl.app.live import JsonEvent
+from refimpl.app.vm_places import newest
 from refimpl.meter.blackout import blackout
 from refimpl.meter.disk import disk_verdict
 from refimpl.meter.heartbeat import heartbeat_verdict
@@ -39,14 +40,16 @@ class Before:
 
 @dataclass(frozen=True, slots=True)
 class Observed:
-    """A guest and what hears it: its files by host, its disk's image, the listener in its network, heartbeat period.
+    """A guest and what hears it: its files by host, the listener in its network, heartbeat period.
+
+    `disks`: where its disk's image can be; the one that was written last is its disk.
 
     What does not come within two minutes is the error `guest.not_heard`.
     """
 
     vm: str
     files: Mapping[str, Path]
-    disk: Path
+    disks: Sequence[Path]
     receiver: Receiver
     period_ms: float
 
@@ -75,7 +78,7 @@ class Observed:
             blackout(events, source, destination),
             replace(outside_gap_verdict(heard, boot, span_ns, self.period_ms), samples=arrivals),
             replace(heartbeat_verdict(log, boot, destination), samples=said),
-            replace(disk_verdict(log, self.disk, boot=boot), samples=said),
+            replace(disk_verdict(log, newest(self.disks), boot=boot), samples=said),
             replace(memory_verdict(log, boot, moved_after), samples=said),
         )
 

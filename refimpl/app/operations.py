@@ -22,6 +22,7 @@ from refimpl.model.group import Group
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import MigrationRequest, Plan
+from refimpl.model.storage import wish_of
 
 START_TIMEOUT_S = 60.0
 END_TIMEOUT_S = 10.0
@@ -173,6 +174,8 @@ def request_of(plan: Plan) -> MigrationRequest:
         pass_limit=plan.pass_limit,
         bandwidth_mib_s=plan.bandwidth_mib_s,
         cancel_if_blackout_exceeds_ms=plan.cancel_if_blackout_exceeds_ms,
+        storage=wish_of(plan.storage) if plan.storage is not None and plan.storage.disks else None,
+        hand_over=plan.hand_over,
     )
 
 

@@ -108,6 +108,7 @@ def command(request: Mapping[str, Any], options: Sequence[str] = ()) -> str:
             words += [option, str(request[name])]
     if not request.get("encryption", True):
         words += ["--encryption", "off"]
+    words += _storage(request.get("storage") or {})
     return shlex.join([*words, "--", request["vm"], request["destination"]])
 
 
@@ -117,7 +118,27 @@ _OPTIONS = (
     ("pass_limit", "--pass-limit"),
     ("bandwidth_mib_s", "--bandwidth"),
     ("cancel_if_blackout_exceeds_ms", "--cancel-if-blackout-exceeds"),
+    ("hand_over", "--hand-over"),
 )
+
+
+_STORAGE = (
+    ("include", "--include-storage"),
+    ("retain_vhd_copies_on_source", "--retain-vhd-copies-on-source"),
+    ("remove_source_unmanaged_vhds", "--remove-source-unmanaged-vhds"),
+    ("avoid_removing_vhds", "--avoid-removing-vhds"),
+    ("allow_overwrite", "--allow-overwrite"),
+)
+
+
+def _storage(wish: Mapping[str, Any]) -> list[str]:
+    """Return the options that say what is to become of the disks."""
+    words = [option for name, option in _STORAGE if wish.get(name)]
+    if wish.get("destination_path") is not None:
+        words += ["--destination-storage-path", wish["destination_path"]]
+    for source, destination in wish.get("vhds") or ():
+        words += ["--vhd", f"{source}={destination}"]
+    return words
 
 
 def _said(events: Sequence[JsonEvent]) -> Iterable[str | None]:

@@ -89,7 +89,7 @@ class SimulatedOperation:
     def _run(self, seen: list[Event]) -> Outcome:
         timeline = VirtualTimeline(self._world.now_ns())
         backend = SimulatedBackend(self._world, timeline.post, timeline)
-        hand_over = backend.capabilities().hand_over
+        hand_over = backend.capabilities().chosen(self._request)
         ledger = Ledger(operation=self.id, group=GROUP, request=self._request, hand_over=hand_over)
         process = ProcessRef(os.getpid(), 0, GROUP)
         conductor = Conductor(

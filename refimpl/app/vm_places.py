@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TypeVar
 
 from refimpl.backends.libvirt import connection
+from refimpl.checks.ownership import gone_there
 from refimpl.engine.backend import Backend
+from refimpl.engine.store import GroupStore
 from refimpl.model.errors import Problem, RefimplError, Value, error
 from refimpl.model.facts import HostFacts, Scope, VmFacts
 from refimpl.model.group import Group, HostEntry
@@ -30,6 +33,7 @@ class VmPlaces:
         """Use this backend to look; the process has to be in the group's management network."""
         self.group = group
         self._backend = backend
+        self.owners = GroupStore(Path(group.store_path))
 
     def look(self) -> dict[str, HostFacts]:
         """Return what every host shows now."""
@@ -56,6 +60,16 @@ class VmPlaces:
             raise error("vm.stamped", vm=name, operation=place.facts.operation)
         return place
 
+    def find_to_run(self, name: str) -> VmPlace:
+        """Return where a VM is, that is to run there: `owner.elsewhere` when another host owns it (design 5)."""
+        place = self.find_to_change(name)
+        record = self.owners.owner(place.facts.id)
+        if record is None or record.owner == place.host.name or place.facts.epoch > record.epoch:
+            return place
+        if gone_there(record, self._backend.observe(Scope())):
+            return place
+        raise failed("owner.elsewhere", host=place.host.name, vm=name, owner=record.owner, epoch=record.epoch)
+
     def entry(self, name: str) -> HostEntry:
         """Return a host of the group: `host.unknown`."""
         found = self.group.host(name)
@@ -72,6 +86,23 @@ class VmPlaces:
             native = seen[first].native
             raise failed("host.down", host=first, detail=native.text if native else "no answer")
         return self.entry(max(reachable, key=lambda facts: facts.memory_mib - facts.memory_used_mib).name)
+
+
+def own_disks(group: Group, name: str) -> dict[str, Path]:
+    """Return, by host, the path here of a built-in guest's disk on the host's own storage, there or not."""
+    return {h.name: Path(h.local_directory) / f"{name}.raw" for h in group.hosts if h.local_directory}
+
+
+def outside(host: HostEntry, path: str) -> Path:
+    """Return where a file that a host sees at a path is seen from here: its own storage is elsewhere here."""
+    own = host.storage_directories[0].rstrip("/") + "/" if host.storage_directories and host.local_directory else ""
+    return Path(host.local_directory) / path.removeprefix(own) if own and path.startswith(own) else Path(path)
+
+
+def newest(paths: Sequence[Path]) -> Path:
+    """Return the file that was written last, the first path when none is there."""
+    there = {path: path.stat().st_mtime_ns for path in paths if path.exists()}
+    return max(there, key=there.__getitem__) if there else paths[0]
 
 
 def do(what: str, host: HostEntry, vm: str, work: Callable[[], T]) -> T:

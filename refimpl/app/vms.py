@@ -16,7 +16,7 @@ from pathlib import Path
 
 from refimpl.app.own_guest import Examined, OwnGuest, Placed, examine, put
 from refimpl.app.vm_network import Reach, VmNetwork
-from refimpl.app.vm_places import VmPlace, VmPlaces, do, failed, require_switch
+from refimpl.app.vm_places import VmPlace, VmPlaces, do, failed, newest, outside, own_disks, require_switch
 from refimpl.app.vm_record import NicRecord, VmRecord, VmShelf, require_memory, require_name
 from refimpl.backends.libvirt import vm_settings, vms
 from refimpl.backends.libvirt.domain import DiskSpec, NicSpec, VmSpec, line_file, mac_address
@@ -32,6 +32,7 @@ from refimpl.meter.lines import read_log
 from refimpl.model.errors import error
 from refimpl.model.facts import HostFacts, VmState
 from refimpl.model.group import Group, HostEntry
+from refimpl.model.ownership import OwnerRecord
 
 BLOCK_BYTES = 4096
 WORKS_S = 120.0
@@ -69,8 +70,8 @@ class VmDesk:
         return self.shelf.record(name)
 
     def disk(self, name: str) -> Path:
-        """Return the path of the built-in guest's disk."""
-        return self.shelf.disk(name)
+        """Return the path of the built-in guest's disk: where it was written last, if there are several."""
+        return newest([self.shelf.disk(name), *own_disks(self._group, name).values()])
 
     def line_files(self, name: str) -> dict[str, Path]:
         """Return, host by host, the file to which the VM's guest writes its lines there."""
@@ -97,10 +98,12 @@ class VmDesk:
         parameters: GuestParameters | None = None,
         own: OwnGuest | None = None,
         forwards: Sequence[Forward] = (),
+        local: bool = False,
     ) -> VmRecord:
         """Make a VM that is off, on a host (None: the one with the most memory left). What fails leaves nothing.
 
-        Without `own` it has the built-in guest, which is built if needed, and works as `parameters` say.
+        Without `own` it has the built-in guest, which is built if needed, and works as `parameters` say. `local`: its
+        disk lies on the host's own storage.
         """
         seen = self.look()
         entry = self.places.entry(host) if host else self.places.roomiest(seen)
@@ -121,25 +124,36 @@ class VmDesk:
         if own is None:
             parameters = parameters or GuestParameters()
             require_memory(name, parameters, memory_mib)
-            making = self._built_in(draft, parameters)
+            making = self._built_in(draft, parameters, entry if local else None)
         else:
             examined = examine(own, name, Path(self._group.shared_directory))
             making = self._own(draft, examined, seen[entry.name], entry)
         with making as (record, spec):
-            do("Creating", entry, name, lambda: vms.create(self._group, entry, spec))
+            self._define(entry, spec)
         made = replace(record, maker=None)
         self.shelf.write(made)
         return made
 
+    def _define(self, entry: HostEntry, spec: VmSpec) -> None:
+        """Define a VM on a host, which is recorded as its owner before."""
+        owners = self.places.owners
+        owners.swap_owner(None, OwnerRecord(spec.id, entry.name))
+        with contextlib.ExitStack() as undo:
+            undo.callback(owners.forget_owner, spec.id)
+            do("Creating", entry, spec.name, lambda: vms.create(self._group, entry, spec))
+            undo.pop_all()
+
     def start(self, name: str) -> VmPlace:
         """Start a VM where it is defined; `memory.short` when the host has no room for it.
+
+        `owner.elsewhere` when another host owns it, which still has a copy or does not answer.
 
         `vm.stamped` while its definition is being moved, or stayed where the VM itself was moved away from.
         """
         place = self.find(name)
         if place.facts.state is VmState.RUNNING:
             return place
-        place = self.places.find_to_change(name)
+        place = self.places.find_to_run(name)
         room = self.look()[place.host.name]
         free_mib = room.memory_mib - room.memory_used_mib
         if free_mib < place.facts.memory_mib:
@@ -180,6 +194,7 @@ class VmDesk:
         """Let a paused VM go on; nothing when it runs. `vm.wrong_state` when it is off."""
         place = self._in_state(name, "resuming", VmState.PAUSED, VmState.RUNNING)
         if place.facts.state is VmState.PAUSED:
+            self.places.find_to_run(name)
             do("Resuming", place.host, name, lambda: vms.resume(place.host, name))
         return place
 
@@ -202,18 +217,30 @@ class VmDesk:
         if left is not None:
             host = self._group.hosts[0]
             do("Removing", host, name, lambda: vms.remove_lease(self._group, host, left.id))
-            self.shelf.forget(name)
+            self._forget(name)
+            self.places.owners.forget_owner(left.id)
             self.network.close(left)
             return None
         place = self.places.find_to_change(name)
         if place.facts.state is not VmState.OFF:
             raise failed("vm.not_off", vm=name, host=place.host.name, state=place.facts.state)
         record = self.record(name)
+        owned = self.places.owners.owner(place.facts.id)
         do("Removing", place.host, name, lambda: vms.remove(self._group, place.host, name))
-        self.shelf.forget(name)
+        if owned is not None and owned.owner == place.host.name:
+            self.places.owners.forget_owner(owned.vm_id)
+        self._forget(name)
         if record is not None:
             self.network.close(record)
         return place
+
+    def _forget(self, name: str) -> None:
+        """Remove what was made for a VM, also the built-in guest's disk on the own storage of any host."""
+        record = self.record(name)
+        if record is not None and record.parameters is not None:
+            for path in own_disks(self._group, name).values():
+                path.unlink(missing_ok=True)
+        self.shelf.forget(name)
 
     def _left_over(self, name: str) -> VmRecord | None:
         """Return what is kept of a VM that no host has, as when its making was killed; `host.down` when one is silent.
@@ -252,9 +279,16 @@ class VmDesk:
         return until(lambda: self.find(record.name).facts.state is VmState.OFF, _OFF_S, _PAUSE_S)
 
     @contextlib.contextmanager
-    def _built_in(self, draft: VmRecord, parameters: GuestParameters) -> Iterator[tuple[VmRecord, VmSpec]]:
+    def _built_in(
+        self, draft: VmRecord, parameters: GuestParameters, own: HostEntry | None
+    ) -> Iterator[tuple[VmRecord, VmSpec]]:
         image = build()
-        observer, disk = self._group.labels["observer_address"], self.disk(draft.name)
+        observer, disk = self._group.labels["observer_address"], self.shelf.disk(draft.name)
+        if own is not None:
+            disk = Path(own.storage_directories[0]) / disk.name
+        for path in own_disks(self._group, draft.name).values():
+            if path.exists():
+                raise error("vm.disk_exists", vm=draft.name, path=str(path))
 
         def make(free: Iterator[str]) -> VmRecord:
             address = next(free)
@@ -263,7 +297,8 @@ class VmDesk:
 
         with self._kept(self.shelf.reserve(make)) as record:
             assert record.parameters is not None
-            descriptor = os.open(disk, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+            file = disk if own is None else outside(own, str(disk))
+            descriptor = os.open(file, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
             os.ftruncate(descriptor, record.parameters.disk_blocks * BLOCK_BYTES)
             os.close(descriptor)
             yield (
@@ -308,7 +343,7 @@ class VmDesk:
         """Keep a VM's files when all goes well inside; forget them, and its ports, when not."""
         with contextlib.ExitStack() as undo:
             undo.callback(self.network.close, record)
-            undo.callback(self.shelf.forget, record.name)
+            undo.callback(self._forget, record.name)
             self.network.open(record)
             yield record
             undo.pop_all()

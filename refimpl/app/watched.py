@@ -19,6 +19,7 @@ from refimpl.app.home import Home, OperationFiles, new_operation_id
 from refimpl.app.live import JsonEvent
 from refimpl.app.observed import BEATS_BEFORE, HEARD_S, Before, Observed
 from refimpl.app.operations import Operation, start
+from refimpl.app.vm_places import own_disks
 from refimpl.app.vm_record import VmShelf
 from refimpl.backends.libvirt.domain import line_file, mac_address
 from refimpl.hosts.command import replace_file
@@ -63,7 +64,7 @@ class ProbeFiles:
     """Where the built-in guest's own word stands, and what it was told."""
 
     files: Mapping[str, Path]
-    disk: Path
+    disks: Sequence[Path]
     period_ms: float
     marker: str | None
 
@@ -137,7 +138,7 @@ class Watch:
         if probe is not None:
             address = self._lab.group.labels["observer_address"]
             receiver = Receiver(self._file("heartbeat"), address=address, prefix=here)
-            self.observed = Observed(subject.vm, probe.files, probe.disk, receiver, probe.period_ms)
+            self.observed = Observed(subject.vm, probe.files, probe.disks, receiver, probe.period_ms)
             programs += [receiver, Program("stream", self._file("stream"), {"address": subject.address}, prefix=here)]
         elif subject.address is not None:
             own = self._lab.group.labels["observer_address"]
@@ -291,7 +292,8 @@ def subject_of(group: Group, name: str) -> Subject:
     if told is None:
         return Subject(record.name, mac, record.ip)
     files = {host.name: Path(host.log_directory) / line_file(record.name) for host in group.hosts}
-    probe = ProbeFiles(files, shelf.disk(record.name), told.heartbeat_period_ms, told.marker)
+    disks = [shelf.disk(record.name), *own_disks(group, record.name).values()]
+    probe = ProbeFiles(files, disks, told.heartbeat_period_ms, told.marker)
     return Subject(record.name, mac, record.ip, probe)
 
 

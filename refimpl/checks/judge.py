@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from refimpl.checks import compression, network
+from refimpl.checks import compression, disk_moves, network
 from refimpl.checks.report import compared
 from refimpl.checks.subject import Subject, subject
 from refimpl.model.decision import Decision, decision
@@ -20,6 +20,9 @@ def judge(ledger: Ledger, event: Event) -> Decision:
     if not report.compatible:
         return decision(Kind.CHECKS_REFUSED, problems=report.incompatibilities, checked=report.checked)
     plan = _plan(s, ledger.hand_over)
+    changed = disk_moves.changed(ledger.plan, plan)
+    if changed is not None:
+        return decision(Kind.CHECKS_REFUSED, problems=(changed,), checked=report.checked)
     return decision(Kind.CHECKS_PASSED, plan=plan, warnings=report.warnings, checked=report.checked)
 
 
@@ -47,7 +50,11 @@ def _plan(s: Subject, hand_over: HandOver) -> Plan:
         compression=compression.method(s) if option is PerformanceOption.COMPRESSION and not off else "",
         cancel_if_blackout_exceeds_ms=request.cancel_if_blackout_exceeds_ms,
         unexpected_blackout_ms=settings.unexpected_blackout_ms,
+        autostart=s.vm.autostart,
+        storage=disk_moves.plan(s),
+        epoch=max(copy.epoch for h in s.facts.hosts.values() for copy in h.vms if copy.id == s.vm.id),
         origins={
+            "hand_over": "request" if request.hand_over else "default",
             "performance_option": "request" if request.performance_option else host,
             "pass_limit": "request" if request.pass_limit else host,
             "networks": f"host {s.destination.name}",

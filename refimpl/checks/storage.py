@@ -12,6 +12,7 @@ import shlex
 from collections.abc import Iterator
 from functools import partial
 
+from refimpl.checks import disk_moves
 from refimpl.checks.subject import Pair, Subject
 from refimpl.model.errors import Problem
 from refimpl.model.facts import DiskFact, VmState
@@ -35,12 +36,18 @@ BLOCKED_FORMATS = {
 def check(s: Subject) -> Iterator[Problem]:
     """Yield what is wrong with the disks and media of a VM; of one that is off, only that they are not there."""
     if s.pair is not None:
-        for disk in s.pair.vm.disks:
+        for disk in _staying(s, s.pair):
             yield from (_medium if disk.device in MEDIA else _disk)(s, s.pair, disk)
             yield from _bases(s, s.pair, disk)
     if s.vm is not None and s.source is not None and s.source.reachable and s.vm.state is not VmState.OFF:
         for disk in s.vm.disks:
             yield from _kind(s, disk, s.vm.name, s.source.name)
+    yield from disk_moves.check(s)
+
+
+def _staying(s: Subject, pair: Pair) -> list[DiskFact]:
+    """Return the disks that do not go with the VM, and so have to be there already."""
+    return [disk for disk in pair.vm.disks if disk.path not in s.targets]
 
 
 def _disk(s: Subject, pair: Pair, disk: DiskFact) -> Iterator[Problem]:
@@ -100,7 +107,8 @@ def _kind(s: Subject, disk: DiskFact, vm: str, host: str) -> Iterator[Problem]:
         declared = f", though it is defined as {disk.format}" if disk.format not in (None, name) else ""
         driver, quoted = BLOCKED_FORMATS[name], shlex.quote(disk.path)
         yield found("disk.format", host, format=name, declared=declared, driver=driver, quoted=quoted, target=target)
-    kept_back = disk.cache is not None and disk.cache not in SAFE_CACHES and not disk.read_only
+    stays = disk.path not in s.targets and not disk.read_only
+    kept_back = disk.cache is not None and disk.cache not in SAFE_CACHES and stays
     if kept_back and disk.shared_file_system is False and disk.device not in MEDIA:
         yield found("disk.cache", host, cache=disk.cache)
 
@@ -109,9 +117,12 @@ def told(s: Subject) -> str | None:
     """Say how many disks were compared and how surely; None when they were not seen from both hosts."""
     if s.pair is None:
         return None
-    disks = [d for d in s.pair.vm.disks if d.device not in MEDIA]
-    media = len(s.pair.vm.disks) - len(disks)
+    staying = _staying(s, s.pair)
+    disks = [d for d in staying if d.device not in MEDIA]
+    media = len(staying) - len(disks)
     theirs = [s.pair.destination.disks.get(d.path) for d in disks]
     surely = "probed by writing" if theirs and all(d and d.probed for d in theirs) else "by identity, not probed"
     text = f"{len(disks)} disk(s) the same from both hosts ({surely})" if disks else "no disks"
-    return text + (f", {media} medium or media there" if media else "")
+    text += f", {media} medium or media there" if media else ""
+    moves = disk_moves.told(s)
+    return text if moves is None else f"{moves}; {text if staying else 'no others'}"

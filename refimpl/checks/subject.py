@@ -10,6 +10,7 @@ from refimpl.model.facts import Facts, HostFacts, VmFacts, VmState
 from refimpl.model.phase import Side
 from refimpl.model.request import MigrationRequest, PerformanceOption
 from refimpl.model.settings import HostSettings
+from refimpl.model.storage import targets
 
 _LAST = {VmState.OFF: 1, VmState.PLANNED: 2}
 """A planned VM belongs to a move that comes in: it is no source."""
@@ -54,6 +55,14 @@ class Subject:
         """The same for a VM that has memory to move; None when it is off."""
         pair = self.pair
         return None if pair is None or pair.vm.state is VmState.OFF else pair
+
+    @property
+    def targets(self) -> dict[str, str]:
+        """Where disks would go, by their paths at the source; empty when all stay."""
+        if self.request.storage is None or self.pair is None:
+            return {}
+        default = next(iter(self.pair.destination.storage_directories), "")
+        return targets(self.request.storage, [disk.path for disk in self.pair.vm.disks if disk.moves], default)
 
     @property
     def option(self) -> PerformanceOption | None:

@@ -11,7 +11,9 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
-from refimpl.model.request import MOST_BANDWIDTH_MIB_S, MigrationRequest, PerformanceOption
+from refimpl.cli.vm_types import PATH_PAIR
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S, HandOver, MigrationRequest, PerformanceOption
+from refimpl.model.storage import StorageWish, conflict
 
 Verb = Callable[..., Any]
 
@@ -50,6 +52,45 @@ _OPTIONS = (
         metavar="MS",
         help="Cancel at the last pass if the VM would stand still for longer (CancelIfBlackoutThresholdExceeded).",
     ),
+    click.option("--include-storage", is_flag=True, help="Move the VM's disks with it, by mirroring them first."),
+    click.option(
+        "--destination-storage-path",
+        metavar="DIR",
+        help="With --include-storage: the directory for all disks. [default: the destination's own, else as they are]",
+    ),
+    click.option(
+        "--vhd",
+        "vhds",
+        multiple=True,
+        type=PATH_PAIR,
+        help="Move this disk only, to this file of the same name; may be repeated (-VHDs).",
+    ),
+    click.option(
+        "--retain-vhd-copies-on-source",
+        is_flag=True,
+        help="Keep what a differencing disk is based on at the source; so it is without this, too.",
+    ),
+    click.option(
+        "--remove-source-unmanaged-vhds",
+        is_flag=True,
+        help="After the move remove at the source also what the disks are based on, if no other VM there has it.",
+    ),
+    click.option(
+        "--avoid-removing-vhds",
+        is_flag=True,
+        help="Remove no disk: not the source's after the move, not the copy after a failure (AvoidRemovingVHDs).",
+    ),
+    click.option(
+        "--allow-overwrite",
+        is_flag=True,
+        help="Replace files that are where disks go; they come back if the move fails (AllowOverwriteExistingFile).",
+    ),
+    click.option(
+        "--hand-over",
+        type=click.Choice([HandOver.STRICT.value, HandOver.DELEGATED.value]),
+        help="Who lets the VM run at the destination: refimpl, once the source cannot run again; or libvirt. "
+        "[default: strict]",
+    ),
     click.option(
         "--compatibility-report",
         type=click.Path(path_type=Path, dir_okay=False),
@@ -57,7 +98,25 @@ _OPTIONS = (
         help="Take VM, destination and all choices from a report of `refimpl check --save`; all is checked anew.",
     ),
 )
-_CARRIED = ("source", "encryption", "performance_option", "pass_limit", "bandwidth", "cancel_if_blackout_exceeds")
+_STORAGE = (
+    "include_storage",
+    "destination_storage_path",
+    "vhds",
+    "retain_vhd_copies_on_source",
+    "remove_source_unmanaged_vhds",
+    "avoid_removing_vhds",
+    "allow_overwrite",
+)
+_CARRIED = (
+    "source",
+    "encryption",
+    "performance_option",
+    "pass_limit",
+    "bandwidth",
+    "cancel_if_blackout_exceeds",
+    *_STORAGE,
+    "hand_over",
+)
 """What a report carries, so that it cannot be said beside it."""
 
 
@@ -73,6 +132,14 @@ class Choices:
     pass_limit: int | None
     bandwidth: int
     cancel_if_blackout_exceeds: int | None
+    include_storage: bool
+    destination_storage_path: str | None
+    vhds: tuple[tuple[str, str], ...]
+    retain_vhd_copies_on_source: bool
+    remove_source_unmanaged_vhds: bool
+    avoid_removing_vhds: bool
+    allow_overwrite: bool
+    hand_over: str | None
     compatibility_report: Path | None
 
     def request(self) -> MigrationRequest:
@@ -93,7 +160,27 @@ class Choices:
             pass_limit=self.pass_limit,
             bandwidth_mib_s=self.bandwidth,
             cancel_if_blackout_exceeds_ms=self.cancel_if_blackout_exceeds,
+            storage=self.storage(),
+            hand_over=HandOver(self.hand_over) if self.hand_over else None,
         )
+
+    def storage(self) -> StorageWish | None:
+        """Return what is to become of the disks, None when nothing was said; click.UsageError for what cannot be."""
+        if all(getattr(self, name) in (False, None, ()) for name in _STORAGE):
+            return None
+        wish = StorageWish(
+            include=self.include_storage,
+            destination_path=self.destination_storage_path,
+            vhds=self.vhds,
+            retain_vhd_copies_on_source=self.retain_vhd_copies_on_source,
+            remove_source_unmanaged_vhds=self.remove_source_unmanaged_vhds,
+            avoid_removing_vhds=self.avoid_removing_vhds,
+            allow_overwrite=self.allow_overwrite,
+        )
+        wrong = conflict(wish)
+        if wrong is not None:
+            raise click.UsageError(wrong)
+        return wish
 
 
 def move_choices(function: Verb) -> Verb:
@@ -118,5 +205,5 @@ def _refuse_half(choices: Choices, context: click.Context) -> None:
         return
     for name in _CARRIED:
         if context.get_parameter_source(name) is not ParameterSource.DEFAULT:
-            option = "--" + name.replace("_", "-")
+            option = "--vhd" if name == "vhds" else "--" + name.replace("_", "-")
             raise click.UsageError(f"{option} does not go with --compatibility-report, which carries that choice")

@@ -8,7 +8,7 @@ from refimpl.cli.failing import problem_text
 from refimpl.cli.say import as_json, columns, mib, milliseconds
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ExitCode, Phase
-from refimpl.model.request import VmState
+from refimpl.model.request import HandOver, VmState
 
 
 def tell_outcome(outcome: Outcome | None, operation: str, *, json: bool = False, jsonl: bool = False) -> int:
@@ -51,6 +51,9 @@ _HARMLESS = frozenset({Phase.REFUSED, Phase.CANCELLED})
 
 _STATES = {VmState.OFF: "is on", VmState.PAUSED: "is paused on"}
 
+_OPENED = "to open it there, while the VM began to run"
+_PORT = {HandOver.DELEGATED.value: "until it was open there, after the VM had begun to run"}
+
 
 def _blackout(outcome: Outcome) -> str:
     if outcome.vm_state != VmState.RUNNING:
@@ -72,12 +75,15 @@ def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
         rows += [
             ("QEMU's figure", f"{milliseconds(outcome.qemu_downtime_ms)}  (QEMU's own downtime; not the blackout)"),
             ("sent", mib(outcome.sent_bytes) + (f"  ({outcome.sent_bytes} bytes)" if outcome.sent_bytes else "")),
+            *([("disks", mib(outcome.disks_sent_bytes))] if outcome.disks_sent_bytes is not None else []),
             ("passes", str(outcome.passes) if outcome.passes else "none was seen to end"),
         ]
         rows.append(("performance", outcome.performance_option + (f" ({c})" if (c := outcome.compression) else "")))
     if outcome.port_ms is not None:
-        rows.append(("switch port", f"{milliseconds(outcome.port_ms)}  (to open it there, while the VM began to run)"))
+        rows.append(("switch port", f"{milliseconds(outcome.port_ms)}  ({_PORT.get(outcome.hand_over, _OPENED)})"))
     if outcome.commit_cost_ms is not None:
         rows.append(("commit record", f"{milliseconds(outcome.commit_cost_ms)}  (written within the blackout)"))
+    if outcome.hand_over == HandOver.DELEGATED:
+        rows.append(("hand-over", "delegated: the lease alone excludes a second copy"))
     rows.append(("encryption", "on" if outcome.encryption else "OFF, as asked: memory crossed the network in clear"))
     return [("  " + name, value) for name, value in rows]

@@ -10,7 +10,9 @@ import click
 
 from refimpl.cli.context import json_option, lab_option, open_lab, require_root, root_where_needed
 from refimpl.cli.failing import errors_as_json
+from refimpl.cli.lab_fault import fault
 from refimpl.cli.lab_link import link, link_row, link_table
+from refimpl.cli.lab_mend import mend
 from refimpl.cli.say import as_json as print_json
 from refimpl.cli.say import columns
 from refimpl.model.phase import ExitCode
@@ -18,9 +20,9 @@ from refimpl.model.phase import ExitCode
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from refimpl.lab import Removal
+    from refimpl.lab import HostStatus, Removal
 
-SHORT = "Hosts made out of nothing: up, status, link, shell, logs, down, reap, list."
+SHORT = "Hosts made out of nothing: up, status, mend, link, fault, shell, logs, down, reap, list."
 
 
 @click.group(short_help=SHORT)
@@ -32,6 +34,8 @@ def lab() -> None:
 
 
 lab.add_command(link)
+lab.add_command(mend)
+lab.add_command(fault)
 
 
 @lab.command(short_help="Build a lab and wait until its hosts answer.")
@@ -106,14 +110,16 @@ def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
         print_json({"lab": found.name, "id": found.id, "healthy": healthy, "hosts": rows, "links": shown})
     else:
         click.echo(f"Lab {found.name!r} (id {found.id}), {found.paths.directory}")
-        head = ("HOST", "HEALTHY", "INIT", "LIBVIRTD", "ANSWERS", "VIRTLOCKD", "MEMORY")
+        head = ("HOST", "HEALTHY", "INIT", "LIBVIRTD", "ANSWERS", "VIRTLOCKD", "LEASES", "MEMORY")
         cells = [(h.healthy, h.init_alive, h.libvirtd_alive, h.libvirtd_answers, h.virtlockd_alive) for h in hosts]
         rows_text = [
-            [h.name, *("yes" if c else "NO" for c in cell), f"{h.memory_mib} MiB"]
+            [h.name, *("yes" if c else "NO" for c in cell), _leases(h), f"{h.memory_mib} MiB"]
             for h, cell in zip(hosts, cells, strict=True)
         ]
         click.echo(columns(head, rows_text))
         click.echo(link_table(links))
+        for unleased in (h.name for h in hosts if h.init_alive and not h.leased):
+            click.echo(f"Leases of host {unleased} are not held or cannot be taken. Mend: refimpl lab mend {unleased}")
     return ExitCode.OK if healthy else ExitCode.ENVIRONMENT
 
 
@@ -231,6 +237,12 @@ def list_(as_json: bool) -> int:
     else:
         click.echo("No labs. Make one: sudo refimpl lab up")
     return ExitCode.OK
+
+
+def _leases(host: HostStatus) -> str:
+    if host.without_lease:
+        return f"NOT HELD: {', '.join(host.without_lease)}"
+    return "held" if host.daemons_in_order else "NONE TO BE HAD"
 
 
 def _tell_removals(removals: Sequence[tuple[str, Removal]], as_json: bool) -> int:

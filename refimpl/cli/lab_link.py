@@ -63,7 +63,7 @@ def link(
             _act(found, action, rate)
             _tell(found, as_json)
             return ExitCode.OK
-        with _asked_to_end() as ended, found.restored():
+        with asked_to_end() as ended, found.restored():
             _act(found, action, rate)
             _tell(found, as_json)
             ended.wait(seconds)
@@ -109,7 +109,7 @@ def _act(found: Link, action: str | None, rate: int | None) -> None:
 
 
 @contextmanager
-def _asked_to_end() -> Iterator[threading.Event]:
+def asked_to_end() -> Iterator[threading.Event]:
     """Give what says that somebody wants this command to end, so that the link is put right before it does."""
     ended = threading.Event()
 

@@ -54,6 +54,7 @@ def migrate(
     \b
     Examples:
       refimpl migrate web1 h2 --bandwidth 100 --watch
+      refimpl migrate web1 h2 --include-storage --destination-storage-path /srv/disks
       refimpl migrate demo b --backend simulated      (its own world: VM demo on host a, host b empty)
     """
     if (world is not None or detach) and (backend == "simulated") != (world is not None):

@@ -25,7 +25,10 @@ VERBS = {
         "refimpl.cli.doctor:doctor",
         "Check what this machine has and lacks, each with its mend; --mend mends it.",
     ),
-    "lab": ("refimpl.cli.lab:lab", "Hosts made out of nothing: up, status, link, shell, logs, down, reap, list."),
+    "lab": (
+        "refimpl.cli.lab:lab",
+        "Hosts made out of nothing: up, status, mend, link, fault, shell, logs, down, reap, list.",
+    ),
     "vm": ("refimpl.cli.vm:vm", "Virtual machines: create, list, show, set, start, stop, pause, resume, remove."),
     "host": ("refimpl.cli.host:host", "Settings of hosts for live migration: get, set (Get-/Set-VMHost)."),
     "network": (

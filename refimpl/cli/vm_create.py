@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
 _FILE = click.Path(path_type=Path)
 _BUILT_IN_MIB, _OWN_MIB = 256, 1024
-_ONLY_BUILT_IN = ("writer_rate", "working_set", "content", "heartbeat_period")
+_ONLY_BUILT_IN = ("storage", "writer_rate", "working_set", "content", "heartbeat_period")
 _ONLY_OWN = (
     "disks",
     "initrd",
@@ -76,6 +76,13 @@ _ONLY_OWN = (
 @click.option("--host-device", metavar="DEVICE", help="Refused: a device of a host does not move.")
 @click.option("--shared-folder", metavar="DIR", help="Refused: a folder of a host does not move.")
 @click.option(
+    "--storage",
+    type=click.Choice(["shared", "local"]),
+    default="shared",
+    show_default=True,
+    help="Built-in guest: its disk is where all hosts see it, or on the host's own storage.",
+)
+@click.option(
     "--writer-rate",
     type=click.IntRange(0),
     default=1000,
@@ -122,7 +129,7 @@ def create(
     lab_name: str | None,
     **guest: Any,
 ) -> int:
-    """Make the VM NAME, off, with a lease and disks on the lab's shared directory.
+    """Make the VM NAME, off, with a lease, and disks on the lab's shared directory or on the host's own storage.
 
     Without --image or --kernel it has the built-in guest, which writes memory and disk blocks and sends heartbeats; the
     first one of a machine builds it, which takes some seconds. A guest of your own gets its address by DHCP.
@@ -153,6 +160,7 @@ def create(
                 parameters=told,
                 own=own,
                 forwards=guest["forwards"],
+                local=guest["storage"] == "local",
             )
             place, state = _begun(desk, name, start_it, None if no_wait else wait_limit)
             reach, record = desk.reach(name), desk.record(name)

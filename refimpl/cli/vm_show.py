@@ -12,6 +12,7 @@ from refimpl.cli.say import as_json as print_json
 from refimpl.cli.say import columns
 from refimpl.cli.vm_desk import desk_of, forwards_text, reach_json
 from refimpl.model.phase import ExitCode
+from refimpl.model.request import VmState
 
 if TYPE_CHECKING:
     from refimpl.app.vm_network import Reach
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
     from refimpl.app.vms import VmPlace
     from refimpl.model.facts import HostFacts, VmFacts
 
-_LEASES = {True: "held", False: "not held", None: "not seen"}
+_LEASES = {True: "held", False: "NOT HELD", None: "not seen"}
 
 
 @click.command("list", short_help="List the VMs of all hosts (Get-VM).")
@@ -47,6 +48,9 @@ def list_(as_json: bool, lab_name: str | None) -> int:
         click.echo(columns(head, [_cells(facts, vm, reach) for facts, vm, reach in found]))
     else:
         click.echo("No VMs. Make one: refimpl vm create web1 --start")
+    for text in (_unleased(facts.name, vm) for facts, vm, _ in found):
+        if text is not None:
+            click.echo(text, err=True)
     for facts in silent:
         click.echo(f"Host {facts.name} does not answer: {_says(facts) or 'no reason known'}", err=True)
     return ExitCode.ENVIRONMENT if silent else ExitCode.OK
@@ -74,6 +78,9 @@ def show(name: str, as_json: bool, lab_name: str | None) -> int:
         print_json({"vm": row})
     else:
         click.echo(columns((), [(f"  {title}", text) for title, text in _lines(place, reach, row)]))
+        unleased = _unleased(place.host.name, place.facts)
+        if unleased is not None:
+            click.echo(unleased, err=True)
     return ExitCode.OK
 
 
@@ -100,7 +107,16 @@ def _row(host: str, vm: VmFacts) -> dict[str, Any]:
 
 
 def _lease(vm: VmFacts) -> str:
-    return _LEASES[vm.lease.held] if vm.lease else "none"
+    if vm.lease is None:
+        return "none"
+    return _LEASES[vm.lease.held] if vm.state is VmState.RUNNING or vm.lease.held else "-"
+
+
+def _unleased(host: str, vm: VmFacts) -> str | None:
+    """Return what to say of a VM that runs without its lease, None of any other."""
+    if vm.state is not VmState.RUNNING or vm.lease is None or vm.lease.held is not False or vm.operation is not None:
+        return None
+    return f"VM {vm.name} runs on {host} without its lease: a second copy could start. Mend: refimpl lab mend {host}"
 
 
 def _mark(vm: VmFacts) -> str:

@@ -52,6 +52,21 @@ class _Disk(click.ParamType):  # type: ignore[type-arg]  # older click has it wi
         return amount
 
 
+class _PathPair(click.ParamType):  # type: ignore[type-arg]  # older click has it without one
+    """Two files: a disk, and where it is to go."""
+
+    name = "SOURCE=DESTINATION"
+
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        """Return both paths."""
+        if isinstance(value, tuple):
+            return value
+        source, sign, destination = value.partition("=")
+        if not (source and sign and destination) or "=" in destination:
+            self.fail(f"{value!r} is not SOURCE=DESTINATION, two files without '=' in their names", param, ctx)
+        return source, destination
+
+
 class _Nic(click.ParamType):  # type: ignore[type-arg]  # older click has it without one
     """A network adapter: a virtual switch, and a MAC address if one is wanted."""
 
@@ -88,4 +103,4 @@ class _Forward(click.ParamType):  # type: ignore[type-arg]  # older click has it
             self.fail(str(failure), param, ctx)
 
 
-MEMORY, DISK, NIC, FORWARD = _Memory(), _Disk(), _Nic(), _Forward()
+MEMORY, DISK, NIC, FORWARD, PATH_PAIR = _Memory(), _Disk(), _Nic(), _Forward(), _PathPair()

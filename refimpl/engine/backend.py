@@ -10,16 +10,25 @@ PROBE: FACTS_SEEN as OBSERVE, and with what only writing or much reading tells o
     controller dies.
 PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not connect, nothing else was tried; a VM that
     is off needs no network);
-    or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id and plan.
-START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of MEMORY_SEEN, PASS_ENDED (passes ended so far),
-    PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN, SOURCE_GONE; last and
-    always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was seen. SOURCE_GONE is
-    a source whose process has ended by itself, never one that the hand-over ends. Given again while the transfer is
-    under way it says nothing more; when it is over, CALL_RETURNED again.
-    PROGRESS is told as long as memory is sent, several times within the deadline of that phase; `sent_bytes` is its
-    proof of progress. PASS_ENDED has what is left and how fast it goes where the plan has a limit for the blackout.
-    No frame of the VM leaves the destination's port before ALLOW_RUN (R16). A VM that is off is moved as its definition
-    alone, a paused one arrives paused like any other.
+    or PREPARE_FAILED; or NATIVE_REFUSAL. Stamps the source VM with the operation's id, plan and epoch;
+    its host does not start it by itself any more. CLEAN_UP gives that back where the source is the owner
+    (`plan.autostart`). Of disks that move (`plan.storage`) it makes the files at the destination, empty and of the
+    virtual size, registered there by the operation's id before they have their names; a file that has such a name
+    already is refused, or, if the plan says so, put aside for the roll-back. Refused too when the source's file is
+    not the one of the plan any more.
+START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of STORAGE_SEEN, MEMORY_SEEN, PASS_ENDED (passes
+    ended so far), PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN,
+    SOURCE_GONE; last and always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was
+    seen. SOURCE_GONE is a source whose process has ended by itself, never one that the hand-over ends. Given again
+    while the transfer is under way it says nothing more; when it is over, CALL_RETURNED again.
+    Disks are copied first and from then on written at both hosts; memory follows when they are the same.
+    PROGRESS is told as long as disks or memory are sent, several times within the deadline of that phase; `sent_bytes`
+    and `disks_sent_bytes` are its proof of progress. PASS_ENDED has what is left and how fast it goes where the plan
+    has a limit for the blackout.
+    No frame of the VM leaves the destination's port before ALLOW_RUN (R16). With the delegated hand-over there is
+    neither DESTINATION_ARRIVED nor ALLOW_RUN: the port is opened once the copy is heard to run, and DESTINATION_RAN is
+    told after that, with `port_ms` if it was opened; of a paused VM LEFT_PAUSED is told. A VM that is off is moved as
+    its definition alone, a paused one arrives paused like any other.
 STEER_SWITCH: STEERED(switch) or NOT_STEERABLE. STEER_BANDWIDTH, to `plan.bandwidth_mib_s`: STEERED(bandwidth) or
     NOT_STEERABLE; before there is a transfer STEERED, as START_TRANSFER takes the plan of then.
 REQUEST_CANCEL: CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes
@@ -29,20 +38,30 @@ ALLOW_RUN (strict hand-over only): DESTINATION_RAN, also when the copy runs alre
     backend object has reported DESTINATION_RAN before. Of a VM that was paused: LEFT_PAUSED.
 INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception. What
     is known of its copy by another way may be told with that.
-ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_MEMORY or ADOPTED_SWITCH when a
-    native job runs and the destination does not run yet (and DESTINATION_ARRIVED if it has arrived), then as
-    START_TRANSFER; CALL_RETURNED as soon as no job is on either side any more, at once when it is over already. The
-    same goes for a call of this process's own, which still returns only once; what it returned may be told again.
+ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_STORAGE, ADOPTED_MEMORY or
+    ADOPTED_SWITCH when a native job runs and the destination does not run yet (and DESTINATION_ARRIVED if it has
+    arrived), then as START_TRANSFER; CALL_RETURNED as soon as no job is on either side any more, at once when it is
+    over already. The same goes for a call of this process's own, which still returns only once; what it returned may
+    be told again.
 SETTLE_SOURCE, the source's copy is the VM: remove a copy at the destination, wait until it is gone, then resume the
     source if the system below paused it. SETTLED or CANNOT_SETTLE. A destination that does not answer forbids to
     resume, and nothing else: a source that runs is settled.
 SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy once the destination's was seen to run.
     SETTLED or CANNOT_SETTLE. A source that does not answer is settled when it cannot run again, because it was seen
     bound or, where nothing of it is seen, the destination holds the lease; only then.
-CLEAN_UP, remove what carries the operation's id on both hosts: CLEANED, or LEFT_BEHIND with what could not be removed;
-    a host that does not answer is always named.
+CLEAN_UP, remove what carries the operation's id on both hosts, and leave the epoch on the owner's copy: CLEANED, or
+    LEFT_BEHIND with what could not be removed; a host that does not answer is always named. No file of a disk is
+    touched: those that were made at the destination are named as left behind.
+CLEAN_UP_UNDONE, the source's copy is the VM: as CLEAN_UP, and the files that PREPARE has made at the destination are
+    removed, unless the plan keeps them; what was put aside for them comes back. Only what is registered and still the
+    same file, and only when no VM of that host has it.
+CLEAN_UP_MOVED, the destination's copy is the VM and was seen to run: as CLEAN_UP, and the files of the source that the
+    plan names are removed, if they are still the files of the plan and no VM of that host has them (R3). Without
+    `plan.storage` neither touches any file of a disk.
 
-CLAIM, RELEASE, RECORD_COMMIT, ANSWER_TOO_LATE and WAIT_TO_LOOK are carried out by the conductor with the group store,
+LOCK_DAEMON_GONE comes between PREPARE (or ADOPT) and CLEAN_UP, once for each host, with side and host: what holds the
+    leases there has ended, and the host can take none any more. Only of hosts where that can be watched.
+CLAIM, RELEASE, RECORD_*, ANSWER_TOO_LATE and WAIT_TO_LOOK are carried out by the conductor with the group store,
 the journal and the clock; a backend never sees them. Every command is idempotent: given twice, the second finds things
 done.
 `DESTINATION_RAN` is reported once per operation by a backend object, with the destination's own time of RESUME (of
@@ -65,7 +84,10 @@ OWN_COMMANDS = frozenset(
     {
         CommandKind.CLAIM,
         CommandKind.RELEASE,
+        CommandKind.RECORD_PENDING,
         CommandKind.RECORD_COMMIT,
+        CommandKind.RECORD_SOURCE,
+        CommandKind.RECORD_DESTINATION,
         CommandKind.ANSWER_TOO_LATE,
         CommandKind.WAIT_TO_LOOK,
     }
@@ -86,10 +108,16 @@ LOOKING = frozenset(
 UNJOURNALED = LOOKING | {CommandKind.ANSWER_TOO_LATE, CommandKind.WAIT_TO_LOOK}
 """Commands that need no journal entry before they are given: they change nothing anywhere."""
 
+IN_SWITCH = frozenset({CommandKind.RECORD_COMMIT, CommandKind.ALLOW_RUN})
+"""Commands for whose journal entry nobody waits, as the VM stands still: what has to be durable is the owner record."""
+
 
 @dataclass(frozen=True, slots=True)
 class Capabilities:
-    """What a backend can do and show; a contract test that needs what it cannot show is not applicable."""
+    """What a backend can do and show; a contract test that needs what it cannot show is not applicable.
+
+    `hand_over` is what it does unless another is asked for; `others` are those that can be.
+    """
 
     hand_over: HandOver
     shows_phases: bool
@@ -98,6 +126,16 @@ class Capabilities:
     steers_switch: bool
     cancels: bool
     adopts: bool
+    others: tuple[HandOver, ...] = ()
+
+    @property
+    def hand_overs(self) -> tuple[HandOver, ...]:
+        """All that can be asked for, its own first."""
+        return (self.hand_over, *self.others)
+
+    def chosen(self, request: MigrationRequest) -> HandOver:
+        """Return the hand-over of a move: the request's, else the backend's own. CHECK refuses what cannot be had."""
+        return request.hand_over or self.hand_over
 
 
 class Backend(Protocol):

@@ -10,7 +10,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
 from refimpl.checks.limits import limit_reached
-from refimpl.engine.backend import OWN_COMMANDS, UNJOURNALED, Backend
+from refimpl.engine import recording
+from refimpl.engine.backend import IN_SWITCH, OWN_COMMANDS, UNJOURNALED, Backend
 from refimpl.engine.decisions import decide
 from refimpl.engine.journal import Journal
 from refimpl.engine.phases import DEADLINES, LOOK_AGAIN_MS, QUIET, Row
@@ -22,9 +23,15 @@ from refimpl.model.events import DECISIONS, Event, Kind
 from refimpl.model.group import ProcessRef
 from refimpl.model.ledger import Ledger, record
 from refimpl.model.outcome import Outcome, outcome
-from refimpl.model.phase import ENDS, Phase
+from refimpl.model.ownership import OwnerRecord
+from refimpl.model.phase import ENDS, Phase, Side
 from refimpl.model.request import Command, CommandKind, Plan
 from refimpl.policy.convergence import progressed
+
+_DECIDING = {
+    CommandKind.RECORD_SOURCE: (Side.SOURCE, Kind.SOURCE_RECORDED),
+    CommandKind.RECORD_DESTINATION: (Side.DESTINATION, Kind.DESTINATION_RECORDED),
+}
 
 Listener = Callable[[Event], None]
 StopPoint = Callable[[str], None]
@@ -79,6 +86,7 @@ class Conductor:
         self._stop_point = stop_point
         self._step = step
         self._waiting: deque[Event] = deque()
+        self._unsaved = False
 
     def start(self) -> Outcome:
         """Carry out a new migration."""
@@ -118,7 +126,8 @@ class Conductor:
         if event.kind is Kind.DEADLINE:
             event = self._explained(event)
         elif event.kind is Kind.FACTS_SEEN:
-            whole = completed(event["facts"], self._store, self.ledger.operation)
+            offered = replace(event["facts"], hand_overs=self._backend.capabilities().hand_overs)
+            whole = completed(offered, self._store, self.ledger.operation)
             event = replace(event, values={**event.values, "facts": whole})
         row = self._step(self.phase, event.kind)
         if event.kind not in DECISIONS or row != Row(self.phase):
@@ -165,7 +174,8 @@ class Conductor:
     def _give(self, kinds: Sequence[CommandKind]) -> None:
         commands = [self._command(kind) for kind in kinds]
         if any(kind not in UNJOURNALED for kind in kinds):
-            self._intend(commands)
+            durable = not IN_SWITCH.issuperset(kinds)
+            self._write(lambda: self._journal.intend(self.phase, self.ledger, commands, durable=durable))
         for command in commands:
             self._stop_point(f"intended:{command.kind}")
             self._publish(self._event(Kind.COMMANDED, command=command))
@@ -174,13 +184,6 @@ class Conductor:
             else:
                 self._backend.submit(command)
             self._stop_point(f"given:{command.kind}")
-
-    def _intend(self, commands: Sequence[Command]) -> None:
-        before_ns = self._timeline.now_ns()
-        self._write(lambda: self._journal.intend(self.phase, self.ledger, commands))
-        if any(command.kind is CommandKind.RECORD_COMMIT for command in commands):
-            cost_ms = (self._timeline.now_ns() - before_ns) / 1e6
-            self._waiting.append(self._event(Kind.COMMIT_RECORDED, cost_ms=cost_ms))
 
     def _write(self, write: Callable[[], None]) -> None:
         """Write to the journal. Once the VM is claimed, claim and mark carry a recovery too: a failure is a warning."""
@@ -193,12 +196,19 @@ class Conductor:
 
     def _command(self, kind: CommandKind) -> Command:
         self._count += 1
-        return Command(kind, self.ledger.operation, self._count, self.ledger.request, self.ledger.plan)
+        ledger = self.ledger
+        return Command(kind, ledger.operation, self._count, ledger.request, ledger.plan, ledger.ownership)
 
     def _own(self, command: Command) -> None:
-        """Carry out a command of the conductor's own. RECORD_COMMIT was carried out by the journal just before."""
+        """Carry out a command of the conductor's own."""
         if command.kind is CommandKind.CLAIM:
             self._claim()
+        elif command.kind is CommandKind.RECORD_PENDING:
+            self._record_pending()
+        elif command.kind is CommandKind.RECORD_COMMIT:
+            self._record_commit(command)
+        elif command.kind in _DECIDING:
+            self._record_owner(command.kind)
         elif command.kind is CommandKind.RELEASE:
             self._release()
         elif command.kind is CommandKind.WAIT_TO_LOOK:
@@ -221,14 +231,76 @@ class Conductor:
         else:
             self._waiting.append(self._event(Kind.CLAIM_REFUSED, problem=_claim_problem(plan, standing)))
 
+    def _record_pending(self) -> None:
+        """Record the move in the owner record; without that nothing is touched."""
+        assert self.ledger.plan is not None
+        try:
+            ownership = recording.begin(self._store, self.ledger.plan, self.ledger.operation)
+        except RefimplError as failure:
+            self._waiting.append(self._event(Kind.RECORD_REFUSED, problem=failure.problems[0]))
+        else:
+            self._waiting.append(self._event(Kind.PENDING_RECORDED, ownership=ownership))
+
+    def _record_commit(self, command: Command) -> None:
+        """Make the destination the owner. That is the commit record, the one thing that is flushed in the switch.
+
+        Evidence has bound the source, so a store that does not answer stops nothing: the journal has it then.
+        """
+        before_ns = self._timeline.now_ns()
+        ownership = self._decided(Side.DESTINATION, recording.COMMIT_WAIT_S)
+        if ownership is None:
+            return
+        if self._unsaved:
+            self._write(lambda: self._journal.intend(self.phase, self.ledger, [command]))
+        cost_ms = (self._timeline.now_ns() - before_ns) / 1e6
+        self._waiting.append(self._event(Kind.COMMIT_RECORDED, cost_ms=cost_ms, ownership=ownership))
+
+    def _record_owner(self, kind: CommandKind) -> None:
+        side, recorded = _DECIDING[kind]
+        ownership = self._decided(side)
+        if ownership is not None:
+            self._waiting.append(self._event(recorded, ownership=ownership))
+
+    def _decided(self, side: Side, wait_s: float = recording.WAIT_S) -> OwnerRecord | None:
+        """Record the owner, or say that another has taken the VM over (None). A store that does not answer: warning."""
+        plan, operation, known = self.ledger.plan, self.ledger.operation, self.ledger.ownership
+        assert plan is not None
+        owner = self.ledger.left_on or plan.source if side is Side.SOURCE else plan.destination
+        try:
+            ownership = recording.decide(self._store, plan, operation, owner, known, wait_s)
+        except RefimplError as failure:
+            (problem,) = failure.problems
+            if problem.id == "owner.superseded":
+                self._waiting.append(self._event(Kind.RECORD_REFUSED, problem=problem))
+                return None
+            self._waiting.append(self._event(Kind.JOURNAL_LOST, problem=problem))
+            self._unsaved = True
+            return recording.unsaved(plan, operation, owner, known)
+        self._unsaved = False
+        return ownership
+
     def _release(self) -> None:
         """Give the claim back. A store that does not answer leaves a claim that `recover` gives back: a warning."""
         if self.ledger.plan is None:
             return
+        plan, operation = self.ledger.plan, self.ledger.operation
+        self._or_warn(lambda: self._save_owner(plan))
+        self._or_warn(lambda: self._store.release(plan.vm_id, operation))
+
+    def _or_warn(self, work: Callable[[], None]) -> None:
         try:
-            self._store.release(self.ledger.plan.vm_id, self.ledger.operation)
+            work()
         except RefimplError as failure:
             self._waiting.append(self._event(Kind.JOURNAL_LOST, problem=failure.problems[0]))
+
+    def _save_owner(self, plan: Plan) -> None:
+        """Record once more what the store did not take before; what another has recorded since stands."""
+        ownership = self.ledger.ownership
+        if self._unsaved and ownership is not None:
+            standing = self._store.owner(plan.vm_id)
+            if standing is None or standing.epoch < ownership.epoch:
+                self._store.swap_owner(standing, ownership)
+            self._unsaved = False
 
     def _end(self) -> Outcome:
         self._timeline.disarm(self.phase)

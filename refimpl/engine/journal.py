@@ -44,8 +44,11 @@ class Journal(Protocol):
         """Remember an event; it becomes durable with the next `flush` or `intend`."""
         ...
 
-    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command]) -> None:
-        """Make durable where the operation stands and what is about to be done."""
+    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command], *, durable: bool = True) -> None:
+        """Keep where the operation stands and what is about to be done.
+
+        Not durable: it outlives this process, and not for certain the machine; nobody waits for the disk.
+        """
         ...
 
     def flush(self, phase: Phase, ledger: Ledger) -> None:
@@ -63,7 +66,7 @@ class NoJournal:
     def note(self, event: Event) -> None:
         """Keep nothing."""
 
-    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command]) -> None:
+    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command], *, durable: bool = True) -> None:
         """Keep nothing."""
 
     def flush(self, phase: Phase, ledger: Ledger) -> None:
@@ -91,9 +94,9 @@ class FileJournal:
         """Remember an event."""
         self._noted.append(json.dumps(event.to_json(), ensure_ascii=False))
 
-    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command]) -> None:
+    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command], *, durable: bool = True) -> None:
         """Write state, intentions and noted events in one transaction."""
-        self._write(phase, ledger, None, commands)
+        self._write(phase, ledger, None, commands, durable)
 
     def flush(self, phase: Phase, ledger: Ledger) -> None:
         """Write state and noted events, if there are any."""
@@ -126,9 +129,17 @@ class FileJournal:
         """Close the file."""
         self._db.close()
 
-    def _write(self, phase: Phase, ledger: Ledger, outcome: dict[str, Any] | None, commands: Sequence[Command]) -> None:
+    def _write(
+        self,
+        phase: Phase,
+        ledger: Ledger,
+        outcome: dict[str, Any] | None,
+        commands: Sequence[Command],
+        durable: bool = True,
+    ) -> None:
         noted = list(self._noted)
         try:
+            self._db.execute(f"PRAGMA synchronous={'FULL' if durable else 'NORMAL'}")
             self._db.execute("BEGIN IMMEDIATE")
             self._db.execute(
                 "INSERT OR REPLACE INTO state VALUES (1, ?, ?, ?)",

@@ -1,4 +1,4 @@
-"""The group store: claims and host settings that all controllers of a group share (docs/adr/0007).
+"""The group store: claims, owner records and host settings that all controllers of a group share (docs/adr/0007).
 
 No two controllers move one VM, nor pass a host's limit together: a claim is judged and taken in one transaction.
 Embedded as one SQLite file beside the lab. Whoever conducts an operation holds its lock file while it lives, so that
@@ -11,14 +11,15 @@ import json
 import os
 import sqlite3
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, Protocol, TypeVar
+from typing import IO, NamedTuple, Protocol, TypeVar
 
 from refimpl.model.errors import RefimplError, error
 from refimpl.model.facts import Facts
 from refimpl.model.group import ProcessRef
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.request import Plan
 from refimpl.model.settings import HostSettings
 
@@ -63,6 +64,22 @@ class Store(Protocol):
         """Change a host's settings in one transaction and return what they are now."""
         ...
 
+    def owner(self, vm_id: str, *, wait_s: float = BUSY_TIMEOUT_S) -> OwnerRecord | None:
+        """Return the owner record of a VM, None when it has none. `wait_s`: how long to wait for a locked store."""
+        ...
+
+    def owners(self) -> tuple[OwnerRecord, ...]:
+        """Return all owner records."""
+        ...
+
+    def swap_owner(self, before: OwnerRecord | None, after: OwnerRecord, *, wait_s: float = BUSY_TIMEOUT_S) -> bool:
+        """Replace the record `before` (None: there is none) by `after`; False, and nothing done, when it is another."""
+        ...
+
+    def forget_owner(self, vm_id: str) -> None:
+        """Drop the record of a VM that is no more."""
+        ...
+
     def release(self, vm_id: str, operation: str) -> None:
         """Give the VM back if this operation has it."""
         ...
@@ -75,12 +92,12 @@ class Store(Protocol):
 def completed(facts: Facts, store: Store, operation: str) -> Facts:
     """Return facts with the group store's part in them; what the operation itself takes part in does not count."""
     try:
-        settings, claims = store.settings(), store.claims()
+        settings, claims, owners = store.settings(), store.claims(), store.owners()
     except RefimplError as failure:
         return replace(facts, store_problem=failure.problems[0])
     others = [c for c in claims if c.operation != operation]
     moving = {host: tuple(c.operation for c in others if host in _hosts(c)) for host in facts.hosts}
-    return replace(facts, settings=settings, moving=moving)
+    return replace(facts, settings=settings, moving=moving, owners={record.vm_id: record for record in owners})
 
 
 class MemoryStore:
@@ -88,6 +105,7 @@ class MemoryStore:
 
     def __init__(self, settings: Mapping[str, HostSettings] | None = None) -> None:
         self._claims: dict[str, Claim] = {}
+        self._owners: dict[str, OwnerRecord] = {}
         self._settings = dict(settings or {})
 
     def claim(self, wanted: Claim, *, bounded: bool = True) -> Claim | LimitReached | None:
@@ -96,6 +114,25 @@ class MemoryStore:
         if refusal is None:
             self._claims[wanted.plan.vm_id] = wanted
         return refusal
+
+    def owner(self, vm_id: str, *, wait_s: float = BUSY_TIMEOUT_S) -> OwnerRecord | None:
+        """Return a VM's owner record."""
+        return self._owners.get(vm_id)
+
+    def owners(self) -> tuple[OwnerRecord, ...]:
+        """Return all owner records."""
+        return tuple(self._owners.values())
+
+    def swap_owner(self, before: OwnerRecord | None, after: OwnerRecord, *, wait_s: float = BUSY_TIMEOUT_S) -> bool:
+        """Replace a VM's owner record."""
+        if self._owners.get(after.vm_id) != before:
+            return False
+        self._owners[after.vm_id] = after
+        return True
+
+    def forget_owner(self, vm_id: str) -> None:
+        """Drop a record."""
+        self._owners.pop(vm_id, None)
 
     def release(self, vm_id: str, operation: str) -> None:
         """Give the VM back."""
@@ -123,10 +160,12 @@ class GroupStore:
     def __init__(self, path: Path) -> None:
         self._path = path
         self._held: dict[str, IO[str]] = {}
+        self._kept: _Kept | None = None
         with self._open() as db:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("CREATE TABLE IF NOT EXISTS claims (vm_id TEXT PRIMARY KEY, operation TEXT, body TEXT)")
             db.execute("CREATE TABLE IF NOT EXISTS settings (host TEXT PRIMARY KEY, body TEXT)")
+            db.execute("CREATE TABLE IF NOT EXISTS owners (vm_id TEXT PRIMARY KEY, body TEXT)")
 
     def claim(self, wanted: Claim, *, bounded: bool = True) -> Claim | LimitReached | None:
         """Take the VM, lock first: a claim without a lock would look like a dead controller's."""
@@ -151,11 +190,40 @@ class GroupStore:
             self._unlock(wanted.operation)
         return refusal
 
+    def owner(self, vm_id: str, *, wait_s: float = BUSY_TIMEOUT_S) -> OwnerRecord | None:
+        """Return a VM's owner record."""
+        with self._swift(wait_s) as db:
+            row = db.execute("SELECT body FROM owners WHERE vm_id = ?", (vm_id,)).fetchone()
+            return None if row is None else _read(_owner, row[0])
+
+    def owners(self) -> tuple[OwnerRecord, ...]:
+        """Return all owner records."""
+        with self._open() as db:
+            return tuple(_read(_owner, body) for (body,) in db.execute("SELECT body FROM owners ORDER BY vm_id"))
+
+    def swap_owner(self, before: OwnerRecord | None, after: OwnerRecord, *, wait_s: float = BUSY_TIMEOUT_S) -> bool:
+        """Replace a VM's owner record in one statement, durable when it returns."""
+        body = _owner_body(after)
+        with self._swift(wait_s) as db:
+            if before is None:
+                done = db.execute("INSERT OR IGNORE INTO owners VALUES (?, ?)", (after.vm_id, body))
+            else:
+                values = (body, before.vm_id, _owner_body(before))
+                done = db.execute("UPDATE owners SET body = ? WHERE vm_id = ? AND body = ?", values)
+            return done.rowcount == 1
+
+    def forget_owner(self, vm_id: str) -> None:
+        """Drop a record."""
+        with self._open() as db:
+            db.execute("DELETE FROM owners WHERE vm_id = ?", (vm_id,))
+
     def release(self, vm_id: str, operation: str) -> None:
         """Give the VM back and drop the lock."""
         with self._open() as db:
             db.execute("DELETE FROM claims WHERE vm_id = ? AND operation = ?", (vm_id, operation))
         self._unlock(operation)
+        if not self._held:
+            self._drop_kept()
 
     def claims(self) -> tuple[Claim, ...]:
         """Return all claims."""
@@ -217,6 +285,34 @@ class GroupStore:
             db.execute("COMMIT")
 
     @contextmanager
+    def _swift(self, wait_s: float) -> Iterator[sqlite3.Connection]:
+        """Give the connection that is kept open: closing the last one would flush the whole file, in mid-switch."""
+        try:
+            db = self._keep_open()
+            db.execute(f"PRAGMA busy_timeout = {int(wait_s * 1000)}")
+            yield db
+        except (sqlite3.Error, OSError) as failure:
+            self._drop_kept()
+            raise self._failed(failure) from failure
+
+    def _keep_open(self) -> sqlite3.Connection:
+        """Return the kept connection, a new one when the file is another than the one that it has open."""
+        if self._kept is not None and self._kept.file != _identity(self._path):
+            self._drop_kept()
+        if self._kept is None:
+            file = _identity(self._path)
+            db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            db.execute("PRAGMA synchronous=FULL")
+            self._kept = _Kept(db, file)
+        return self._kept.db
+
+    def _drop_kept(self) -> None:
+        kept, self._kept = self._kept, None
+        if kept is not None:
+            with suppress(sqlite3.Error):
+                kept.db.close()
+
+    @contextmanager
     def _open(self) -> Iterator[sqlite3.Connection]:
         try:
             with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
@@ -224,6 +320,26 @@ class GroupStore:
                 yield db
         except sqlite3.Error as failure:
             raise self._failed(failure) from failure
+
+
+class _Kept(NamedTuple):
+    """A connection that stays open, and which file it has open."""
+
+    db: sqlite3.Connection
+    file: tuple[int, int]
+
+
+def _identity(path: Path) -> tuple[int, int]:
+    seen = path.stat()
+    return seen.st_dev, seen.st_ino
+
+
+def _owner(text: str) -> OwnerRecord:
+    return OwnerRecord.from_json(json.loads(text))
+
+
+def _owner_body(record: OwnerRecord) -> str:
+    return json.dumps(record.to_json(), sort_keys=True)
 
 
 def _refusal(

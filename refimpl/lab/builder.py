@@ -93,11 +93,11 @@ class Builder:
             install_certificate(self.lab, plan, authority, pair)
 
     def _write_files(self, program: Path) -> bool:
-        for directory in (self.lab.leases, self.lab.disks):
+        for directory in (self.lab.leases, self.lab.disks, self.lab.store.parent, self.lab.local):
             directory.mkdir(parents=True)
         for plan in self.plans:
             paths = self.lab.host(plan.name)
-            for directory in (paths.libvirt_config, paths.pki, paths.lib, paths.log, paths.cache):
+            for directory in (paths.libvirt_config, paths.pki, paths.lib, paths.log, paths.cache, paths.local):
                 directory.mkdir(parents=True, exist_ok=True)
             write_config(HostConfig(self.lab, plan, member_names(self.plans), self.wish.keepalive))
             (paths.etc / "hosts").write_text(hosts_table(self.plans), encoding="ascii")
@@ -199,6 +199,8 @@ class Builder:
             channel=ChannelSpec("namespace", init),
             virtual_switch=layout.VIRTUAL_SWITCH,
             log_directory=str(self.lab.host(plan.name).log),
+            storage_directories=(str(self.lab.local), str(self.lab.disks)),
+            local_directory=str(self.lab.host(plan.name).local),
         )
 
     def _on_each(self, things: Sequence[T], work: Callable[[T], R]) -> list[R]:

@@ -137,6 +137,7 @@ def start_script(lab: LabPaths, host: HostPlan, init: Path, keepalive: KeepAlive
         paths.lib: "/var/lib/libvirt",
         paths.log: "/var/log/libvirt",
         paths.cache: "/var/cache/libvirt",
+        paths.local: str(lab.local),
     }
     hidden = [lab.hosts, lab.authority.parent]
     commands = [

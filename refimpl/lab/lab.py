@@ -11,8 +11,10 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from refimpl.backends.libvirt.running import running_vms
 from refimpl.engine.store import Claim, GroupStore
 from refimpl.hosts import process
+from refimpl.hosts.factory import channel_for
 from refimpl.hosts.namespace import enter_host, enter_network
 from refimpl.lab import layout, shelf
 from refimpl.lab.builder import (
@@ -48,19 +50,31 @@ class CertificateKind(StrEnum):
 
 @dataclass(frozen=True, slots=True)
 class HostStatus:
-    """How one host is: its processes, whether libvirt answers the conductor, and its declared memory in MiB."""
+    """How one host is: its processes, whether libvirt answers the conductor, and its declared memory in MiB.
+
+    `daemons_in_order`: libvirtd began after virtlockd, which knows the lease space only then. `without_lease`: the VMs
+    that run there and whose lease its virtlockd does not hold.
+    """
 
     name: str
     init_alive: bool
     libvirtd_alive: bool
     libvirtd_answers: bool
     virtlockd_alive: bool
+    daemons_in_order: bool
+    without_lease: tuple[str, ...]
     memory_mib: int
 
     @property
     def healthy(self) -> bool:
         """Everything that the host is made of is there."""
-        return self.init_alive and self.libvirtd_alive and self.libvirtd_answers and self.virtlockd_alive
+        processes = self.init_alive and self.libvirtd_alive and self.libvirtd_answers and self.virtlockd_alive
+        return processes and self.leased
+
+    @property
+    def leased(self) -> bool:
+        """Leases can be taken there, and every VM that runs has its own."""
+        return self.daemons_in_order and not self.without_lease
 
 
 def create(
@@ -190,6 +204,11 @@ class Lab:
         """Return the running daemon (`libvirtd` or `virtlockd`) of a host, or None."""
         return self._runner(host).find_daemon(self._init(host), name)
 
+    def daemons_in_order(self, host: str) -> bool:
+        """Tell whether a host's daemons run and libvirtd began after virtlockd: otherwise no lease can be taken."""
+        lock, libvirtd = self.daemon(host, VIRTLOCKD), self.daemon(host, LIBVIRTD)
+        return lock is not None and libvirtd is not None and libvirtd.start_ticks >= lock.start_ticks
+
     def host_power_off(self, host: str) -> None:
         """End a host as a power failure does: all its processes at once, its network stays cabled."""
         process.kill(self._init(host))
@@ -252,6 +271,8 @@ class Lab:
             libvirtd_alive=libvirtd is not None,
             libvirtd_answers=libvirtd is not None and runner.answers(host.control_uri, _STATUS_S),
             virtlockd_alive=runner.find_daemon(init, VIRTLOCKD) is not None,
+            daemons_in_order=self.daemons_in_order(host.name),
+            without_lease=_without_lease(host),
             memory_mib=host.memory_mib,
         )
 
@@ -275,3 +296,10 @@ class Lab:
             known = ", ".join(h.name for h in group.hosts)
             raise LabError("lab.host_unknown", lab=group.name, host=host, known=known)
         return found
+
+
+def _without_lease(host: HostEntry) -> tuple[str, ...]:
+    try:
+        return tuple(vm.name for vm in running_vms(channel_for(host)) if vm.unprotected)
+    except OSError:
+        return ()

@@ -122,6 +122,11 @@ class HostPaths:
         return self.directory / "cache"
 
     @property
+    def local(self) -> Path:
+        """The host's own storage; the host sees it where every host of the lab has its own."""
+        return self.directory / "local"
+
+    @property
     def start_script(self) -> Path:
         """The script that mounts the host's file systems and then becomes its init."""
         return self.directory / "start.sh"
@@ -156,8 +161,8 @@ class LabPaths:
 
     @property
     def store(self) -> Path:
-        """The group store."""
-        return self.directory / "store.sqlite"
+        """The group store, in a directory of its own, which can be full or read-only by itself."""
+        return self.directory / "store" / "store.sqlite"
 
     @property
     def shared(self) -> Path:
@@ -173,6 +178,11 @@ class LabPaths:
     def disks(self) -> Path:
         """Disk images that all hosts see."""
         return self.shared / "disks"
+
+    @property
+    def local(self) -> Path:
+        """Where each host sees its own storage; outside of the hosts it is empty."""
+        return self.directory / "local"
 
     @property
     def authority(self) -> Path:

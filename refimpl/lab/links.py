@@ -2,6 +2,7 @@
 
 A link is a cable from a port of the lab's switch to a device of the host. Cut, its port is down: nothing arrives and
 nobody is told, as when a switch loses power. Slowed down, a token bucket at either end keeps both directions to a rate.
+Cut in one direction, the switch drops what comes by that port, or what would leave by it, and the other passes.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ import threading
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from enum import StrEnum
 from typing import Any
 
 from refimpl.hosts.namespace import enter_network
@@ -26,6 +28,13 @@ _LEAST_BURST_BYTES = 128 << 10  # more than the largest packet that a network ca
 _BURST_PER_S = 100  # and as much as may pass between two ticks of the slowest kernel clock
 _QUEUE_MS = 50
 _BITS_PER_MBIT = 1_000_000
+
+
+class Direction(StrEnum):
+    """One direction of a link, as its host sees it."""
+
+    TO = "to"
+    FROM = "from"
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,6 +86,28 @@ class Link:
             elif _rate_of(self._qdiscs(netns, device)):
                 self._run(netns, "tc", "qdisc", "delete", "dev", device, "root")
 
+    def cut_one_way(self, direction: Direction) -> None:
+        """Let nothing through any more to the host, or from it, silently; the other direction passes."""
+        side = "oifname" if direction is Direction.TO else "iifname"
+        self._nft(
+            f"add table bridge {self._table}",
+            f"flush table bridge {self._table}",
+            f"add chain bridge {self._table} cut {{ type filter hook forward priority 0; policy accept; }}",
+            f'add rule bridge {self._table} cut {side} "{self.port}" counter drop',
+        )
+
+    def mend_one_way(self) -> None:
+        """Let both directions through again, as far as `cut_one_way` had one cut."""
+        if self.lost_packets() is not None:
+            self._nft(f"delete table bridge {self._table}")
+
+    def lost_packets(self) -> int | None:
+        """Return how many packets a cut in one direction has kept from passing, None when there is no such cut."""
+        shown = json.loads(self._run(self._switch, "nft", "-j", "list", "ruleset"))["nftables"]
+        rules = [item["rule"] for item in shown if item.get("rule", {}).get("table") == self._table]
+        counters = [part["counter"]["packets"] for rule in rules for part in rule["expr"] if "counter" in part]
+        return int(counters[0]) if counters else None
+
     def restore(self, state: LinkState) -> None:
         """Bring the link into a state."""
         self.shape(state.rate_mbit_s)
@@ -98,6 +129,14 @@ class Link:
     @property
     def _own(self) -> str:
         return layout.netns_name(self.lab_id, self.host)
+
+    @property
+    def _table(self) -> str:
+        return f"refimpl_{self.lab_id}_{self.port}"
+
+    def _nft(self, *lines: str) -> None:
+        text = "".join(f"{line}\n" for line in lines)
+        run_tool(*enter_network(self._switch), "nft", "-f", "-", lab_id=self.lab_id, stdin=text)
 
     def _rate(self) -> int:
         return _rate_of(self._qdiscs(self._switch, self.port))

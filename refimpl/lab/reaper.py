@@ -22,6 +22,7 @@ from refimpl.hosts.namespace import enter_network
 from refimpl.hosts.netns import NETNS_DIRECTORY
 from refimpl.hosts.stops import stop_point
 from refimpl.lab.errors import LabError
+from refimpl.lab.faultbook import unmount_for_removal
 from refimpl.lab.layout import LAB_VARIABLE, LabPaths
 from refimpl.lab.network import netns_identity
 from refimpl.lab.registry import Content, Entry, Kind, Registry
@@ -65,6 +66,7 @@ class Remover:
             registry.note("removing")
             self._end_processes(content)
             stop_point("removing.processes-ended")
+            self._undo_mounts()
             self._remove_networks(content)
             stop_point("removing.networks-gone")
         self._remove_directory(content)
@@ -84,6 +86,13 @@ class Remover:
                     self._kill(process.here(pid))
         reason = "it could not be ended, or is the caller of this removal"
         self.left += [LeftBehind("process", str(p), reason) for p in carriers(self.lab.id)]
+
+    def _undo_mounts(self) -> None:
+        """Take away what a fault has mounted; what else faults did goes with processes and namespaces."""
+        try:
+            self.removed += [f"mount {point}" for point in unmount_for_removal(self.lab)]
+        except (LabError, OSError) as failure:
+            self.left.append(LeftBehind("mount", "of a fault", str(failure)))
 
     def _kill(self, ref: ProcessRef) -> None:
         if process.kill(ref):

@@ -27,15 +27,21 @@ class Kind(StrEnum):
     RECOVER_WISHED = "recover-wished"
     DEADLINE = "deadline"
     LOOK_DUE = "look-due"
-    # facts from a backend (claims: from the group store)
+    # facts from a backend (claims and owner records: from the group store)
     FACTS_SEEN = "facts-seen"
     CLAIMED = "claimed"
     CLAIM_REFUSED = "claim-refused"
+    PENDING_RECORDED = "pending-recorded"
+    COMMIT_RECORDED = "commit-recorded"
+    SOURCE_RECORDED = "source-recorded"
+    DESTINATION_RECORDED = "destination-recorded"
+    RECORD_REFUSED = "record-refused"
     PREPARED = "prepared"
     NETWORK_FAILED = "network-failed"
     PREPARE_FAILED = "prepare-failed"
     NATIVE_REFUSAL = "native-refusal"
     TRANSFER_STARTED = "transfer-started"
+    STORAGE_SEEN = "storage-seen"
     MEMORY_SEEN = "memory-seen"
     SWITCH_SEEN = "switch-seen"
     PASS_ENDED = "pass-ended"
@@ -54,7 +60,9 @@ class Kind(StrEnum):
     STEERED = "steered"
     NOT_STEERABLE = "not-steerable"
     CALL_RETURNED = "call-returned"
+    LOCK_DAEMON_GONE = "lock-daemon-gone"
     EVIDENCE_SEEN = "evidence-seen"
+    ADOPTED_STORAGE = "adopted-storage"
     ADOPTED_MEMORY = "adopted-memory"
     ADOPTED_SWITCH = "adopted-switch"
     SETTLED = "settled"
@@ -71,6 +79,7 @@ class Kind(StrEnum):
     NO_NETWORK_LEFT = "no-network-left"
     PASS_LIMIT_REACHED = "pass-limit-reached"
     BLACKOUT_TOO_LONG = "blackout-too-long"
+    LEASE_UNSAFE = "lease-unsafe"
     SOURCE_BOUND = "source-bound"
     SOURCE_OWNS = "source-owns"
     DESTINATION_OWNS = "destination-owns"
@@ -90,7 +99,6 @@ class Kind(StrEnum):
     # notes of the engine: never in the table
     PHASE_ENTERED = "phase-entered"
     COMMANDED = "commanded"
-    COMMIT_RECORDED = "commit-recorded"
     JOURNAL_LOST = "journal-lost"
 
 
@@ -102,7 +110,7 @@ _PERSON = (
     Kind.DEADLINE,
     Kind.LOOK_DUE,
 )
-_ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.COMMIT_RECORDED, Kind.JOURNAL_LOST)
+_ENGINE = (Kind.PHASE_ENTERED, Kind.COMMANDED, Kind.JOURNAL_LOST)
 DECISIONS = frozenset(list(Kind)[list(Kind).index(Kind.NOTHING_TOUCHED) : list(Kind).index(Kind.PHASE_ENTERED)])
 NOTES = frozenset(_ENGINE)
 WISHES = frozenset(_PERSON)
@@ -113,13 +121,27 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.DEADLINE: ("name", "problem"),
     Kind.FACTS_SEEN: ("facts",),
     Kind.CLAIM_REFUSED: ("problem",),
+    Kind.PENDING_RECORDED: ("ownership",),
+    Kind.COMMIT_RECORDED: ("cost_ms", "ownership"),
+    Kind.SOURCE_RECORDED: ("ownership",),
+    Kind.DESTINATION_RECORDED: ("ownership",),
+    Kind.RECORD_REFUSED: ("problem",),
     Kind.PREPARED: ("address",),
     Kind.NETWORK_FAILED: ("address", "problem"),
     Kind.PREPARE_FAILED: ("problem",),
     Kind.NATIVE_REFUSAL: ("problem",),
     Kind.TRANSFER_STARTED: ("reference",),
     Kind.PASS_ENDED: ("number", "remaining_bytes", "bytes_s"),
-    Kind.PROGRESS: ("total_bytes", "remaining_bytes", "sent_bytes", "dirty_bytes_s", "bytes_s"),
+    Kind.PROGRESS: (
+        "total_bytes",
+        "remaining_bytes",
+        "sent_bytes",
+        "dirty_bytes_s",
+        "bytes_s",
+        "disks_total_bytes",
+        "disks_remaining_bytes",
+        "disks_sent_bytes",
+    ),
     Kind.BINDING_SEEN: ("bound", "reason"),
     Kind.DESTINATION_RAN: ("port_ms",),
     Kind.RUN_REFUSED: ("problem",),
@@ -127,29 +149,30 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.CANCEL_UNSUPPORTED: ("reason",),
     Kind.STEERED: ("what",),
     Kind.NOT_STEERABLE: ("what", "reason"),
-    Kind.CALL_RETURNED: ("ok", "problem", "sent_bytes", "qemu_downtime_ms"),
+    Kind.CALL_RETURNED: ("ok", "problem", "sent_bytes", "qemu_downtime_ms", "disks_sent_bytes"),
     Kind.EVIDENCE_SEEN: ("evidence",),
     Kind.CANNOT_SETTLE: ("problem",),
-    Kind.LEFT_BEHIND: ("items",),
+    Kind.CLEANED: ("kept",),
+    Kind.LEFT_BEHIND: ("items", "kept"),
     Kind.CHECKS_PASSED: ("plan", "warnings", "checked"),
     Kind.CHECKS_REFUSED: ("problems", "checked"),
     Kind.NEXT_NETWORK: ("plan",),
     Kind.NO_NETWORK_LEFT: ("problem",),
     Kind.PASS_LIMIT_REACHED: ("passes",),
     Kind.BLACKOUT_TOO_LONG: ("problem",),
+    Kind.LEASE_UNSAFE: ("problem",),
     Kind.SOURCE_BOUND: ("why",),
     Kind.SOURCE_OWNS: ("why",),
     Kind.DESTINATION_OWNS: ("why", "state"),
     Kind.JOB_STILL_RUNS: ("why",),
     Kind.BOTH_RAN: ("why",),
-    Kind.MEMORY_GONE: ("why",),
+    Kind.MEMORY_GONE: ("why", "host"),
     Kind.GUEST_ENDED: ("why",),
     Kind.HOST_SILENT: ("why",),
     Kind.UNKNOWN: ("why",),
     Kind.FINISHED_WITH_WARNINGS: ("warnings",),
     Kind.PHASE_ENTERED: ("phase",),
     Kind.COMMANDED: ("command",),
-    Kind.COMMIT_RECORDED: ("cost_ms",),
     Kind.JOURNAL_LOST: ("problem",),
 }
 

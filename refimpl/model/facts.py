@@ -9,7 +9,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from refimpl.model.errors import Native, Problem
-from refimpl.model.request import Plan
+from refimpl.model.ownership import OwnerRecord
+from refimpl.model.request import HandOver, MigrationRequest, Plan
 from refimpl.model.request import VmState as VmState
 from refimpl.model.settings import HostSettings
 
@@ -23,7 +24,8 @@ class DiskFact:
     `probed`: whether a file written beside it at the source was read on this host, and the other way round;
     `content_hash`: of read-only media only. Both only after a probe. `shared_file_system`: whether the system below
     holds the file's file system for one that hosts share. `writable`: False when this host sees it on a file system
-    or device that takes no writes.
+    or device that takes no writes. `virtual_size_bytes`: what a guest sees of it; `allocated_bytes`: what the file
+    takes on its file system. `broken`: why the files that it is based on cannot be followed, empty when they can.
     """
 
     path: str
@@ -40,6 +42,32 @@ class DiskFact:
     content_hash: str | None = None
     shared_file_system: bool | None = None
     writable: bool | None = None
+    virtual_size_bytes: int | None = None
+    allocated_bytes: int | None = None
+    broken: str = ""
+
+    @property
+    def moves(self) -> bool:
+        """Whether it goes with a VM that takes its storage along: what is only read has to be there already."""
+        return self.device == "disk" and not self.read_only
+
+
+@dataclass(frozen=True, slots=True)
+class TargetFact:
+    """A place where a disk would go, as the destination sees it.
+
+        `identity`: of what is there already, None when nothing is. `directory`: what is wrong with its directory, empty
+    when it is one. `real`: the directory with links followed. `file_system`: equal for two
+    places with the same free space.
+    """
+
+    path: str
+    identity: str | None = None
+    directory: str = ""
+    real: str = ""
+    writable: bool | None = None
+    free_bytes: int | None = None
+    file_system: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +128,10 @@ class DeviceFact:
 class VmFacts:
     """One VM on one host. `operation` and `plan`: of the migration that has stamped it, if any.
 
+    `epoch`: of the owner record as this copy carries it, 0 when it carries none.
     `cpu`: what its guest sees. `unmovable`: devices that tie it to its host. `busy`: a job of the system below other
-    than a migration that has it now (a backup, a block copy), empty without. `accelerator`: kvm or tcg.
+    than a migration that has it now (a backup, a block copy), empty without. `accelerator`: kvm or tcg. `autostart`:
+    the host starts it by itself when it boots.
     """
 
     name: str
@@ -113,6 +143,7 @@ class VmFacts:
     lease: LeaseFact | None = None
     operation: str | None = None
     plan: Plan | None = None
+    epoch: int = 0
     nics: tuple[NicFact, ...] = ()
     cpu: CpuFact | None = None
     processor_compatibility: bool = False
@@ -121,6 +152,7 @@ class VmFacts:
     unmovable: tuple[DeviceFact, ...] = ()
     snapshots: tuple[str, ...] = ()
     busy: str = ""
+    autostart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -147,6 +179,8 @@ class HostFacts:
     `memory_mib` is what the host declares for VMs, `memory_used_mib` what its running and planned VMs have.
     `disks` are the VM's disks as this host sees them, by path. `names` are all names and addresses that it answers to.
     `routes`: networks that it can send to, as CIDR. `switches`: names of its virtual switches (None: not told).
+    `storage_directories`: where it takes disks, the first one where nothing else is said (empty: anywhere); `targets`:
+    places at which disks of the requested move would go, by path.
     `compression`: methods that it can send and receive, best first. `clock` minus `clock_reference` of the same moment
     (the observer's) is its skew. `machine_types`, `accelerators`: what its VMs can be (None: not told).
     """
@@ -172,6 +206,8 @@ class HostFacts:
     clock: ClockFact | None = None
     clock_reference_s: float | None = None
     versions: Mapping[str, str] = field(default_factory=dict)
+    storage_directories: tuple[str, ...] = ()
+    targets: Mapping[str, TargetFact] = field(default_factory=dict)
 
     def vm(self, name: str) -> VmFacts | None:
         """Return the VM of that name on this host, or None."""
@@ -180,10 +216,14 @@ class HostFacts:
 
 @dataclass(frozen=True, slots=True)
 class Scope:
-    """Of what facts are wanted: one VM, and the hosts by name (empty: all of the group)."""
+    """Of what facts are wanted: one VM, and the hosts by name (empty: all of the group).
+
+    `request`: the move that is meant; places where its disks would go are looked at too.
+    """
 
     vm: str | None = None
     hosts: tuple[str, ...] = ()
+    request: MigrationRequest | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,14 +231,17 @@ class Facts:
     """Facts of all hosts in the scope. A host that the group does not know is missing. `now_s`: seconds since epoch.
 
     The group store's part is put in by the engine: `settings` of hosts by name (missing: the defaults), `moving`: ids
-    of the operations that a host takes part in, and `store_problem` when the store did not answer.
+    of the operations that a host takes part in, `owners` by the VM's id, and `store_problem` when it did not answer;
+    and `hand_overs`, those that the backend offers, its own first.
     """
 
     hosts: Mapping[str, HostFacts]
     now_s: float
     settings: Mapping[str, HostSettings] = field(default_factory=dict)
     moving: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    owners: Mapping[str, OwnerRecord] = field(default_factory=dict)
     store_problem: Problem | None = None
+    hand_overs: tuple[HandOver, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -53,6 +53,8 @@ class HostEntry:
     """One host: identity, how its libvirt is reached, its migration networks, its declared memory in MiB.
 
     `control_uri` is what the conductor opens; `peer_uri` is what the other hosts' daemons open for peer-to-peer.
+    `storage_directories`: where it takes disks of VMs, as it sees them, the first one where nothing else is said
+    (empty: anywhere); `local_directory`: the first of them as the controller sees it, empty when it does not.
     """
 
     name: str
@@ -65,6 +67,8 @@ class HostEntry:
     channel: ChannelSpec
     virtual_switch: str = ""
     log_directory: str = ""
+    storage_directories: tuple[str, ...] = ()
+    local_directory: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -108,5 +112,6 @@ def _host(data: Mapping[str, Any]) -> HostEntry:
     values = dict(data)
     channel = values["channel"]
     values["channel"] = ChannelSpec(**{**channel, "init": ProcessRef.from_json(channel["init"])})
+    values["storage_directories"] = tuple(values.get("storage_directories", ()))
     values["migration_networks"] = tuple(MigrationNetwork(**n) for n in values["migration_networks"])
     return HostEntry(**values)

@@ -12,7 +12,9 @@ from typing import Any
 
 from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind, plain
-from refimpl.model.phase import Phase
+from refimpl.model.facts import Evidence
+from refimpl.model.ownership import OwnerRecord
+from refimpl.model.phase import Phase, Side
 from refimpl.model.request import HandOver, MigrationRequest, Plan, Steer, VmState
 
 
@@ -24,8 +26,10 @@ class Ledger:
     `problems` say why it will not end as completed, `warnings` what a user has to know although it does.
     `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered. `claimed`: the
     VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the
-    cancel, as the blackout would be too long. `port_ms`: how long opening the destination's switch port took, most of
-    it while the copy began to run.
+    cancel, as the blackout would be too long; `lease_unsafe`: as a lock daemon had ended. `port_ms`: how long opening
+    the destination's switch port took, most of it while the copy began to run.
+    `ownership`: the owner record as it stands for this operation. `left_on`: the host that has the definition of a VM
+    that was lost.
     `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
     was to be broken off because it carried nothing.
     """
@@ -35,6 +39,8 @@ class Ledger:
     request: MigrationRequest
     hand_over: HandOver = HandOver.STRICT
     plan: Plan | None = None
+    ownership: OwnerRecord | None = None
+    left_on: str | None = None
     owner: Kind | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
@@ -46,6 +52,7 @@ class Ledger:
     cancel_accepted: bool = False
     cancel_too_late: bool = False
     blackout_refused: bool = False
+    lease_unsafe: bool = False
     left_paused: bool = False
     passes: int = 0
     steered: bool = False
@@ -61,6 +68,7 @@ class Ledger:
     remaining_bytes: int | None = None
     bytes_s: float | None = None
     sent_so_far_bytes: int | None = None
+    disks_sent_bytes: int | None = None
     stalls: int = 0
     port_ms: float | None = None
     sent_bytes: int | None = None
@@ -77,6 +85,8 @@ class Ledger:
         values = dict(data)
         values["request"] = MigrationRequest.from_json(values["request"])
         values["plan"] = Plan.from_json(values["plan"]) if values["plan"] else None
+        recorded = values["ownership"]
+        values["ownership"] = OwnerRecord.from_json(recorded) if recorded else None
         values["hand_over"] = HandOver(values["hand_over"])
         values["owner"] = Kind(values["owner"]) if values["owner"] else None
         for name in ("problems", "warnings"):
@@ -103,8 +113,9 @@ _HARMLESS = frozenset({Kind.NETWORK_FAILED, Kind.JOURNAL_LOST})
 
 
 def _only_broken_off(ledger: Ledger, problem: Problem) -> bool:
-    """Whether a problem says that the transfer was cancelled although nobody wished it: it had stalled."""
-    return problem.id == "transfer.cancelled" and ledger.stalls > 0 and not ledger.cancel_wished
+    """Whether a problem says that the transfer was cancelled although nobody wished it: there is a better reason."""
+    by_itself = ledger.stalls > 0 or ledger.lease_unsafe
+    return problem.id == "transfer.cancelled" and by_itself and not ledger.cancel_wished
 
 
 def _blame(ledger: Ledger, problem: Problem) -> Ledger:
@@ -136,7 +147,7 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
 def _look_again(ledger: Ledger, _: Event) -> Ledger:
     """Start anew without the problems of before. What was asked of the transfer may never have reached it."""
     anew = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0, stalls=0)
-    return replace(anew, steered=False, blackout_refused=False)
+    return replace(anew, steered=False, blackout_refused=False, lease_unsafe=False)
 
 
 def _nothing_touched(ledger: Ledger, _: Event) -> Ledger:
@@ -171,14 +182,32 @@ def _checks_passed(ledger: Ledger, event: Event) -> Ledger:
     return replace(_planned(ledger, event), warnings=(*others, *fresh))
 
 
+def _memory_gone(ledger: Ledger, event: Event) -> Ledger:
+    return replace(_blame_id("owner.lost")(ledger, event), left_on=event["host"])
+
+
+def _recorded(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, ownership=event["ownership"])
+
+
+def _commit_recorded(ledger: Ledger, event: Event) -> Ledger:
+    return replace(_recorded(ledger, event), commit_cost_ms=event["cost_ms"])
+
+
+def _record_refused(ledger: Ledger, _: Event) -> Ledger:
+    """Before anything was touched it is a refusal; later somebody else has taken the VM over."""
+    return replace(ledger, refused=True) if ledger.ownership is None else ledger
+
+
 def _network_failed(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, networks_tried=(*ledger.networks_tried, event["address"]))
 
 
 def _call_returned(ledger: Ledger, event: Event) -> Ledger:
-    sent, downtime = event["sent_bytes"], event["qemu_downtime_ms"]
+    sent, downtime, disks = event["sent_bytes"], event["qemu_downtime_ms"], event["disks_sent_bytes"]
     return replace(
         ledger,
+        disks_sent_bytes=disks if disks is not None else ledger.disks_sent_bytes,
         sent_bytes=sent if sent is not None else ledger.sent_bytes,
         qemu_downtime_ms=downtime if downtime is not None else ledger.qemu_downtime_ms,
     )
@@ -187,7 +216,7 @@ def _call_returned(ledger: Ledger, event: Event) -> Ledger:
 def _too_late(ledger: Ledger, event: Event) -> Ledger:
     """Note a cancel that was refused. A policy that asked for it may ask again: the passes must have an end."""
     ledger = replace(ledger, blackout_refused=False)
-    asked = ledger.cancel_wished or not ledger.stalls
+    asked = ledger.cancel_wished or not (ledger.stalls or ledger.lease_unsafe)
     return _warn_too_late(ledger, event["reason"]) if asked else ledger
 
 
@@ -210,10 +239,18 @@ def _but(problems: tuple[Problem, ...], id: str) -> tuple[Problem, ...]:
     return tuple(problem for problem in problems if problem.id != id)
 
 
+def _cleaned(ledger: Ledger, event: Event) -> Ledger:
+    """Note files that were kept because the request says so."""
+    if not event["kept"]:
+        return ledger
+    warning = Problem(id="storage.kept", values={"vm": ledger.request.vm, "items": ", ".join(event["kept"])})
+    return replace(ledger, warnings=(*ledger.warnings, warning))
+
+
 def _left_behind(ledger: Ledger, event: Event) -> Ledger:
     items = tuple(event["items"])
     warning = Problem(id="cleanup.left_behind", values={"vm": ledger.request.vm, "items": ", ".join(items)})
-    return replace(ledger, left_behind=items, warnings=(*ledger.warnings, warning))
+    return _cleaned(replace(ledger, left_behind=items, warnings=(*ledger.warnings, warning)), event)
 
 
 _STATE_WARNINGS = {VmState.OFF: "vm.off_there", VmState.PAUSED: "vm.paused_there"}
@@ -259,7 +296,9 @@ def _figures(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _progress(ledger: Ledger, event: Event) -> Ledger:
-    return replace(_figures(ledger, event), sent_so_far_bytes=event["sent_bytes"])
+    disks = event["disks_sent_bytes"]
+    known = {} if disks is None else {"disks_sent_bytes": disks}
+    return replace(_figures(ledger, event), sent_so_far_bytes=event["sent_bytes"], **known)
 
 
 def _deadline(ledger: Ledger, event: Event) -> Ledger:
@@ -288,6 +327,23 @@ def _ran(ledger: Ledger, event: Event) -> Ledger:
     if ledger.resume_ns is not None:
         return ledger
     return replace(ledger, resume_ns=event.at_ns, port_ms=event["port_ms"])
+
+
+def _lock_daemon_gone(ledger: Ledger, event: Event) -> Ledger:
+    lost = Problem("lease.lost", {"vm": ledger.request.vm, "host": event.host}, side=event.side, host=event.host)
+    return ledger if lost in ledger.warnings else replace(ledger, warnings=(*ledger.warnings, lost))
+
+
+def _evidence_seen(ledger: Ledger, event: Event) -> Ledger:
+    """Note a copy that runs without its lease; the last look counts."""
+    evidence: Evidence = event["evidence"]
+    sides = ((Side.SOURCE, evidence.source), (Side.DESTINATION, evidence.destination))
+    bare = tuple(
+        Problem("lease.not_taken", {"vm": ledger.request.vm, "host": copy.host}, side=side, host=copy.host)
+        for side, copy in sides
+        if copy.reachable and copy.state is VmState.RUNNING and copy.lease_held is False
+    )
+    return replace(ledger, looks=ledger.looks + 1, warnings=(*_but(ledger.warnings, "lease.not_taken"), *bare))
 
 
 _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
@@ -320,15 +376,22 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.DESTINATION_RAN: _ran,
     Kind.RUN_REFUSED: lambda ledger, _: replace(ledger, run_refusals=ledger.run_refusals + 1),
     Kind.CALL_RETURNED: _call_returned,
-    Kind.COMMIT_RECORDED: lambda ledger, event: replace(ledger, commit_cost_ms=event["cost_ms"]),
-    Kind.EVIDENCE_SEEN: lambda ledger, _: replace(ledger, looks=ledger.looks + 1),
+    Kind.PENDING_RECORDED: _recorded,
+    Kind.COMMIT_RECORDED: _commit_recorded,
+    Kind.SOURCE_RECORDED: _recorded,
+    Kind.DESTINATION_RECORDED: _recorded,
+    Kind.RECORD_REFUSED: _record_refused,
+    Kind.EVIDENCE_SEEN: _evidence_seen,
+    Kind.LOCK_DAEMON_GONE: _lock_daemon_gone,
+    Kind.LEASE_UNSAFE: lambda ledger, _: replace(ledger, lease_unsafe=True),
+    Kind.CLEANED: _cleaned,
     Kind.LEFT_BEHIND: _left_behind,
     Kind.SOURCE_OWNS: _source_owns,
     Kind.DESTINATION_OWNS: _destination_owns,
     Kind.BOTH_RAN: _both_ran,
     Kind.HOST_SILENT: lambda ledger, _: replace(ledger, silent_looks=ledger.silent_looks + 1),
     Kind.JOURNAL_LOST: _journal_lost,
-    Kind.MEMORY_GONE: _blame_id("owner.lost"),
+    Kind.MEMORY_GONE: _memory_gone,
     Kind.GUEST_ENDED: _blame_id("guest.ended"),
     Kind.UNKNOWN: _blame_id("owner.unknown"),
 }

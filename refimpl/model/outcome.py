@@ -22,6 +22,7 @@ class Outcome:
     `blackout_ms` is QMP STOP at the source to RESUME at the destination (design rule 4), None when not both were seen;
     `port_ms` is how long opening the destination's switch port took, most of it while the copy began to run; `vm_state`
     is the VM's before the move.
+    `disks_sent_bytes`: of disks that moved, None when none did.
     `qemu_downtime_ms` is QEMU's own figure and never the same thing. `total_ms` is from start to end of the operation.
     """
 
@@ -46,6 +47,7 @@ class Outcome:
     vm_state: str
     hand_over: str
     recovered: bool
+    disks_sent_bytes: int | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -110,6 +112,7 @@ def outcome(ledger: Ledger, end: Phase) -> Outcome:
         blackout_ms=_span_ms(ledger.stop_ns, ledger.resume_ns),
         qemu_downtime_ms=ledger.qemu_downtime_ms,
         sent_bytes=ledger.sent_bytes,
+        disks_sent_bytes=ledger.disks_sent_bytes,
         passes=ledger.passes,
         commit_cost_ms=ledger.commit_cost_ms,
         encryption=request.encryption,

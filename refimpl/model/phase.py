@@ -11,6 +11,7 @@ class Phase(StrEnum):
     NEW = "new"
     CHECK = "check"
     SETUP = "setup"
+    STORAGE = "storage"
     MEMORY = "memory"
     SWITCH = "switch"
     COMMITTED = "committed"

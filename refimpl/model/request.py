@@ -7,6 +7,9 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from refimpl.model.ownership import OwnerRecord
+from refimpl.model.storage import StoragePlan, StorageWish
+
 
 class PerformanceOption(StrEnum):
     """Hyper-V's VirtualMachineMigrationPerformanceOption as far as it is built."""
@@ -55,7 +58,9 @@ class MigrationRequest:
 
     `performance_option` and `pass_limit` None: as the source host is set (R12). `bandwidth_mib_s` 0: unlimited.
     `cancel_if_blackout_exceeds_ms`: Hyper-V's CancelIfBlackoutThresholdExceeded with a number; None: never.
+    `hand_over` None: the backend's own.
     `vm_id`: only if the VM of that name has this id, as a compatibility report says; None: whichever it has.
+    `storage` None: the disks stay where they are, on storage that both hosts share.
     """
 
     vm: str
@@ -67,6 +72,8 @@ class MigrationRequest:
     bandwidth_mib_s: int = 0
     cancel_if_blackout_exceeds_ms: int | None = None
     vm_id: str | None = None
+    storage: StorageWish | None = None
+    hand_over: HandOver | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that `from_json` reads back."""
@@ -78,6 +85,10 @@ class MigrationRequest:
         values = dict(data)
         option = values["performance_option"]
         values["performance_option"] = None if option is None else PerformanceOption(option)
+        storage = values.get("storage")
+        values["storage"] = None if storage is None else StorageWish.from_json(storage)
+        chosen = values.get("hand_over")
+        values["hand_over"] = None if chosen is None else HandOver(chosen)
         return cls(**values)
 
 
@@ -88,6 +99,9 @@ class Plan:
     `networks` are addresses of the destination in order of preference; `network` is the index of the one in use.
     `vm_state`: running, paused or off, as the VM is when the move begins and is to be after it. `compression`: the
     method chosen from what both hosts can, empty without. `unexpected_blackout_ms`: longer is a warning (20417).
+    `epoch`: the highest of the owner record that any copy or the store showed. `autostart`: the source would start it
+    by itself, which PREPARE turns off and a roll-back gives back.
+    `storage`: what moves of the disks, None when they stay.
     `origins`: for each setting by name, where its value came from (`request`, `host h1`, `default`).
     """
 
@@ -107,7 +121,10 @@ class Plan:
     compression: str = ""
     cancel_if_blackout_exceeds_ms: int | None = None
     unexpected_blackout_ms: int | None = None
+    epoch: int = 0
+    autostart: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
+    storage: StoragePlan | None = None
 
     @property
     def address(self) -> str | None:
@@ -126,6 +143,8 @@ class Plan:
         values["performance_option"] = PerformanceOption(values["performance_option"])
         values["hand_over"] = HandOver(values["hand_over"])
         values["vm_state"] = VmState(values["vm_state"])
+        storage = values.get("storage")
+        values["storage"] = None if storage is None else StoragePlan.from_json(storage)
         return cls(**values)
 
 
@@ -143,7 +162,10 @@ class CommandKind(StrEnum):
     REQUEST_CANCEL = "request-cancel"
     ANSWER_TOO_LATE = "answer-too-late"
     LOOK_FOR_BINDING = "look-for-binding"
+    RECORD_PENDING = "record-pending"
     RECORD_COMMIT = "record-commit"
+    RECORD_SOURCE = "record-source"
+    RECORD_DESTINATION = "record-destination"
     ALLOW_RUN = "allow-run"
     INSPECT = "inspect"
     WAIT_TO_LOOK = "wait-to-look"
@@ -151,17 +173,23 @@ class CommandKind(StrEnum):
     SETTLE_SOURCE = "settle-source"
     SETTLE_DESTINATION = "settle-destination"
     CLEAN_UP = "clean-up"
+    CLEAN_UP_UNDONE = "clean-up-undone"
+    CLEAN_UP_MOVED = "clean-up-moved"
 
 
 @dataclass(frozen=True, slots=True)
 class Command:
-    """One command: idempotent by (operation, step). `plan` is None only before CHECK has made one."""
+    """One command: idempotent by (operation, step). `plan` is None only before CHECK has made one.
+
+    `ownership`: the owner record as it stands for this operation, None before it is recorded that it has begun.
+    """
 
     kind: CommandKind
     operation: str
     step: int
     request: MigrationRequest
     plan: Plan | None = None
+    ownership: OwnerRecord | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return kind and step for the journal and the event stream."""

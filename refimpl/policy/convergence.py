@@ -33,7 +33,11 @@ def pass_limit(ledger: Ledger, event: Event) -> Decision | None:
 
 def progressed(before: Ledger, after: Ledger) -> bool:
     """Whether the transfer got on in between: something was sent, or a pass ended."""
-    return (before.passes, before.sent_so_far_bytes) != (after.passes, after.sent_so_far_bytes)
+    return _sent(before) != _sent(after)
+
+
+def _sent(ledger: Ledger) -> tuple[int | None, ...]:
+    return ledger.passes, ledger.sent_so_far_bytes, ledger.disks_sent_bytes
 
 
 def predicted_blackout_ms(ledger: Ledger) -> float | None:

@@ -110,8 +110,9 @@ def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Dec
     if source.ended_by_guest or destination.ended_by_guest:
         panicked = "panicked" in (source.reason, destination.reason)
         return decision(Kind.GUEST_ENDED, why="its kernel panicked" if panicked else "it switched itself off")
+    left_on = destination.host if source.state is VmState.ABSENT and destination.state is VmState.OFF else source.host
     why = f"source {source.state}, destination {destination.state}"
-    return decision(Kind.MEMORY_GONE, why=f"{why}; {source.reason}" if source.reason else why)
+    return decision(Kind.MEMORY_GONE, why=f"{why}; {source.reason}" if source.reason else why, host=left_on)
 
 
 def _ended_there(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:

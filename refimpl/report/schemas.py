@@ -19,6 +19,7 @@ from refimpl.model.events import FIELDS, SCHEMA_VERSION, Kind
 from refimpl.model.facts import Evidence, Facts
 from refimpl.model.outcome import SCHEMA_VERSION as OUTCOME_VERSION
 from refimpl.model.outcome import Outcome
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import ExitCode, Phase, Side
 from refimpl.model.request import CommandKind, MigrationRequest, Plan, VmState
 from refimpl.report import schemas_verbs
@@ -47,14 +48,20 @@ def _values(known: Definitions) -> Mapping[str, Schema]:
         "checked": list_of(known.of(Checked, "checks.")),
         "command": object_of(kind=one_of(CommandKind), step=COUNT),
         "cost_ms": NUMBER,
+        "disks_remaining_bytes": NUMBER,
+        "disks_sent_bytes": NUMBER,
+        "disks_total_bytes": NUMBER,
         "dirty_bytes_s": {**NUMBER, "description": "bytes per second that the guest writes"},
         "evidence": known.of(Evidence),
         "facts": known.of(Facts, "facts."),
+        "host": TEXT,
         "items": list_of(TEXT),
+        "kept": list_of(TEXT),
         "mib_s": COUNT,
         "name": TEXT,
         "number": COUNT,
         "ok": YES_NO,
+        "ownership": known.of(OwnerRecord),
         "passes": COUNT,
         "phase": one_of(Phase),
         "plan": known.of(Plan),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
+from refimpl.backends.libvirt.mend_leases import Did
 from refimpl.guest import GuestParameters
 from refimpl.lab.shelf import LabState
 from refimpl.model.errors import Problem
@@ -148,9 +149,25 @@ def _lab_schema() -> Schema:
 
 def _lab_status_schema() -> Schema:
     alive = dict.fromkeys(("init_alive", "libvirtd_alive", "libvirtd_answers", "virtlockd_alive"), YES_NO)
-    host = object_of(name=TEXT, **alive, memory_mib=COUNT, healthy=YES_NO)
+    leases = {"daemons_in_order": YES_NO, "without_lease": list_of(TEXT)}
+    host = object_of(name=TEXT, **alive, **leases, memory_mib=COUNT, healthy=YES_NO)
     whole = object_of(lab=TEXT, id=TEXT, healthy=YES_NO, hosts=list_of(host), links=list_of(_link()))
     return _published("lab-status", "What refimpl lab status --json prints", whole)
+
+
+def _lab_mended_schema() -> Schema:
+    known = Definitions()
+    vm = object_of(
+        vm=TEXT,
+        lease=one_of(Did),
+        pause_ms={**or_null(NUMBER), "description": "null: it did not stand still, or that was not seen"},
+        resumed={**YES_NO, "description": "it was found paused by a mending that was interrupted"},
+        problem=or_null(known.of(Problem)),
+    )
+    done = {"lock_daemon_started": YES_NO, "libvirtd_restarted": YES_NO}
+    whole = object_of(lab=TEXT, host=TEXT, whole=YES_NO, **done, vms=list_of(vm))
+    made: Schema = closed(known.document("lab-mended", 1, "What refimpl lab mend --json prints", whole))
+    return made
 
 
 def _link() -> Schema:
@@ -171,6 +188,36 @@ def _lab_removals_schema() -> Schema:
 def _lab_list_schema() -> Schema:
     row = object_of(id=TEXT, name=TEXT, state=one_of(LabState), directory=TEXT)
     return _published("lab-list", "What refimpl lab list --json prints", object_of(labs=list_of(row)))
+
+
+def _standing_fault() -> Schema:
+    abandoned = {**YES_NO, "description": "the command that did it is gone: refimpl lab fault undo"}
+    return object_of(id=TEXT, fault=TEXT, strikes=TEXT, abandoned=abandoned)
+
+
+def _faults_undone_schema() -> Schema:
+    whole = object_of(undone=list_of(_standing_fault()))
+    return _published("faults-undone", "What refimpl lab fault undo --json prints", whole)
+
+
+def _fault_list_schema() -> Schema:
+    fault = object_of(
+        name=TEXT,
+        strikes=TEXT,
+        does=TEXT,
+        may_lead_to=list_of(TEXT),
+        undone=TEXT,
+        needs=list_of(TEXT),
+        may_lose_vm=YES_NO,
+    )
+    whole = object_of(faults=list_of(fault), standing=list_of(_standing_fault()))
+    return _published("fault-list", "What refimpl lab fault list --json prints", whole)
+
+
+def _fault_schema() -> Schema:
+    whole = object_of(fault=TEXT, strikes=TEXT, for_s=or_null(NUMBER), undone_by_itself=YES_NO)
+    whole["properties"]["for_s"]["description"] = "null: until Ctrl-C"
+    return _published("fault", "What refimpl lab fault NAME --json prints, as soon as it has struck", whole)
 
 
 def _doctor_schema() -> Schema:
@@ -211,9 +258,13 @@ SCHEMAS: Mapping[str, Callable[[], Schema]] = {
     "vm-changed": _vm_changed_schema,
     "lab": _lab_schema,
     "lab-status": _lab_status_schema,
+    "lab-mended": _lab_mended_schema,
     "lab-link": _lab_link_schema,
     "lab-removals": _lab_removals_schema,
     "lab-list": _lab_list_schema,
+    "fault-list": _fault_list_schema,
+    "fault": _fault_schema,
+    "faults-undone": _faults_undone_schema,
     "doctor": _doctor_schema,
     "operations-pruned": _operations_pruned_schema,
     "problems": _problems_schema,

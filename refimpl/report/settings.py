@@ -41,16 +41,30 @@ _NAMES: Sequence[tuple[str, str, Callable[[Any], str]]] = (
 def settings(request: Mapping[str, Any], plan: Mapping[str, Any]) -> list[Setting]:
     """Return the settings of the plan, or as far as there is none, of the request."""
     origins, known = plan.get("origins") or {}, {**request, **plan}
+    if known.get("hand_over") is None:
+        # The backend's own is not known before the checks have passed.
+        known.pop("hand_over", None)
     rows = [Setting(name, words(known[key]), _origin(key, origins)) for key, name, words in _NAMES if key in known]
     if not plan:
         # What was not asked for is not decided before the checks have passed.
         rows = [_asked(row) for row in rows]
+    rows += _disks(plan.get("storage") or {})
     networks = plan.get("networks") or ()
     used = plan.get("network", 0)
     for order, address in enumerate(networks):
         word = "used" if order == used else "did not connect" if order < used else "not needed"
         rows.append(Setting(f"migration network {order + 1}", f"{address} ({word})", _origin("networks", origins)))
     return rows
+
+
+def _disks(storage: Mapping[str, Any]) -> list[Setting]:
+    """Return where each disk goes that moves, and which files are removed at the source afterwards."""
+    rows = [
+        Setting(f"disk {order}", f"{disk['source']} to {disk['destination']} ({disk['format']})", "request")
+        for order, disk in enumerate(storage.get("disks") or (), 1)
+    ]
+    gone = [file["path"] for file in storage.get("removed") or ()]
+    return [*rows, Setting("removed at the source", ", ".join(gone) or "nothing", "request")] if rows else []
 
 
 def _asked(row: Setting) -> Setting:

@@ -128,12 +128,13 @@ _MARKS = {
     Kind.SOURCE_RESUMED: "the VM runs on at the source",
     Kind.DESTINATION_ARRIVED: "all has arrived at the destination, which waits",
     Kind.SOURCE_BOUND: "the source is bound: its copy cannot run again",
-    Kind.COMMIT_RECORDED: "the commit record is written",
+    Kind.COMMIT_RECORDED: "the commit is recorded: the destination owns the VM",
     Kind.RUN_REFUSED: "the destination was not let run",
     Kind.CANCEL_ACCEPTED: "cancel accepted",
     Kind.CALL_RETURNED: "the transfer has ended",
     Kind.SOURCE_GONE: "the source's copy is gone",
     Kind.DESTINATION_RAN: "the VM runs at the destination",
+    Kind.LOCK_DAEMON_GONE: "a lock daemon has ended: the leases of its host are lost",
 }
 
 

@@ -12,7 +12,7 @@ from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
-from refimpl.model.request import VmState
+from refimpl.model.request import HandOver, VmState
 from refimpl.report import story
 from refimpl.report.band import band, inset
 from refimpl.report.charts import Chart, charts
@@ -198,13 +198,17 @@ def figures(data: ReportData, length_ms: float) -> list[Figure]:
         return found
     found += _observed(data)
     found.append(Figure("sent", size(end.sent_bytes), "over the migration network"))
+    if end.disks_sent_bytes is not None:
+        found.append(Figure("disks", size(end.disks_sent_bytes), "copied while the VM ran"))
     found.append(Figure("passes", str(end.passes or "none"), "over the VM's memory, seen to end"))
     if (end.completed and end.vm_state == VmState.RUNNING) or end.qemu_downtime_ms is not None:
         found.append(Figure("QEMU's figure", duration(end.qemu_downtime_ms), "QEMU's own downtime; not the blackout"))
     if end.commit_cost_ms is not None:
         found.append(Figure("commit record", duration(end.commit_cost_ms), "written within the blackout"))
     if end.port_ms is not None:
-        found.append(Figure("switch port", duration(end.port_ms), "opening it at the destination, in the blackout"))
+        late = end.hand_over == HandOver.DELEGATED
+        words = "until it was open, after the VM ran" if late else "opening it at the destination, in the blackout"
+        found.append(Figure("switch port", duration(end.port_ms), words))
     return [*found, _encryption(end)]
 
 

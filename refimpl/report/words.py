@@ -9,6 +9,7 @@ from refimpl.model.phase import Phase
 PHASE_TEXTS: Mapping[Phase, str] = {
     Phase.CHECK: "compatibility check on both hosts",
     Phase.SETUP: "connection, planned VM and its memory at the destination",
+    Phase.STORAGE: "disks are copied while the VM runs",
     Phase.MEMORY: "memory is copied while the VM runs (brownout)",
     Phase.SWITCH: "the VM stands still: last pages, CPU and device state (blackout)",
     Phase.COMMITTED: "the source is bound to end, the destination may run",

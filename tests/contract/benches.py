@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from refimpl.backends.simulated import SimulatedBackend, World, parse_world
+from refimpl.backends.simulated.disks import File
 from refimpl.engine.backend import Backend, Post
 from refimpl.engine.timeline import VirtualTimeline
 from refimpl.model.events import Event
@@ -15,6 +16,7 @@ VM_ID = "11111111-2222-4333-8444-555555555555"
 def world(**changes: object) -> World:
     """Return a small world: VM `web` on host a, host b empty. `dirty` is bytes written per second."""
     dirty, state = changes.pop("dirty", 20_000_000), changes.pop("state", "running")
+    disks = changes.pop("disks", [{"path": "/shared/web.raw"}])
     vm = {
         "name": "web",
         "id": VM_ID,
@@ -23,7 +25,8 @@ def world(**changes: object) -> World:
         "memory_mib": 256,
         "working_set_mib": 200,
         "dirty_bytes_s": [[0, dirty]],
-        "disks": [{"path": "/shared/web.raw"}],
+        "disks": disks,
+        "autostart": changes.pop("autostart", False),
     }
     hosts = {h: {"memory_mib": 2048, "networks": {"migration": f"192.0.2.{n}"}} for n, h in enumerate("ab", 1)}
     return World(parse_world({"hosts": hosts, "networks": {"migration": {}}, "vms": [vm], **changes}))
@@ -64,7 +67,7 @@ class _Virtual:
 class SimulatedHarness(_Virtual):
     """The simulated backend on a world of its own; `changes` go into the world."""
 
-    can = frozenset({"hold_memory", "host_down", "states"})
+    can = frozenset({"hold_memory", "host_down", "own_disks", "states"})
 
     def __init__(self, **changes: object) -> None:
         super().__init__()
@@ -90,6 +93,17 @@ class SimulatedHarness(_Virtual):
     def be(self, state: VmState) -> None:
         self._changes |= {"state": str(state)}
         self._world, self._backend = None, None
+
+    def own_disks(self) -> str:
+        self._changes |= {"disks": [{"path": "/local/web.raw", "local": True}]}
+        self._world, self._backend = None, None
+        return "/local"
+
+    def has_file(self, host: str, path: str) -> bool:
+        return (host, path) in self.world.disks.files
+
+    def put_file(self, host: str, path: str) -> None:
+        self.world.disks.files[host, path] = File(99, 1)
 
     def hold_memory(self) -> None:
         assert self._world is None or not self._world.transfers, "hold_memory comes first"
@@ -125,6 +139,15 @@ class OpaqueHarness(_Virtual):
 
     def be(self, state: VmState) -> None:
         raise AssertionError("only running VMs are moved here")
+
+    def own_disks(self) -> str:
+        raise AssertionError("no disks are moved here")
+
+    def has_file(self, host: str, path: str) -> bool:
+        raise AssertionError("no disks are moved here")
+
+    def put_file(self, host: str, path: str) -> None:
+        raise AssertionError("no disks are moved here")
 
     def hold_memory(self) -> None:
         raise AssertionError("an opaque job cannot be held")

@@ -16,6 +16,7 @@ from refimpl.engine.backend import Backend
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import Evidence, Scope, VmState
 from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest, Plan
+from refimpl.model.storage import DiskMove, SourceFile, StoragePlan
 
 OPERATION = "0a1b2c3d"
 OTHER_OPERATION = "ffffffff"
@@ -23,12 +24,12 @@ NOWHERE = "203.0.113.9"
 """An address of a network that no host is on (RFC 5737)."""
 
 
-HARNESS_NEEDS = ("hold_memory", "host_down", "states", "strict")
+HARNESS_NEEDS = ("hold_memory", "host_down", "own_disks", "states", "strict")
 """What is not for the backend to declare."""
 
 
 class Harness(Protocol):
-    """One pair of hosts under one backend. `can` holds: hold_memory, host_down, states."""
+    """One pair of hosts under one backend. `can` holds: hold_memory, host_down, own_disks, states."""
 
     name: str
     source: str
@@ -50,6 +51,18 @@ class Harness(Protocol):
 
     def be(self, state: VmState) -> None:
         """Called first: have the VM be paused or off; plans are of such a VM from then on."""
+        ...
+
+    def own_disks(self) -> str:
+        """Called first: have a disk that can move; return the directory of the destination to which it can go."""
+        ...
+
+    def has_file(self, host: str, path: str) -> bool:
+        """Whether a host has a file."""
+        ...
+
+    def put_file(self, host: str, path: str) -> None:
+        """Put a stranger's file on a host; it goes when the harness is put away."""
         ...
 
     def hold_memory(self) -> None:
@@ -80,10 +93,11 @@ class Bench:
         self.h = harness
         self.events: list[Event] = []
         self._step = 0
+        self._taking: Plan | None = None
 
     @property
     def strict(self) -> bool:
-        return self.h.backend.capabilities().hand_over is HandOver.STRICT
+        return self.h.plan().hand_over is HandOver.STRICT
 
     def needs(self, capability: str) -> None:
         """Skip unless the backend declares, or the harness has, what the test is about."""
@@ -94,7 +108,7 @@ class Bench:
 
     def give(self, kind: CommandKind, operation: str = OPERATION, plan: Plan | None = None) -> None:
         self._step += 1
-        plan = plan or self.h.plan()
+        plan = plan or self._taking or self.h.plan()
         request = MigrationRequest(vm=plan.vm, destination=plan.destination, source=plan.source)
         self.h.backend.submit(Command(kind, operation, self._step, request, plan))
 
@@ -134,6 +148,21 @@ class Bench:
         """Have the VM be paused or off."""
         self.needs("states")
         self.h.be(state)
+
+    def take_disks(self) -> DiskMove:
+        """Have all plans from now on take the VM's disk along; return how it moves."""
+        self.needs("own_disks")
+        directory, plan = self.h.own_disks(), self.h.plan()
+        vm = self.h.backend.observe(Scope(vm=plan.vm)).hosts[plan.source].vm(plan.vm)
+        assert vm is not None
+        disk = vm.disks[0]
+        assert disk.identity is not None
+        assert disk.virtual_size_bytes is not None
+        target = f"{directory}/{disk.path.rpartition('/')[2]}"
+        move = DiskMove(disk.path, target, "raw", disk.virtual_size_bytes, disk.identity)
+        storage = StoragePlan((move,), removed=(SourceFile(disk.path, disk.identity),))
+        self._taking = replace(plan, storage=storage)
+        return move
 
     def start_held(self) -> None:
         """Begin a transfer that stays in pre-copy."""

@@ -20,14 +20,15 @@ from multiprocessing.connection import Connection, Pipe
 from pathlib import Path
 from typing import Any
 
+from refimpl.app.vm_places import outside
 from refimpl.backends.libvirt.backend import LibvirtBackend
 from refimpl.engine.backend import Backend, Capabilities
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import Facts, Scope, VmState
 from refimpl.model.group import Group
-from refimpl.model.request import Command, MigrationRequest, Plan
+from refimpl.model.request import Command, HandOver, MigrationRequest, Plan
 from tests.lab.bed import Bed
-from tests.lab.libvirt_support import EVENT_TIMEOUT_S, plan_of
+from tests.lab.libvirt_support import EVENT_TIMEOUT_S, host_of, plan_of
 
 ROOT = Path(__file__).parents[2]
 GUEST: dict[str, Any] = {"writer_rate_pages_per_s": 6000, "writer_working_set_mib": 4, "writer_content": "random"}
@@ -118,15 +119,17 @@ class LibvirtHarness:
     """The libvirt backend; the source is the host on which the VM happens to be."""
 
     name = "libvirt"
-    can = frozenset({"hold_memory", "host_down", "states"})
+    can = frozenset({"hold_memory", "host_down", "own_disks", "states"})
 
-    def __init__(self, bed: Bed) -> None:
+    def __init__(self, bed: Bed, hand_over: HandOver = HandOver.STRICT) -> None:
+        self._hand_over = hand_over
         self._bed = bed
         self.source = bed.place()
         self.destination = next(h.name for h in bed.lab.group.hosts if h.name != self.source)
         self._remote: RemoteBackend | None = None
         self._held = False
         self._state = VmState.RUNNING
+        self._strangers: list[Path] = []
 
     @property
     def backend(self) -> Backend:
@@ -136,6 +139,7 @@ class LibvirtHarness:
         bandwidth_mib_s = HELD_MIB_S if self._held else 0
         sides = (self.source, self.destination)
         values: dict[str, Any] = {"bandwidth_mib_s": bandwidth_mib_s, "vm_state": self._state}
+        values["hand_over"] = self._hand_over
         return plan_of(self._bed.lab.group, self._bed.spec, *sides, **values)
 
     def next_event(self) -> Event:
@@ -147,6 +151,16 @@ class LibvirtHarness:
     def be(self, state: VmState) -> None:
         self._bed.domain_call(self.source, ("suspend",) if state is VmState.PAUSED else ("destroy",))
         self._state = state
+
+    def own_disks(self) -> str:
+        return host_of(self._bed.lab.group, self.destination).storage_directories[0]
+
+    def has_file(self, host: str, path: str) -> bool:
+        return outside(host_of(self._bed.lab.group, host), path).exists()
+
+    def put_file(self, host: str, path: str) -> None:
+        self._strangers.append(outside(host_of(self._bed.lab.group, host), path))
+        self._strangers[-1].write_text("a stranger's")
 
     def hold_memory(self) -> None:
         self._held = True
@@ -165,6 +179,8 @@ class LibvirtHarness:
     def close(self) -> None:
         if self._remote is not None:
             self._remote.kill()
+        for path in self._strangers:
+            path.unlink()
         self._bed.tidy()
 
     def _present(self) -> RemoteBackend:

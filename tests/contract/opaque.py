@@ -111,6 +111,8 @@ class OpaqueBackend:
             CommandKind.SETTLE_SOURCE: lambda o, p: self._settle(p.source, p.destination, o),
             CommandKind.SETTLE_DESTINATION: lambda o, p: self._settle(p.destination, p.source, o),
             CommandKind.CLEAN_UP: self._clean_up,
+            CommandKind.CLEAN_UP_UNDONE: self._clean_up,
+            CommandKind.CLEAN_UP_MOVED: self._clean_up,
         }
         self._later(LOOK_MS, lambda: doing[command.kind](command.operation, plan))
 

@@ -11,12 +11,12 @@ import pytest
 
 from refimpl.backends.simulated import SimulatedBackend
 from refimpl.backends.simulated.transfer import Transfer
-from refimpl.engine.backend import Backend, Capabilities, Post
+from refimpl.engine.backend import Backend, Post
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import Evidence, Facts, Scope, VmState
-from refimpl.model.request import Command, HandOver
+from refimpl.model.request import Command, HandOver, Plan
 from refimpl.model.request import CommandKind as C
-from tests.contract import test_adopting, test_cancel, test_looking, test_settling, test_transfer
+from tests.contract import test_adopting, test_cancel, test_disks, test_looking, test_settling, test_transfer
 from tests.contract.benches import SimulatedHarness
 from tests.contract.harness import OTHER_OPERATION, Bench
 
@@ -33,9 +33,6 @@ class Broken(SimulatedBackend):
         if change is None:
             return post
         return lambda event: [post(e) for e in change(event)] and None
-
-    def capabilities(self) -> Capabilities:
-        return replace(super().capabilities(), **self.faults.get("capabilities", {}))
 
     def observe(self, scope: Scope) -> Facts:
         self.faults.get("observe", lambda _: None)(self)
@@ -71,6 +68,17 @@ def instead(kind: Kind, other: Kind, **values: Any) -> Callable[[Event], list[Ev
 
 def reworded(command: Command, kind: C, **changes: Any) -> list[Command]:
     return [replace(command, **changes) if command.kind is kind else command]
+
+
+def overwriting(plan: Plan | None) -> Plan:
+    assert plan is not None
+    assert plan.storage is not None
+    return replace(plan, storage=replace(plan.storage, allow_overwrite=True))
+
+
+def run_by_itself(command: Command) -> list[Command]:
+    assert command.plan is not None
+    return reworded(command, C.START_TRANSFER, plan=replace(command.plan, hand_over=HandOver.DELEGATED))
 
 
 def first_only(kind: C) -> Callable[[Command], list[Command]]:
@@ -110,7 +118,6 @@ def ran_before_stopped(event: Event) -> list[Event]:
     return [Event(swapped.get(event.kind, event.kind), event.at_ns, event.values)]
 
 
-STRICT = {"hand_over": HandOver.STRICT}
 BREAKS: dict[str, tuple[Callable[[Bench], None], dict[str, Any], dict[str, Any]]] = {
     "facts twice": (test_looking.test_observe_answers_once_with_all_hosts, {}, {"events": twice(Kind.FACTS_SEEN)}),
     "observe that marks": (test_looking.test_observe_is_free_of_side_effects, {}, {"observe": stamp_everything}),
@@ -159,8 +166,8 @@ BREAKS: dict[str, tuple[Callable[[Bench], None], dict[str, Any], dict[str, Any]]
     ),
     "runs by itself": (
         test_transfer.test_the_destination_waits_until_it_is_allowed_to_run,
-        {"hand_over": HandOver.DELEGATED},
-        {"capabilities": STRICT},
+        {},
+        {"commands": run_by_itself},
     ),
     "binding not told": (
         test_transfer.test_a_binding_that_does_not_change_is_told_once,
@@ -227,6 +234,36 @@ BREAKS: dict[str, tuple[Callable[[Bench], None], dict[str, Any], dict[str, Any]]
         test_settling.test_cleaning_up_leaves_what_another_operation_made,
         {},
         {"commands": lambda c: reworded(c, C.CLEAN_UP, operation="0a1b2c3d")},
+    ),
+    "copies stay": (
+        test_disks.test_what_was_made_goes_when_the_source_is_the_vm,
+        {},
+        {"commands": lambda c: [replace(c, kind=C.CLEAN_UP) if c.kind is C.CLEAN_UP_UNDONE else c]},
+    ),
+    "copies go too early": (
+        test_disks.test_as_long_as_nobody_knows_whose_copy_is_the_vm_no_file_goes,
+        {},
+        {"commands": lambda c: [replace(c, kind=C.CLEAN_UP_UNDONE) if c.kind is C.CLEAN_UP else c]},
+    ),
+    "the source's disk goes too early": (
+        test_disks.test_disks_are_copied_before_memory_and_go_at_the_source_at_the_very_end,
+        {},
+        {"commands": lambda c: [c, replace(c, kind=C.CLEAN_UP_MOVED)] if c.kind is C.SETTLE_DESTINATION else [c]},
+    ),
+    "the source's disk stays": (
+        test_disks.test_disks_are_copied_before_memory_and_go_at_the_source_at_the_very_end,
+        {},
+        {"commands": lambda c: reworded(c, C.CLEAN_UP_MOVED, plan=replace(c.plan, storage=None))},
+    ),
+    "a stranger's file is taken": (
+        test_disks.test_a_file_that_is_there_is_refused_and_stays,
+        {},
+        {"commands": lambda c: reworded(c, C.PREPARE, plan=overwriting(c.plan))},
+    ),
+    "disks are not shown": (
+        test_disks.test_disks_are_copied_before_memory_and_go_at_the_source_at_the_very_end,
+        {},
+        {"events": never(Kind.STORAGE_SEEN)},
     ),
     "adopts its own": (
         test_adopting.test_an_own_call_is_told_how_it_stands_and_returns_once,

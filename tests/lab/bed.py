@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import shutil
 from contextlib import suppress
+from pathlib import Path
 
 from refimpl.backends.libvirt import connection, stamp, vms
 from refimpl.backends.libvirt.domain import VmSpec
@@ -43,6 +45,7 @@ class Bed:
         keep, *others = sorted((h for h in self.lab.group.hosts if self._has(h)), key=self._worth)
         for host in others:
             self._remove(host)
+        self._disk_back(keep)
         self._bring_up(keep)
 
     def domain_call(self, host: str, *calls: tuple[str, *tuple[int, ...]]) -> None:
@@ -51,6 +54,15 @@ class Bed:
             domain = fresh.lookupByUUIDString(self.spec.id)
             for name, *values in calls:
                 getattr(domain, name)(*values)
+
+    def _disk_back(self, host: HostEntry) -> None:
+        """Put a disk that the VM has taken along back to where all hosts see it."""
+        shared = Path(self.spec.disk_path)
+        own = Path(host.local_directory) / shared.name
+        if own.exists():
+            self._remove(host)
+            shutil.move(own, shared)
+            vms.create(self.lab.group, host, self.spec)
 
     def _has(self, host: HostEntry) -> bool:
         with connection.fresh(host) as fresh:

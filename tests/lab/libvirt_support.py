@@ -16,7 +16,7 @@ from typing import Any
 
 from refimpl.backends.libvirt import connection, vms
 from refimpl.backends.libvirt.backend import LibvirtBackend
-from refimpl.backends.libvirt.domain import VmSpec, console_file, line_file
+from refimpl.backends.libvirt.domain import VmSpec, console_file, domain_xml, line_file
 from refimpl.guest.image import build
 from refimpl.guest.parameters import GuestParameters
 from refimpl.hosts import netns
@@ -107,22 +107,46 @@ def _removed(host: HostEntry, vm_id: str) -> bool:
 
 
 def make_vm(
-    group: Group, host: HostEntry, name: str, memory_mib: int = 128, *, works: bool = True, **guest: Any
+    group: Group,
+    host: HostEntry,
+    name: str,
+    memory_mib: int = 128,
+    *,
+    disk: bool = True,
+    lease: bool = True,
+    works: bool = True,
+    **guest: Any,
 ) -> VmSpec:
-    """Create a VM, start it, and wait until its guest works, which takes some seconds, unless nobody needs that."""
+    """Create a VM, start it, and wait until its guest works, which takes some seconds, unless nobody needs that.
+
+    Without a disk nothing but the lease can exclude a second copy; without a lease, which no user gets, nothing at all.
+    """
     image = build()
     id = str(uuid.uuid4())
-    disk = Path(group.shared_directory) / "disks" / f"{id}.raw"
-    disk.parent.mkdir(exist_ok=True)
-    with disk.open("wb") as file:
-        file.truncate(DISK_MIB << 20)
+    path = _disk(group, id) if disk else ""
     parameters = GuestParameters(**{"address": f"{GUEST_ADDRESS}/24", "marker": MARKER, **guest})
-    spec = VmSpec(name, id, memory_mib, str(disk), str(image.kernel), str(image.initramfs), parameters.command_line())
+    spec = VmSpec(name, id, memory_mib, path, str(image.kernel), str(image.initramfs), parameters.command_line())
     vms.create(group, host, spec)
+    if not lease:
+        with connection.fresh(host) as fresh:
+            fresh.defineXML(without_lease(domain_xml(spec, group, host)))
     vms.start(host, name)
     if works:
         wait_for_lines(host, name, 50)
     return spec
+
+
+def without_lease(xml: str) -> str:
+    """Return a domain's XML without its lease."""
+    return xml[: xml.index("<lease>")] + xml[xml.index("</lease>") + len("</lease>") :]
+
+
+def _disk(group: Group, id: str) -> str:
+    disk = Path(group.shared_directory) / "disks" / f"{id}.raw"
+    disk.parent.mkdir(exist_ok=True)
+    with disk.open("wb") as file:
+        file.truncate(DISK_MIB << 20)
+    return str(disk)
 
 
 def lines(host: HostEntry, name: str) -> list[str]:

@@ -34,7 +34,7 @@ MOVED, STAYED = P.COMPLETED, P.FAILED
         ("given:allow-run", MOVED),
         ("reconcile", MOVED),
         ("cleanup", MOVED),
-        ("given:clean-up", MOVED),
+        ("given:clean-up-moved", MOVED),
     ],
 )
 def test_killed(moving: Moving, stop: str, end: Phase, journal: bool) -> None:

@@ -36,6 +36,7 @@ from tests.lab.libvirt_support import (
     remove_copy,
     until,
     wait_for_lines,
+    without_lease,
 )
 
 pytestmark = pytest.mark.lab
@@ -124,8 +125,7 @@ def half_made(driver: Driver, spec: VmSpec, *, marked: bool, running: bool) -> I
     lv = connection.module()
     disk = Path(spec.disk_path).with_suffix(".copy")
     disk.write_bytes(b"\0" * 4096)
-    xml = domain_xml(spec, driver.group, driver.destination).replace(spec.disk_path, str(disk))
-    xml = xml[: xml.index("<lease>")] + xml[xml.index("</lease>") + len("</lease>") :]
+    xml = without_lease(domain_xml(spec, driver.group, driver.destination).replace(spec.disk_path, str(disk)))
     with connection.fresh(driver.destination) as fresh:
         domain = fresh.defineXML(xml)
         domain.createWithFlags(0 if running else lv.VIR_DOMAIN_START_PAUSED)

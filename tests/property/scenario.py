@@ -16,7 +16,7 @@ from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import MigrationRequest, Plan
 from tests.contract.benches import VM_ID, world
-from tests.moves import OPERATION, Rig, Step, table_step
+from tests.moves import OPERATION, Happens, Rig, Step, table_step
 
 AT_SOURCE = {"a": "running"}
 AT_DESTINATION = {"b": "running"}
@@ -24,6 +24,7 @@ COMMIT = "check setup memory switch committed reconcile cleanup completed"
 ANSWERS = (Kind.CANCEL_ACCEPTED, Kind.CANCEL_TOO_LATE, Kind.CANCEL_UNSUPPORTED)
 
 ENTERED_ON = {
+    Phase.STORAGE: {Kind.STORAGE_SEEN, Kind.ADOPTED_STORAGE},
     Phase.MEMORY: {Kind.MEMORY_SEEN, Kind.ADOPTED_MEMORY},
     Phase.SWITCH: {Kind.SWITCH_SEEN, Kind.DESTINATION_ARRIVED, Kind.ADOPTED_SWITCH},
     Phase.RECONCILE: {
@@ -41,6 +42,7 @@ ENTERED_ON = {
 class Scenario:
     """One move. `path`: the phases entered, the end last; `also`: what else has to hold, given the rig.
 
+    `happens`: when that is seen or entered, this is done to the rig.
     `kill_at`: the controller dies there, and the move is recovered; `ended`: it is recovered after that end.
     """
 
@@ -50,6 +52,7 @@ class Scenario:
     request: Mapping[str, Any] = field(default_factory=dict)
     cancel_at: Kind | Phase | None = None
     bandwidth_at: Kind | Phase | None = None
+    happens: Happens = None
     kill_at: str | Kind | None = None
     ended: Phase | None = None
     after_ms: int = 0
@@ -104,12 +107,22 @@ def stays_paused(rig: Rig) -> bool:
     return kinds.count(Kind.LEFT_PAUSED) == 1 and Kind.DESTINATION_RAN not in kinds and Kind.SOURCE_STOPPED not in kinds
 
 
+def started_by_host(rig: Rig) -> list[str]:
+    """The hosts that would start their copy by themselves."""
+    return sorted(host for (host, _), copy in rig.world.copies.items() if copy.autostart)
+
+
 def play(scenario: Scenario, step: Step = table_step) -> tuple[Rig, Outcome]:
     """Play a scenario, under another step function if one is given."""
     rig = Rig(world(**scenario.world), replace(MigrationRequest("web", "b"), **scenario.request), step)
     if scenario.claimed:
         rig.claim_for_another(Plan("web", VM_ID, "a", "b"))
-    outcome = rig.start(kill_at=scenario.kill_at, cancel_at=scenario.cancel_at, bandwidth_at=scenario.bandwidth_at)
+    outcome = rig.start(
+        kill_at=scenario.kill_at,
+        cancel_at=scenario.cancel_at,
+        bandwidth_at=scenario.bandwidth_at,
+        happens=scenario.happens,
+    )
     if scenario.kill_at is not None or scenario.ended is not None:
         assert (outcome.end if outcome else None) is scenario.ended, "the stop point was never reached"
         rig.journal.phase = scenario.journal_says or rig.journal.phase
@@ -131,21 +144,37 @@ def judge(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
 
 
 def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
-    kinds = rig.kinds()
+    kinds, commands = rig.kinds(), rig.commands()
     claims = [claim.operation for claim in rig.store.claims()]
     assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if outcome.end is Phase.INDETERMINATE else [])
+    _owner(rig, outcome)
     left = "cleanup.left_behind" in [w.id for w in outcome.warnings]
     assert outcome.end is Phase.INDETERMINATE or left or rig.marks() == []
-    stalled = sum(e.kind is Kind.DEADLINE and e["name"] == Phase.MEMORY for e in rig.events)
+    assert outcome.end in (Phase.INDETERMINATE, Phase.LOST) or left or rig.made() == []
+    assert outcome.end is Phase.DUAL_RUN or rig.lacking() == []
+    stalled = sum(e.kind is Kind.DEADLINE and e["name"] in (Phase.STORAGE, Phase.MEMORY) for e in rig.events)
     wished = kinds.count(Kind.CANCEL_WISHED) + (0 if "request-cancel" in str(scenario.world) else stalled)
+    wished += Kind.LEASE_UNSAFE in kinds and "request-cancel" in commands
     assert outcome.end is Phase.CANCELLED or sum(kinds.count(kind) for kind in ANSWERS) == wished
-    commands = rig.commands()
     for at in (i for i, command in enumerate(commands) if command == "allow-run"):
         assert commands[at - 1] == "record-commit"
     assert kinds.count(Kind.PREPARED) <= 1
     assert kinds.count(Kind.TRANSFER_STARTED) <= 1
     for phase, reasons in ENTERED_ON.items():
         assert all(cause in reasons for entered, cause in _causes(rig) if entered is phase)
+
+
+def _owner(rig: Rig, outcome: Outcome) -> None:
+    """The owner record says what the outcome says, and the VM carries it; epochs only rise."""
+    recorded = [e["ownership"] for e in rig.events if e.origin == "fact" and "ownership" in e.values]
+    assert all(earlier.epoch <= later.epoch for earlier, later in pairwise(recorded))
+    record = next(iter(rig.store.owners()), None)
+    if record is None or rig.store.down or outcome.end is Phase.INDETERMINATE or record.operation != OPERATION:
+        return
+    assert (record.owner, record.pending) == ("b" if "b" in rig.copies() and outcome.runs_on != "a" else "a", None)
+    carried = {copy.epoch for (host, _), copy in rig.world.copies.items() if host == record.owner}
+    left = "cleanup.left_behind" in [w.id for w in outcome.warnings]
+    assert left or carried <= {record.epoch}, (carried, record)
 
 
 def _causes(rig: Rig) -> list[tuple[Phase, Kind]]:

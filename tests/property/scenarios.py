@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
+from tests.moves import Rig
 from tests.property.scenario import (
     AT_DESTINATION,
     COMMIT,
@@ -14,9 +15,11 @@ from tests.property.scenario import (
     given,
     hangs,
     looked_at_once,
+    started_by_host,
     stays_paused,
     took_longer_than_s,
 )
+from tests.property.storage_scenarios import STORAGE_SCENARIOS
 
 TWO_NETWORKS = {
     "networks": {"fast": {"priority": 1}, "slow": {"priority": 2}},
@@ -35,6 +38,7 @@ STALLS = SELDOM | fault("stalls", during="memory")
 LIES = fault("call-lies", during="memory")
 
 SCENARIOS: dict[str, Scenario] = {
+    **STORAGE_SCENARIOS,
     # the way through
     "moved": Scenario(COMMIT, AT_DESTINATION, also=given("settle-destination", 1)),
     "moved, memory not shown": Scenario(
@@ -159,6 +163,86 @@ SCENARIOS: dict[str, Scenario] = {
         {"dirty": 900_000_000, "latency_ms": {"device": 6_000}},
         {"cancel_if_blackout_exceeds_ms": 5_000, "pass_limit": 3},
         problem="blackout.unexpected",
+    ),
+    "the destination's lock daemon ends in set-up": Scenario(
+        "check setup reconcile undoing failed",
+        world=fault("lock-daemon-dies", host="b", during="prepare"),
+        problem="lease.unsafe",
+        also=given("request-cancel", 1),
+    ),
+    "the destination's lock daemon ends in memory": Scenario(
+        "check setup memory reconcile undoing failed",
+        world=fault("lock-daemon-dies", host="b", during="memory"),
+        problem="lease.unsafe",
+        also=given("request-cancel", 1),
+    ),
+    "the destination's lock daemon ends in memory, killed before the cancel": Scenario(
+        "reconcile memory reconcile undoing failed",
+        world=fault("lock-daemon-dies", host="b", during="memory"),
+        kill_at="intended:request-cancel",
+        problem="lease.unsafe",
+        also=given("request-cancel", 1),
+    ),
+    "the destination's lock daemon ends when its copy has been let run": Scenario(
+        COMMIT + "-with-warnings",
+        AT_DESTINATION,
+        fault("lock-daemon-dies", host="b", during="ran"),
+        problem="lease.not_taken",
+        also=given("request-cancel", 0),
+    ),
+    "the destination's lock daemon ends in the switch: a person has to mend it": Scenario(
+        "check setup memory switch committed reconcile committed reconcile committed reconcile indeterminate",
+        {"a": "paused", "b": "paused"},
+        fault("lock-daemon-dies", host="b", during="switch"),
+        problem="lease.lost",
+        also=given("request-cancel", 0),
+    ),
+    "the destination's lock daemon ended in the switch, then mended and recovered": Scenario(
+        "reconcile committed reconcile cleanup completed-with-warnings",
+        AT_DESTINATION,
+        fault("lock-daemon-dies", host="b", during="switch", for_ms=60_000),
+        ended=Phase.INDETERMINATE,
+        after_ms=120_000,
+        problem="lease.lost",
+    ),
+    "the source's lock daemon ends in memory": Scenario(
+        COMMIT + "-with-warnings",
+        AT_DESTINATION,
+        fault("lock-daemon-dies", host="a", during="memory"),
+        problem="lease.lost",
+        also=given("request-cancel", 0),
+    ),
+    "the source's lock daemon ends in memory, delegated": Scenario(
+        "check setup memory reconcile undoing failed",
+        world={"hand_over": "delegated"} | fault("lock-daemon-dies", host="a", during="memory"),
+        problem="lease.not_taken",
+        also=given("request-cancel", 1),
+    ),
+    "the source's lock daemon has ended, and a cancel is too late": Scenario(
+        "check setup memory switch reconcile cleanup completed-with-warnings",
+        AT_DESTINATION,
+        {"hand_over": "delegated"} | fault("lock-daemon-dies", host="a", during="switch"),
+        problem="lease.lost",
+        also=given("request-cancel", 0),
+    ),
+    "a VM that its host starts by itself": Scenario(
+        COMMIT + "-with-warnings",
+        AT_DESTINATION,
+        {"autostart": True},
+        problem="vm.autostart",
+        also=lambda rig: started_by_host(rig) == [],
+    ),
+    "a VM that its host starts by itself stays": Scenario(
+        "check setup memory reconcile undoing cancelled",
+        world={"autostart": True},
+        cancel_at=Phase.MEMORY,
+        also=lambda rig: started_by_host(rig) == ["a"],
+    ),
+    "a VM that its host starts by itself stays, killed in between": Scenario(
+        "reconcile undoing failed",
+        world={"autostart": True} | fault("link-drops", network="migration", during="memory"),
+        kill_at="given:settle-source",
+        also=lambda rig: started_by_host(rig) == ["a"],
     ),
     "a paused VM": Scenario(COMMIT, {"b": "paused"}, {"state": "paused"}, also=stays_paused),
     "a paused VM, delegated": Scenario(
@@ -367,6 +451,44 @@ SCENARIOS: dict[str, Scenario] = {
         hangs("settle-destination"),
         deadlines=("cleanup",),
     ),
+    # the owner record
+    "the owner record cannot be written before anything is touched": Scenario(
+        "check setup refused",
+        happens=(Kind.CLAIMED, lambda rig: setattr(rig.store, "down", True)),
+        problem="store.failed",
+    ),
+    "the owner record cannot be written at the commit": Scenario(
+        COMMIT + "-with-warnings",
+        AT_DESTINATION,
+        happens=(Phase.SWITCH, lambda rig: setattr(rig.store, "down", True)),
+        problem="store.failed",
+    ),
+    "taken over before the commit": Scenario(
+        "check setup memory switch committed indeterminate",
+        {"a": "paused", "b": "paused"},
+        happens=(Phase.SWITCH, Rig.overtake),
+        problem="owner.superseded",
+    ),
+    "taken over before the roll-back": Scenario(
+        "check setup undoing indeterminate",
+        {"a": "running"},
+        fault("prepare-fails"),
+        happens=(Kind.PENDING_RECORDED, Rig.overtake),
+        problem="owner.superseded",
+    ),
+    "taken over before a lost VM is settled": Scenario(
+        "check setup memory reconcile settling indeterminate",
+        {"a": "off"},
+        SOURCE_DIES,
+        happens=(Phase.MEMORY, Rig.overtake),
+        problem="owner.superseded",
+    ),
+    "taken over after it ran": Scenario(
+        "check setup memory switch committed reconcile cleanup indeterminate",
+        AT_DESTINATION,
+        happens=(Kind.DESTINATION_RAN, Rig.overtake),
+        problem="owner.superseded",
+    ),
     # the controller killed, and recovered
     "killed before it began": Scenario("failed", kill_at="intended:probe"),
     "killed in check": Scenario("failed", kill_at=Kind.FACTS_SEEN),
@@ -419,7 +541,7 @@ SCENARIOS: dict[str, Scenario] = {
         "reconcile undoing failed", world=fault("prepare-fails"), kill_at="given:settle-source"
     ),
     "killed in settling": Scenario("reconcile settling lost", {"a": "off"}, SOURCE_DIES, kill_at="given:settle-source"),
-    "killed in clean-up": Scenario("reconcile cleanup completed", AT_DESTINATION, kill_at="given:clean-up"),
+    "killed in clean-up": Scenario("reconcile cleanup completed", AT_DESTINATION, kill_at="given:clean-up-moved"),
     "journal gone in memory": Scenario(
         "reconcile memory switch committed reconcile cleanup completed",
         AT_DESTINATION,
@@ -434,26 +556,26 @@ SCENARIOS: dict[str, Scenario] = {
         AT_DESTINATION,
         fault("leaves-behind", host="a"),
         ended=Phase.COMPLETED_WITH_WARNINGS,
-        also=given("clean-up", 1),
+        also=given("clean-up-moved", 1),
     ),
     "left behind by a failure, then tidied": Scenario(
         "undoing failed",
         world=faults(fault("prepare-fails"), fault("leaves-behind", host="a")),
         ended=Phase.FAILED,
-        also=given("clean-up", 1),
+        also=given("clean-up-undone", 1),
     ),
     "left behind by a refusal, then tidied": Scenario(
         "undoing refused",
         world=faults(fault("native-refusal"), fault("leaves-behind", host="a")),
         ended=Phase.REFUSED,
-        also=given("clean-up", 1),
+        also=given("clean-up-undone", 1),
     ),
     "left behind by a cancel, then tidied": Scenario(
         "undoing cancelled",
         world=fault("leaves-behind", host="a"),
         cancel_at=Phase.MEMORY,
         ended=Phase.CANCELLED,
-        also=given("clean-up", 1),
+        also=given("clean-up-undone", 1),
     ),
     "a person was needed, then recovered": Scenario(
         "reconcile undoing failed",

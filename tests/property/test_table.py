@@ -14,6 +14,7 @@ from refimpl.model.phase import ENDS, Phase
 from refimpl.model.request import CommandKind as C
 
 AFTER_CLAIM = frozenset(Phase) - ENDS - {Phase.NEW, Phase.CHECK}
+CLEANING = {C.CLEAN_UP: Phase.SETTLING, C.CLEAN_UP_UNDONE: Phase.UNDOING, C.CLEAN_UP_MOVED: Phase.CLEANUP}
 UNCLAIMED = {Kind.CLAIM_REFUSED}
 LATE = (Phase.SWITCH, Phase.COMMITTED, Phase.RECONCILE, Phase.UNDOING, Phase.SETTLING, Phase.CLEANUP)
 
@@ -65,10 +66,8 @@ def test_notes_of_the_engine_steer_nothing() -> None:
 
 @pytest.mark.rule("R1")
 def test_allowed_to_run_only_with_the_commit_recorded_first() -> None:
-    for row in TABLE.values():
-        if C.ALLOW_RUN in row.commands:
-            assert row.commands.index(C.RECORD_COMMIT) < row.commands.index(C.ALLOW_RUN)
-            assert row.phase is Phase.COMMITTED
+    allowed = {key: row.phase for key, row in TABLE.items() if C.ALLOW_RUN in row.commands}
+    assert allowed == {(Phase.COMMITTED, Kind.COMMIT_RECORDED): Phase.COMMITTED}
 
 
 @pytest.mark.rule("R1")
@@ -96,7 +95,7 @@ def test_from_the_switch_on_a_cancel_changes_nothing(phase: Phase) -> None:
 @pytest.mark.rule("R4")
 def test_a_cancel_is_asked_for_only_before_the_switch() -> None:
     asking = {phase for (phase, _), row in TABLE.items() if C.REQUEST_CANCEL in row.commands}
-    assert asking == {Phase.SETUP, Phase.MEMORY}
+    assert asking == {Phase.SETUP, Phase.STORAGE, Phase.MEMORY}
     assert not asking & reachable(Phase.SWITCH, frozenset({Phase.RECONCILE}))
 
 
@@ -104,6 +103,12 @@ def test_a_cancel_is_asked_for_only_before_the_switch() -> None:
 @pytest.mark.parametrize("phase", sorted(frozenset(Phase) - ENDS))
 def test_every_phase_answers_a_wish_to_cancel(phase: Phase) -> None:
     assert (phase, Kind.CANCEL_WISHED) in TABLE
+
+
+@pytest.mark.rule("R3")
+def test_files_go_only_where_it_was_decided_whose_copy_is_the_vm_and_after_that_was_settled() -> None:
+    for command, phase in CLEANING.items():
+        assert {key for key, row in TABLE.items() if command in row.commands} == {(phase, Kind.SETTLED)}
 
 
 @pytest.mark.rule("R10")
@@ -169,13 +174,16 @@ def test_a_transfer_is_started_by_what_only_prepare_answers() -> None:
     assert {kind for (_, kind), row in TABLE.items() if C.START_TRANSFER in row.commands} == {Kind.PREPARED}
 
 
+def test_a_copy_is_let_run_by_what_only_the_commit_record_answers() -> None:
+    assert {kind for (_, kind), row in TABLE.items() if C.ALLOW_RUN in row.commands} == {Kind.COMMIT_RECORDED}
+
+
 @given(CHOICES)
 def test_commands_come_in_their_order_on_every_walk(choices: list[int]) -> None:
     commands = [command for _, _, given_then in walk(Phase.NEW, choices) for command in given_then]
     first = {command: commands.index(command) for command in commands}
     for earlier, later in ((C.PROBE, C.CLAIM), (C.CLAIM, C.PREPARE)):
         assert later not in first or (earlier in first and first[earlier] < first[later])
-    assert all(commands[i - 1] is C.RECORD_COMMIT for i, command in enumerate(commands) if command is C.ALLOW_RUN)
 
 
 @given(CHOICES)
@@ -183,7 +191,7 @@ def test_after_the_switch_nothing_is_settled_without_evidence_on_any_walk(choice
     wanted = False
     for _, _, commands in walk(Phase.SWITCH, choices):
         wanted = wanted or C.INSPECT in commands
-        assert wanted or not {C.SETTLE_SOURCE, C.SETTLE_DESTINATION, C.CLEAN_UP, C.REQUEST_CANCEL} & set(commands)
+        assert wanted or not {C.SETTLE_SOURCE, C.SETTLE_DESTINATION, *CLEANING, C.REQUEST_CANCEL} & set(commands)
 
 
 @given(CHOICES)

@@ -17,7 +17,13 @@ from refimpl.backends.libvirt.facts import observe
 from refimpl.backends.libvirt.follow import adopt
 from refimpl.backends.libvirt.operation import Operation, Reach
 from refimpl.backends.libvirt.probe import probe
-from refimpl.backends.libvirt.settle import clean_up, settle_destination, settle_source
+from refimpl.backends.libvirt.settle import (
+    clean_up,
+    clean_up_moved,
+    clean_up_undone,
+    settle_destination,
+    settle_source,
+)
 from refimpl.backends.libvirt.steering import cancel, change_bandwidth, force_switch
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.transfer import prepare, transfer
@@ -37,6 +43,8 @@ IN_ORDER: dict[CommandKind, Work] = {
     CommandKind.SETTLE_SOURCE: settle_source,
     CommandKind.SETTLE_DESTINATION: settle_destination,
     CommandKind.CLEAN_UP: clean_up,
+    CommandKind.CLEAN_UP_UNDONE: clean_up_undone,
+    CommandKind.CLEAN_UP_MOVED: clean_up_moved,
 }
 AT_ONCE: dict[CommandKind, Work] = {
     CommandKind.START_TRANSFER: transfer,
@@ -48,7 +56,7 @@ AT_ONCE: dict[CommandKind, Work] = {
 
 
 class LibvirtBackend:
-    """QEMU through libvirt, by strict hand-over."""
+    """QEMU through libvirt, by strict hand-over unless the plan says delegated."""
 
     def __init__(self, group: Group, post: Post, now_ns: Callable[[], int]) -> None:
         """`post` takes the events, from any thread; `now_ns` is the wall clock in nanoseconds since the epoch."""
@@ -76,6 +84,7 @@ class LibvirtBackend:
             steers_switch=True,
             cancels=True,
             adopts=True,
+            others=(HandOver.DELEGATED,),
         )
 
     def observe(self, scope: Scope) -> Facts:
@@ -114,7 +123,7 @@ class LibvirtBackend:
         if command.kind is CommandKind.PROBE:
             facts = self.probe(command.operation, command.request)
         else:
-            facts = self.observe(Scope(vm=command.request.vm))
+            facts = self.observe(Scope(vm=command.request.vm, request=command.request))
         self._post(Event(Kind.FACTS_SEEN, self._now_ns(), {"facts": facts}))
 
     def _operation(self, command: Command) -> Operation:
@@ -125,7 +134,7 @@ class LibvirtBackend:
             reach = Reach(self._group, command.plan, self._connections, self._taps)
             known = Operation(command.operation, command.plan, reach, self._post, self._now_ns)
             self._operations[command.operation] = known
-        known.plan = command.plan
+        known.plan, known.ownership = command.plan, command.ownership
         return known
 
     def _in_order(self, operation: str, work: Callable[[], None]) -> None:

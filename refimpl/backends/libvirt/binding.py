@@ -7,13 +7,13 @@ read each millisecond; from the destination's arrival to its RESUME it takes abo
 from __future__ import annotations
 
 import contextlib
-import json
 import threading
 import time
 from dataclasses import replace
 from typing import Any
 
 from refimpl.backends.libvirt import connection, port
+from refimpl.backends.libvirt.announcing import ANNOUNCE_TIMEOUT_S, announce
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.backends.libvirt.status import Status, judge_binding, process_gone, read_status
 from refimpl.model.events import Kind
@@ -25,9 +25,6 @@ SLOW_S, SLOW_PERIOD_S = 60.0, 0.02
 RESUME_TIMEOUT_S = 30.0
 RESUME_EVENT_TIMEOUT_S = 2.0
 OPENING_ATTEMPTS = 2
-ANNOUNCE_TIMEOUT_S = 5.0
-ANNOUNCE = {"execute": "announce-self", "arguments": {"initial": 20, "max": 550, "rounds": 5, "step": 100}}
-"""QEMU's own times in ms, but for the first: several frames, as one can be lost."""
 
 
 def look_for_binding(operation: Operation) -> None:
@@ -81,7 +78,7 @@ def allow_run(operation: Operation) -> None:
     else:
         _tell_ran(operation, ran_ns, opening.took_ms)
     with contextlib.suppress(*connection.failures()):
-        connection.bounded(lambda: _announce(domain), ANNOUNCE_TIMEOUT_S, "announcement")
+        connection.bounded(lambda: announce(domain), ANNOUNCE_TIMEOUT_S, "announcement")
 
 
 class _Opening:
@@ -144,13 +141,6 @@ def _look(operation: Operation) -> tuple[bool | None, str]:
     except OSError as error:
         return None, f"the destination does not show its state: {error}"
     return judge_binding(source, destination, gone)
-
-
-def _announce(domain: Any) -> None:
-    """Have QEMU tell the switch where the VM is: what it wanted to tell at the arrival may not have been let out."""
-    import libvirt_qemu
-
-    libvirt_qemu.qemuMonitorCommand(domain, json.dumps(ANNOUNCE), 0)
 
 
 def _resume(operation: Operation) -> Any:

@@ -17,6 +17,7 @@ from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, Evidence, VmState
 from refimpl.model.group import HostEntry
 from refimpl.model.phase import Side
+from refimpl.model.request import HandOver
 
 ASK_TIMEOUT_S = 8.0
 PANICKED, CRASHED = "panicked", "crashed"
@@ -68,6 +69,8 @@ def _look(operation: Operation, side: Side, host: HostEntry, channel: HostChanne
     copy = CopySeen(host.name, reachable=True)
     if seen is not None and text is not None:
         copy = _from_file(copy, side, channel, seen, text)
+        # What libvirt itself lets run never waits to be let run: a paused one was paused before, or since.
+        copy = replace(copy, arrived=copy.arrived and plan.hand_over is HandOver.STRICT)
     try:
         found = connection.bounded(lambda: _ask(host, plan.vm_id, copy), ASK_TIMEOUT_S, f"look at host {host.name}")
     except connection.failures() as error:

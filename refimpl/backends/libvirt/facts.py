@@ -7,7 +7,7 @@ is compared on hosts that have no definition with it. Both times all hosts are a
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
@@ -24,6 +24,7 @@ from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.factory import channel_for
 from refimpl.model.facts import SAVED_MEMORY, DeviceFact, DiskFact, Facts, HostFacts, LeaseFact, Scope, VmFacts, VmState
 from refimpl.model.group import Group, HostEntry
+from refimpl.model.storage import targets
 
 LOOK_TIMEOUT_S = 12.0
 _OCCUPYING = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
@@ -65,6 +66,7 @@ def looking(group: Group, scope: Scope) -> Iterator[list[Looked]]:
         _see_chains(looked)
         for one in looked:
             _put_together(one, scope)
+        _see_targets(looked, scope)
         yield looked
     finally:
         in_parallel(_close, looked)
@@ -131,6 +133,7 @@ def _ask_daemon(host: HostEntry, look: Look, scope: Scope) -> HostFacts:
             reachable=True,
             uuid=known.uuid,
             names=_names(host, fresh.getHostname()),
+            storage_directories=host.storage_directories,
             memory_mib=host.memory_mib,
             memory_used_mib=sum(vm.memory_mib for vm in vms if vm.state in _OCCUPYING),
             vms=vms,
@@ -197,6 +200,7 @@ class _Domain:
             lease=LeaseFact(described.lease, None) if described.lease is not None else None,
             operation=marked.operation if marked else None,
             plan=marked.plan if marked else None,
+            epoch=stamp.epoch(xml),
         )
         return facts, xml
 
@@ -213,6 +217,7 @@ class _Domain:
             unmovable=(*definition.unmovable(root), *self._saved_memory()),
             snapshots=() if self._migrates else tuple(self._domain.snapshotListNames(0)),
             busy=busy(self._seen, self._text),
+            autostart=not self._migrates and bool(self._domain.isPersistent() and self._domain.autostart()),
         )
 
     def _saved_memory(self) -> tuple[DeviceFact, ...]:
@@ -273,6 +278,22 @@ def _put_together(one: Looked, scope: Scope) -> None:
         for vm in one.facts.vms
     )
     one.facts = replace(one.facts, disks=disks, vms=tuple(vms))
+
+
+def _see_targets(looked: Sequence[Looked], scope: Scope) -> None:
+    """Look at the places at the destination to which the disks of the requested move would go."""
+    wish = scope.request.storage if scope.request else None
+    there = next((one for one in looked if scope.request and one.host.name == scope.request.destination), None)
+    if wish is None or there is None or there.look is None:
+        return
+    vms = (vm for one in looked if one is not there for vm in one.facts.vms if vm.name == scope.vm)
+    moving = [disk.path for vm in vms for disk in vm.disks if disk.moves]
+    default = next(iter(there.host.storage_directories), "")
+    paths = dict.fromkeys(targets(wish, moving, default).values())
+    try:
+        there.facts = replace(there.facts, targets=there.look.targets(list(paths)))
+    except OSError as error:
+        there.facts = HostFacts(there.host.name, reachable=False, native=connection.native(error))
 
 
 def _as_defined(defined: DiskFact, seen: DiskFact) -> DiskFact:

@@ -6,8 +6,9 @@ import threading
 from contextlib import suppress
 
 from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt.delegated import let_out, open_port
 from refimpl.backends.libvirt.operation import Call, Operation
-from refimpl.backends.libvirt.progress import start_progress
+from refimpl.backends.libvirt.progress import start_progress, statistics_of
 from refimpl.backends.libvirt.status import Status, read_status
 from refimpl.backends.libvirt.steering import end_after_panic
 from refimpl.backends.libvirt.transfer import finished, guest_ended
@@ -16,8 +17,17 @@ from refimpl.model.errors import Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import VmState
 from refimpl.model.phase import Side
+from refimpl.model.request import HandOver
 
 PERIOD_S = 0.05
+ASK_TIMEOUT_S = 5.0
+_BEGUN = (Kind.TRANSFER_STARTED, Kind.STORAGE_SEEN)
+_BEFORE = {
+    Kind.ADOPTED_STORAGE: _BEGUN,
+    Kind.ADOPTED_MEMORY: (*_BEGUN, Kind.MEMORY_SEEN),
+    Kind.ADOPTED_SWITCH: (*_BEGUN, Kind.MEMORY_SEEN, Kind.SWITCH_SEEN),
+}
+"""What has been seen by then, whether anybody was there to be told or not."""
 _SWITCH_PHASES = ("perform3_done", "confirm3", "confirm3_cancelled")
 
 
@@ -34,8 +44,9 @@ def adopt(operation: Operation) -> None:
     if under_way:
         _tell_again(operation)
         return
-    operation.on_memory_phase = lambda: None
+    operation.on_sending = lambda: None
     operation.on_panic = lambda: end_after_panic(operation)
+    operation.on_let_go = lambda domain, event: let_out(operation, domain, event)
     problem = _listen(operation)
     source, destination = _statuses(operation)
     if not _job(source, destination):
@@ -45,6 +56,10 @@ def adopt(operation: Operation) -> None:
         operation.hold_source_process()
     if not _runs(destination):
         _tell_standing(operation, source, destination)
+    elif operation.plan.hand_over is HandOver.DELEGATED:
+        # It began to run while nobody listened.
+        open_port(operation)
+    operation.watch_lock_daemons()
     threading.Thread(target=_follow, args=(operation,), name="libvirt-follow", daemon=True).start()
 
 
@@ -68,32 +83,52 @@ def source_job_runs(operation: Operation) -> bool:
 
 def _tell_again(operation: Operation) -> None:
     source, destination = _statuses(operation)
+    standing = _standing(operation, source, destination)
     with operation.lock:
         over = operation.call is Call.RETURNED or operation.watch.seen(Kind.DESTINATION_RAN) or _runs(destination)
         if over or source is None or not source.job:
             return
-        operation.post(_standing(source, destination), Side.SOURCE)
-        if destination is not None and destination.arrived:
+        operation.post(standing, Side.SOURCE)
+        if _waits(operation, destination):
             operation.post(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
+
+
+def _waits(operation: Operation, destination: Status | None) -> bool:
+    """Whether a copy has arrived that is to be let run from here."""
+    return operation.plan.hand_over is HandOver.STRICT and destination is not None and destination.arrived
 
 
 def _runs(destination: Status | None) -> bool:
     return destination is not None and destination.vm_state is VmState.RUNNING
 
 
-def _standing(source: Status | None, destination: Status | None) -> Kind:
-    return Kind.ADOPTED_SWITCH if has_switched(source, destination) else Kind.ADOPTED_MEMORY
+def _standing(operation: Operation, source: Status | None, destination: Status | None) -> Kind:
+    if has_switched(source, destination):
+        return Kind.ADOPTED_SWITCH
+    return Kind.ADOPTED_STORAGE if _copies_disks(operation) else Kind.ADOPTED_MEMORY
+
+
+def _copies_disks(operation: Operation) -> bool:
+    """Whether disks are still being made the same, by libvirt's statistics: those of memory begin after that."""
+    if operation.plan.storage is None:
+        return False
+    try:
+        statistics = connection.bounded(lambda: statistics_of(operation), ASK_TIMEOUT_S, "question to the source")
+    except connection.failures():
+        return False
+    return bool(statistics.get("disk_total")) and not statistics.get("memory_total")
 
 
 def _tell_standing(operation: Operation, source: Status | None, destination: Status | None) -> None:
-    switched = has_switched(source, destination)
+    standing = _standing(operation, source, destination)
+    switched = standing is Kind.ADOPTED_SWITCH
     with operation.lock:
-        operation.post(_standing(source, destination), Side.SOURCE)
+        operation.post(standing, Side.SOURCE)
         now_ns = operation.now_ns()
         # What the adoption has said is not to be said again by the events that follow.
-        for kind in (Kind.TRANSFER_STARTED, Kind.MEMORY_SEEN, *((Kind.SWITCH_SEEN,) if switched else ())):
+        for kind in _BEFORE[standing]:
             operation.watch.once(kind, now_ns, Side.SOURCE)
-        if destination is not None and destination.arrived:
+        if _waits(operation, destination):
             operation.watch.once(Kind.DESTINATION_ARRIVED, now_ns, Side.DESTINATION)
             operation.post(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
     if not switched:
@@ -113,8 +148,7 @@ def _follow(operation: Operation) -> None:
 
 
 def _ended(operation: Operation, problem: Problem | None) -> Event:
-    sent, downtime = finished(operation) if problem is None else (None, None)
-    values = {"ok": None, "problem": problem, "sent_bytes": sent, "qemu_downtime_ms": downtime}
+    values = {"ok": None, "problem": problem, **(finished(operation) if problem is None else {})}
     return Event(Kind.CALL_RETURNED, operation.now_ns(), values, side=Side.SOURCE, host=operation.plan.source)
 
 

@@ -103,12 +103,16 @@ def look(path: str, declared: str | None) -> dict[str, Any]:
     inode, born = done.stdout.decode().split()
     entry = os.stat(path)
     size, kind, based = inside(path, entry, declared)
+    bases, broken = chain(path) if based else ([], "")
     return {
         "identity": f"{os.statvfs(path).f_fsid:x}:{inode}:{born}",
         "size": size,
         "modified": entry.st_mtime_ns,
         "content": kind,
-        "chain": chain(path) if based else [],
+        "chain": bases,
+        "broken": broken,
+        "virtual": virtual(path, size, kind, declared),
+        "allocated": entry.st_blocks * 512,
         "file_system": file_system(os.path.realpath(path)),
         "writable": writable(path, entry),
     }
@@ -164,19 +168,53 @@ def depends(file: Any) -> bool:
     return backing or bool(features & _EXTERNAL_DATA)
 
 
-def chain(path: str) -> list[str] | None:
-    """Tell the files on which an image is based, None when they cannot be told. Only of images defined as such."""
+def virtual(path: str, size: int, kind: str | None, declared: str | None) -> int | None:
+    """Tell how long a guest sees an image, None when its format does not tell that here."""
+    if declared == "qcow2" and kind == "qcow2":
+        with contextlib.suppress(OSError, struct.error), open(path, "rb") as file:
+            length: int = struct.unpack(">Q", at(file, 24, 8))[0]
+            return length
+    return size if declared == "raw" and kind is not None else None
+
+
+def chain(path: str) -> tuple[list[str], str]:
+    """Tell the files on which an image is based, or why they cannot be told. Only of images defined as such."""
     command = ["qemu-img", "info", "-U", "-f", "qcow2", "--backing-chain", "--output=json", "--", path]
     try:
         done = subprocess.run(command, capture_output=True, timeout=CHAIN_S)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return [], str(error)
     if done.returncode != 0:
-        return None
+        return [], done.stderr.decode(errors="replace").strip() or "qemu-img does not say why"
     images = json.loads(done.stdout)
     data = [i.get("format-specific", {}).get("data", {}).get("data-file") for i in images]
     found = [i["filename"] for i in images[1:]] + [name for name in data if name]
-    return [name for name in dict.fromkeys(found) if name.startswith("/")]
+    return [name for name in dict.fromkeys(found) if name.startswith("/")], ""
+
+
+def targets(question: dict[str, Any]) -> dict[str, Any]:
+    """Tell how the places look to which disks would go, by path."""
+    return each(question["paths"], target)
+
+
+def target(path: str) -> dict[str, Any]:
+    """Tell what is at a path, and about the directory: where it really is, whether it takes writes, what is free."""
+    folder = os.path.dirname(path)
+    if not os.path.isdir(folder):
+        there = os.path.lexists(folder)
+        return {"directory": "it is no directory" if there else "there is no such directory"}
+    about = os.statvfs(folder)
+    taken = None
+    if os.path.lexists(path):
+        taken = look(path, None)["identity"] if os.path.exists(path) else "a link to nothing"
+    return {
+        "identity": taken,
+        "directory": "",
+        "real": os.path.realpath(folder),
+        "writable": os.access(folder, os.W_OK) and not about.f_flag & os.ST_RDONLY,
+        "free_bytes": about.f_bavail * about.f_frsize,
+        "file_system": str(os.stat(folder).st_dev),
+    }
 
 
 def file_system(path: str) -> str:
@@ -347,7 +385,8 @@ def done(_question: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-ANSWERS = {work.__name__: work for work in (clock, network, files, modes, places, hashes, needed, write, read, done)}
+_WORK = (clock, network, files, targets, modes, places, hashes, needed, write, read, done)
+ANSWERS = {work.__name__: work for work in _WORK}
 
 
 def main() -> None:

@@ -57,16 +57,24 @@ def holders(locks: str, device: int, inode: int) -> list[int]:
 
 def daemon_alive(channel: HostChannel) -> bool | None:
     """Return whether the host's lock daemon lives; None when the host cannot be looked at."""
+    try:
+        return daemon_pid(channel) is not None
+    except OSError:
+        return None
+
+
+def daemon_pid(channel: HostChannel) -> int | None:
+    """Return the pid of the host's lock daemon as the host counts, None when none runs. OSError: it cannot be seen."""
     for path in _PID_FILES:
         try:
             pid = int(channel.read(path))
         except FileNotFoundError:
             continue
-        except (OSError, ValueError):
-            return None
+        except ValueError as error:
+            raise OSError(f"{path} holds no pid: {error}") from error
         if _name(channel, pid) == LOCK_DAEMON:
-            return True
-    return False
+            return pid
+    return None
 
 
 def _name(channel: HostChannel, pid: int) -> str | None:

@@ -14,7 +14,7 @@ from importlib.resources import files
 from typing import Any
 
 from refimpl.hosts.channel import HostChannel
-from refimpl.model.facts import ClockFact, DiskFact
+from refimpl.model.facts import ClockFact, DiskFact, TargetFact
 
 ASK_TIMEOUT_S = 10.0
 _SHARED = frozenset(
@@ -75,6 +75,17 @@ class Look:
         shared = _shared_directories(self.channel)
         return {path: Seen(disk, answer.get(path) or {}, shared) for path, disk in defined.items()}
 
+    def targets(self, paths: Sequence[str]) -> dict[str, TargetFact]:
+        """Return how the places look to which disks would go; of one that could not be looked at only that."""
+        if not paths:
+            return {}
+        answer = self.ask("targets", paths=list(paths))
+        return {path: _target(path, answer.get(path) or {"why": "it does not answer in time"}) for path in paths}
+
+
+def _target(path: str, told: Mapping[str, Any]) -> TargetFact:
+    return TargetFact(path, directory=told["why"]) if "why" in told else TargetFact(path, **told)
+
 
 class Seen:
     """A disk as a definition has it and as a host sees its file."""
@@ -91,6 +102,9 @@ class Seen:
             chain=tuple(told.get("chain") or ()),
             shared_file_system=_is_shared(disk.path, told["file_system"], shared) if there else None,
             writable=told.get("writable"),
+            virtual_size_bytes=told.get("virtual"),
+            allocated_bytes=told.get("allocated"),
+            broken=told.get("broken") or "",
         )
 
 

@@ -13,6 +13,8 @@ from enum import Enum
 from typing import Any
 
 from refimpl.backends.libvirt import connection, ended, lease, status
+from refimpl.backends.libvirt.lock_watch import LockWatch
+from refimpl.backends.libvirt.stamp import Stamp
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.watch import NativeEvent, Watch
 from refimpl.engine.backend import Post
@@ -21,8 +23,12 @@ from refimpl.hosts.factory import channel_for
 from refimpl.model.errors import Problem, Value
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import Group, HostEntry
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Side
-from refimpl.model.request import Plan
+from refimpl.model.request import HandOver, Plan
+
+_LET_GO = frozenset({Kind.DESTINATION_RAN, Kind.LEFT_PAUSED})
+LET_OUT_TIMEOUT_S = 15.0
 
 
 class Call(Enum):
@@ -63,6 +69,7 @@ class Operation:
     def __init__(self, id: str, plan: Plan, reach: Reach, post: Post, now_ns: Callable[[], int]) -> None:
         self.id = id
         self.plan = plan
+        self.ownership: OwnerRecord | None = None
         self.reach = reach
         self.now_ns = now_ns
         self.lock = threading.RLock()
@@ -75,10 +82,13 @@ class Operation:
         self.last_returned: Event | None = None
         self._kept: list[Event] | None = None
         self.unmeasured: list[Event] = []
-        self.on_memory_phase: Callable[[], None] = lambda: None
+        self.on_sending: Callable[[], None] = lambda: None
         self.on_panic: Callable[[], None] = lambda: None
+        self.on_let_go: Callable[[Any, Event], None] = lambda _, event: self.let_out(event)
+        self._letting_out = 0
         self._post = post
         self._pidfd: int | None = None
+        self._lock_watch: LockWatch | None = None
         self._listening: tuple[Callable[[NativeEvent], None], Callable[[NativeEvent], None]] | None = None
 
     def problem(self, id: str, side: Side, error: Exception, **more: Value) -> Problem:
@@ -87,6 +97,11 @@ class Operation:
         values = {"vm": plan.vm, "operation": self.id, "source": plan.source, "detail": str(error), **more}
         host = plan.source if side is Side.SOURCE else plan.destination
         return Problem(id=id, values=values, side=side, host=host, native=connection.native(error))
+
+    @property
+    def stamp(self) -> Stamp:
+        """The mark that it leaves on the VM."""
+        return Stamp(self.id, self.plan, self.ownership.epoch if self.ownership else 0)
 
     @property
     def lease(self) -> str:
@@ -106,8 +121,9 @@ class Operation:
             self.changed.notify_all()
 
     def returned(self, event: Event) -> None:
-        """Post the CALL_RETURNED of the transfer, or what stands for it, and remember it."""
+        """Post the CALL_RETURNED of the transfer, or what stands for it, and remember it: the last event of it."""
         with self.lock:
+            self.changed.wait_for(lambda: self._letting_out == 0, LET_OUT_TIMEOUT_S)
             self.call = Call.RETURNED
             self.last_returned = event
             self.post_all([event])
@@ -157,6 +173,17 @@ class Operation:
         with self.lock:
             return "" if self._pidfd is None else ended.how(self._pidfd)
 
+    def watch_lock_daemons(self) -> None:
+        """Have LOCK_DAEMON_GONE told, once for each host, when its lock daemon ends; at once where none runs."""
+        with self.lock:
+            if self._lock_watch is not None:
+                return
+            watch = self._lock_watch = LockWatch(lambda side: self.post(Kind.LOCK_DAEMON_GONE, side))
+        gone = [side for side, _, channel in self.reach.sides() if not watch.hold(side, channel)]
+        watch.start()
+        for side in gone:
+            self.post(Kind.LOCK_DAEMON_GONE, side)
+
     def forget(self) -> None:
         """Hear nothing more and let the process go."""
         with self.lock:
@@ -167,6 +194,9 @@ class Operation:
             if self._pidfd is not None:
                 os.close(self._pidfd)
                 self._pidfd = None
+            if self._lock_watch is not None:
+                self._lock_watch.close()
+                self._lock_watch = None
 
     def _post_or_measure(self, events: Sequence[Event]) -> None:
         """Post events, but for ends of passes that are to be posted with what is left: they wait for `progress`."""
@@ -182,6 +212,21 @@ class Operation:
         kept, self._kept = self._kept, [] if begins else None
         return kept or []
 
+    def let_out(self, event: Event) -> None:
+        """Post what was given to `on_let_go`: the port is open, or is not to be had."""
+        with self.lock:
+            self._letting_out -= 1
+            self.post_all([event])
+
+    def _given_away(self, domain: Any, events: list[Event]) -> list[Event]:
+        """Give what says that a delegated copy runs to whoever opens its port first, and return the others."""
+        if self.plan.hand_over is not HandOver.DELEGATED:
+            return events
+        for event in (event for event in events if event.kind in _LET_GO):
+            self._letting_out += 1
+            self.on_let_go(domain, event)
+        return [event for event in events if event.kind not in _LET_GO]
+
     def _kept_back(self, events: list[Event]) -> list[Event]:
         if self._kept is None:
             return events
@@ -196,17 +241,17 @@ class Operation:
 
     def _told(self, side: Side, native: NativeEvent) -> None:
         with self.lock:
-            before, panicked = self.watch.in_memory_phase, self.watch.panicked
-            events = self._kept_back(self.watch.tell(side, native))
+            before, panicked = self.watch.sending, self.watch.panicked
+            events = self._given_away(native.domain, self._kept_back(self.watch.tell(side, native)))
             if any(event.kind is Kind.DESTINATION_ARRIVED for event in events):
                 self.arrived_domain = native.domain
             self._post_or_measure(events)
-            begins = self.watch.in_memory_phase and not before
+            begins = self.watch.sending and not before
             panics = self.watch.panicked and not panicked
         if native.source == "job" or side is Side.DESTINATION:
             with self.lock:
                 self.changed.notify_all()
         if begins:
-            self.on_memory_phase()
+            self.on_sending()
         if panics:
             self.on_panic()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import hashlib
 import secrets
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
 from refimpl.backends.libvirt.facts import Looked, gathered, looking, put_disks
@@ -20,6 +21,7 @@ from refimpl.hosts.stops import stop_point
 from refimpl.model.facts import Facts, Scope, VmFacts, VmState
 from refimpl.model.group import Group
 from refimpl.model.request import MigrationRequest
+from refimpl.model.storage import targets
 
 STOP_POINT = "probing"
 HASH_LIMIT_BYTES = 8 << 30
@@ -32,12 +34,12 @@ _hashes: dict[tuple[str, str, int], str] = {}
 
 def probe(group: Group, operation: str, request: MigrationRequest, now_s: float) -> Facts:
     """Look at all hosts, and try the storage of the VM; whatever goes wrong with that is a fact."""
-    with looking(group, Scope(vm=request.vm)) as looked:
+    with looking(group, Scope(vm=request.vm, request=request)) as looked:
         pair = _pair(looked, request)
         if pair is not None:
             vm, source, destination = pair
             try:
-                probe_disks(operation, vm, source, destination)
+                probe_disks(operation, _staying(vm, request), source, destination)
             finally:
                 in_parallel(_take_away, (source, destination))
             compare_media(vm, source, destination)
@@ -72,6 +74,13 @@ def _pair(looked: Sequence[Looked], request: MigrationRequest) -> tuple[VmFacts,
     if not having or destination is None or having[0][0] is destination:
         return None
     return having[0][1], having[0][0], destination
+
+
+def _staying(vm: VmFacts, request: MigrationRequest) -> VmFacts:
+    """Return a VM without the disks that it would take along: those are not meant to be shared."""
+    paths = [disk.path for disk in vm.disks if disk.moves]
+    going = targets(request.storage, paths) if request.storage is not None else {}
+    return replace(vm, disks=tuple(disk for disk in vm.disks if disk.path not in going))
 
 
 def probe_disks(operation: str, vm: VmFacts, source: Looked, destination: Looked) -> None:

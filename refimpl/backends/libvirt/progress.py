@@ -1,4 +1,4 @@
-"""How a transfer gets on while memory is sent: progress by the clock, and the figures with the end of a pass.
+"""How a transfer gets on while disks and memory are sent: progress by the clock, and figures at the end of a pass.
 
 QEMU's events say that a pass has ended and nothing else, and a listener must not ask. So where the plan has a limit
 for the blackout the event is kept back until this thread has asked, which is at once.
@@ -20,7 +20,7 @@ PERIOD_S = 0.4
 
 
 def start_progress(operation: Operation) -> None:
-    """Report progress from a thread of its own while memory is being sent."""
+    """Report progress from a thread of its own while disks or memory are being sent."""
     threading.Thread(target=_progress, args=(operation,), name="libvirt-progress", daemon=True).start()
 
 
@@ -35,9 +35,19 @@ def progress_values(statistics: Mapping[str, Any]) -> dict[str, int]:
     }
 
 
+def disk_values(statistics: Mapping[str, Any]) -> dict[str, int]:
+    """Return the values of PROGRESS while disks are copied."""
+    return {
+        "disks_total_bytes": statistics.get("disk_total", 0),
+        "disks_remaining_bytes": statistics.get("disk_remaining", 0),
+        "disks_sent_bytes": statistics.get("disk_processed", 0),
+        "bytes_s": statistics.get("disk_bps", 0),
+    }
+
+
 def _progress(operation: Operation) -> None:
     while _wait(operation):
-        statistics = _statistics(operation)
+        statistics = statistics_of(operation)
         with operation.lock:
             if _still_sending(operation):
                 _tell(operation, statistics)
@@ -45,7 +55,7 @@ def _progress(operation: Operation) -> None:
         operation.unmeasured = []
 
 
-def _statistics(operation: Operation) -> Mapping[str, Any]:
+def statistics_of(operation: Operation) -> Mapping[str, Any]:
     """Return libvirt's statistics of the job; empty when the source does not tell them now: it is asked again."""
     reach = operation.reach
     try:
@@ -53,7 +63,7 @@ def _statistics(operation: Operation) -> Mapping[str, Any]:
         statistics: Mapping[str, Any] = {} if domain is None else domain.jobStats()
     except connection.failures():
         return {}
-    return statistics if "memory_total" in statistics else {}
+    return statistics if {"memory_total", "disk_total"} & set(statistics) else {}
 
 
 def _wait(operation: Operation) -> bool:
@@ -67,6 +77,10 @@ def _wait(operation: Operation) -> bool:
 
 def _tell(operation: Operation, statistics: Mapping[str, Any]) -> None:
     """Tell progress, and the passes that have ended; what could not be measured is told all the same."""
+    if not operation.watch.in_memory_phase:
+        if statistics.get("disk_total"):
+            operation.post(Kind.PROGRESS, Side.SOURCE, **disk_values(statistics))
+        return
     passes = operation.watch.passes(statistics.get("memory_iteration", 1), operation.now_ns()) if statistics else []
     ended, operation.unmeasured = [*operation.unmeasured, *passes], []
     values = progress_values(statistics)
@@ -80,4 +94,4 @@ def _tell(operation: Operation, statistics: Mapping[str, Any]) -> None:
 
 
 def _still_sending(operation: Operation) -> bool:
-    return operation.watch.in_memory_phase and operation.call in (Call.RUNNING, Call.FOLLOWED)
+    return operation.watch.sending and operation.call in (Call.RUNNING, Call.FOLLOWED)

@@ -7,11 +7,12 @@ provably this operation's; a copy is resumed only when the other is known to be 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from refimpl.backends.libvirt import connection, lease, port, stamp
+from refimpl.backends.libvirt import connection, disk_files, lease, port, stamp
 from refimpl.backends.libvirt.binding import source_gone
+from refimpl.backends.libvirt.delegated import open_port
 from refimpl.backends.libvirt.follow import job_runs, source_job_runs
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.status import Status, process_gone, read_status
@@ -43,14 +44,29 @@ def settle_destination(operation: Operation) -> None:
 
 
 def clean_up(operation: Operation) -> None:
-    """Take the mark off on both hosts, and let go of what this process held."""
+    """Take the mark off on both hosts, and let go of what this process held; copies of disks are only named."""
+    _clean(operation, lambda: (disk_files.undecided(operation), []))
+
+
+def clean_up_undone(operation: Operation) -> None:
+    """Do the same, and remove the copies of disks."""
+    _clean(operation, lambda: disk_files.undo(operation))
+
+
+def clean_up_moved(operation: Operation) -> None:
+    """Do the same, and remove at the source the disks that have moved."""
+    _clean(operation, lambda: (disk_files.finish(operation), []))
+
+
+def _clean(operation: Operation, disks: Callable[[], tuple[list[str], list[str]]]) -> None:
+    left, kept = disks()
     items = [item for _, host, _ in operation.reach.sides() for item in _unmark(operation, host)]
-    items += _clear_port(operation)
+    items += [*left, *_clear_port(operation)]
     operation.forget()
     if items:
-        operation.post(Kind.LEFT_BEHIND, items=tuple(items))
+        operation.post(Kind.LEFT_BEHIND, items=tuple(items), kept=tuple(kept))
     else:
-        operation.post(Kind.CLEANED)
+        operation.post(Kind.CLEANED, kept=tuple(kept))
 
 
 def _settle(operation: Operation, side: Side, work: Callable[[Operation], None]) -> None:
@@ -81,7 +97,15 @@ def _source_is_the_vm(operation: Operation) -> None:
             return
         if not none_runs_there:
             raise _CannotSettle(f"the source is paused and host {reach.destination.name} may have a running copy")
+        _require_fresh(operation, domain)
         domain.resume()
+
+
+def _require_fresh(operation: Operation, domain: Any) -> None:
+    """A copy that carries a later epoch than this operation knows was taken over: it is not this one's to resume."""
+    carried, known = stamp.epoch(domain.XMLDesc(0)), operation.ownership.epoch if operation.ownership else 0
+    if carried > known:
+        raise _CannotSettle(f"the copy carries epoch {carried} of the owner record, this operation knows {known}")
 
 
 def _no_hidden_job(operation: Operation) -> None:
@@ -95,7 +119,7 @@ def _no_hidden_job(operation: Operation) -> None:
             return
         if not domain.isPersistent():
             raise _CannotSettle(f"only host {operation.reach.destination.name} has the VM's definition stored")
-        stamp.put(domain, stamp.Stamp(operation.id, operation.plan))
+        stamp.put(domain, operation.stamp)
 
 
 @contextmanager
@@ -138,7 +162,8 @@ def _destination_is_the_vm(operation: Operation) -> None:
         copy = connection.find(there, plan.vm_id)
         runs = copy is not None and _is_the_vm(plan, copy.state())
     if runs:
-        _open_port(operation)
+        # A killed conductor left it shut. What cannot be opened is left to the clean-up, which removes it or names it.
+        open_port(operation)
     with _if_it_answers(reach.source) as here:
         if here is not None:
             _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
@@ -146,20 +171,6 @@ def _destination_is_the_vm(operation: Operation) -> None:
         elif not (runs and _source_bound(operation)):
             # A silent source that cannot run again is no danger; its definition is left behind.
             raise _CannotSettle(f"host {plan.source} does not answer, and its copy may run again")
-
-
-def _open_port(operation: Operation) -> None:
-    """Open the port that a killed conductor left shut, whatever else can be settled; not beside a source that runs.
-
-    What cannot be opened here is left to the clean-up, which removes it or names it.
-    """
-    reach = operation.reach
-    source = None
-    with suppress(OSError):
-        source = read_status(reach.source_channel, operation.plan.vm)
-    if source is None or source.vm_state is not VmState.RUNNING:
-        with suppress(OSError):
-            port.open_again(reach.destination_channel, operation.id)
 
 
 def _is_the_vm(plan: Plan, state: Sequence[int]) -> bool:
@@ -258,15 +269,28 @@ def _unmark(operation: Operation, host: HostEntry) -> list[str]:
             domain = connection.find(fresh, operation.plan.vm_id)
             if domain is None:
                 return
+            record = operation.ownership
+            if record is not None and record.owner == host.name and stamp.epoch(domain.XMLDesc(0)) <= record.epoch:
+                stamp.put_owner(domain, record)
+            # Before the mark goes: as long as that is there, this is done again.
+            if domain.isPersistent():
+                _set_autostart(operation, domain, host)
             stamp.take_off(domain, operation.id)
-            if domain.isPersistent() and domain.autostart():
-                domain.setAutostart(0)
 
     try:
         connection.bounded(work, GONE_TIMEOUT_S, f"clean-up on host {host.name}")
     except connection.failures() as error:
         return [f"what operation {operation.id} left of VM {operation.plan.vm!r} on host {host.name}: {error}"]
     return []
+
+
+def _set_autostart(operation: Operation, domain: Any, host: HostEntry) -> None:
+    """Have a host start the VM by itself only as it did before, at the source, where that has kept the VM."""
+    plan, record = operation.plan, operation.ownership
+    kept = record is not None and record.owner == host.name == plan.source
+    wanted = int(kept and plan.autostart)
+    if domain.autostart() != wanted:
+        domain.setAutostart(wanted)
 
 
 def _wait(operation: Operation, reached: Callable[[], bool], timeout_s: float, otherwise: str) -> None:

@@ -60,6 +60,8 @@ def change_bandwidth(operation: Operation) -> None:
             return
     mib_s = operation.plan.bandwidth_mib_s or NO_LIMIT_MIB_S
     refused = _insist(operation, lambda domain: domain.migrateSetMaxSpeed(mib_s, 0))
+    if refused is None and operation.plan.storage is not None and not operation.watch.in_memory_phase:
+        refused = "disks are copied as fast as was said at the beginning; the memory after them takes the new limit"
     if refused is None:
         operation.post(Kind.STEERED, Side.SOURCE, what=Steer.BANDWIDTH)
     else:

@@ -9,6 +9,8 @@ from __future__ import annotations
 from typing import Any
 
 from refimpl.backends.libvirt import compression, connection, lease, port, stamp
+from refimpl.backends.libvirt.delegated import let_out
+from refimpl.backends.libvirt.disk_files import device_names, full, make, relocated
 from refimpl.backends.libvirt.domain import moved_to
 from refimpl.backends.libvirt.evidence import vm_state
 from refimpl.backends.libvirt.operation import Call, Operation
@@ -66,21 +68,32 @@ def prepare(operation: Operation) -> None:
 def _prepared(operation: Operation) -> Problem | None:
     plan, reach = operation.plan, operation.reach
     operation.hold_source_process()
+    operation.watch_lock_daemons()
     lease.make(reach.source_channel, operation.lease)
     domain = as_planned(plan, reach.connections.to(reach.source))
     if plan.vm_state is VmState.OFF:
-        stamp.put(domain, stamp.Stamp(operation.id, plan))
+        _mark(operation, domain)
         return None
     xml = domain.XMLDesc(0)
     arriving = moved_to(xml, reach.source, reach.destination) or xml
     try:
         port.prove(reach.destination_channel, operation.id, port.switches(arriving))
-        # First the mark, so that what is shut is found and opened again without a journal too.
-        stamp.put(domain, stamp.Stamp(operation.id, plan))
+        # First the mark, so that what is shut or made is found and opened or removed without a journal too.
+        _mark(operation, domain)
+        failed = make(operation)
+        if failed is not None:
+            return failed
         port.shut(reach.destination_channel, operation.id, port.addresses(arriving))
     except OSError as error:
         return operation.problem("port.rejected", Side.DESTINATION, error)
     return None
+
+
+def _mark(operation: Operation, domain: Any) -> None:
+    """Mark the VM, then have its host not start it by itself: one that comes back late must not (handover 1.3)."""
+    stamp.put(domain, operation.stamp)
+    if domain.isPersistent() and domain.autostart():
+        domain.setAutostart(0)
 
 
 def as_planned(plan: Plan, source: Any) -> Any:
@@ -106,6 +119,9 @@ def flags(plan: Plan) -> int:
     chosen: int = lv.VIR_MIGRATE_PEER2PEER | lv.VIR_MIGRATE_PERSIST_DEST | lv.VIR_MIGRATE_UNDEFINE_SOURCE
     if plan.vm_state is VmState.OFF:
         return chosen | int(lv.VIR_MIGRATE_OFFLINE)
+    if plan.storage is not None and plan.storage.disks:
+        # The guest's writes go to both sides from the beginning: the mirror gets whole however fast it writes.
+        chosen |= lv.VIR_MIGRATE_NON_SHARED_DISK | lv.VIR_MIGRATE_NON_SHARED_SYNCHRONOUS_WRITES
     chosen |= lv.VIR_MIGRATE_LIVE | lv.VIR_MIGRATE_ABORT_ON_ERROR | compression.flags(plan)
     if plan.hand_over is HandOver.STRICT:
         chosen |= lv.VIR_MIGRATE_PAUSED
@@ -122,18 +138,21 @@ def parameters(plan: Plan, domain: Any, source: HostEntry, destination: HostEntr
     lv = connection.module()
     movable = lv.VIR_DOMAIN_XML_MIGRATABLE | lv.VIR_DOMAIN_XML_SECURE
     stored = domain.XMLDesc(movable | lv.VIR_DOMAIN_XML_INACTIVE)
-    chosen: dict[str, Any] = {lv.VIR_MIGRATE_PARAM_PERSIST_XML: moved_to(stored, source, destination) or stored}
+    stored = relocated(moved_to(stored, source, destination) or stored, plan.storage)
+    chosen: dict[str, Any] = {lv.VIR_MIGRATE_PARAM_PERSIST_XML: stored}
     if plan.vm_state is VmState.OFF:
         return chosen
     live, address = domain.XMLDesc(movable), plan.address or ""
     chosen |= {
-        lv.VIR_MIGRATE_PARAM_DEST_XML: reserved(moved_to(live, source, destination) or live),
+        lv.VIR_MIGRATE_PARAM_DEST_XML: reserved(relocated(moved_to(live, source, destination) or live, plan.storage)),
         lv.VIR_MIGRATE_PARAM_URI: f"tcp://{bracketed(address)}",
         lv.VIR_MIGRATE_PARAM_LISTEN_ADDRESS: address,
         **compression.parameters(plan),
     }
     if plan.encryption:
         chosen[lv.VIR_MIGRATE_PARAM_TLS_DESTINATION] = destination.name
+    if plan.storage is not None and plan.storage.disks:
+        chosen[lv.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = device_names(live, plan.storage)
     if plan.bandwidth_mib_s:
         chosen[lv.VIR_MIGRATE_PARAM_BANDWIDTH] = plan.bandwidth_mib_s
     return chosen
@@ -163,8 +182,9 @@ def transfer(operation: Operation) -> None:
             return
         operation.call = Call.RUNNING
         operation.watch.following = True
-    operation.on_memory_phase = lambda: start_progress(operation)
+    operation.on_sending = lambda: start_progress(operation)
     operation.on_panic = lambda: end_after_panic(operation)
+    operation.on_let_go = lambda domain, event: let_out(operation, domain, event)
     try:
         _call(operation)
     except connection.failures() as error:
@@ -173,13 +193,17 @@ def transfer(operation: Operation) -> None:
     operation.returned(_returned(operation, None))
 
 
-def finished(operation: Operation) -> tuple[int | None, float | None]:
-    """Return bytes sent and QEMU's downtime in ms from the statistics of the finished job, waiting for them shortly."""
+def finished(operation: Operation) -> dict[str, Any]:
+    """Return the figures of CALL_RETURNED from the statistics of the finished job, waiting for them shortly."""
     with operation.lock:
         operation.changed.wait_for(lambda: bool(operation.watch.statistics), STATISTICS_TIMEOUT_S)
         statistics = operation.watch.statistics
     downtime = statistics.get("downtime")
-    return statistics.get("memory_processed"), None if downtime is None else float(downtime)
+    return {
+        "sent_bytes": statistics.get("memory_processed"),
+        "qemu_downtime_ms": None if downtime is None else float(downtime),
+        "disks_sent_bytes": statistics.get("disk_processed") if operation.plan.storage else None,
+    }
 
 
 def _call(operation: Operation) -> None:
@@ -212,7 +236,7 @@ def _failed(operation: Operation, error: Exception) -> None:
     if operation.cancel_accepted and (code == ABORTED or not begun):
         problem = _cancel_problem(operation, connection.native(error))
     else:
-        problem = operation.problem("transfer.failed", Side.SOURCE, error)
+        problem = full(operation, error) or operation.problem("transfer.failed", Side.SOURCE, error)
         if begun and operation.plan.compression == compression.ZSTD:
             operation.await_source_process(LATE_END_MS)
     operation.returned(_returned(operation, problem))
@@ -235,7 +259,7 @@ def guest_ended(operation: Operation) -> bool:
 def _returned(operation: Operation, problem: Problem | None, *, ok: bool | None = None) -> Event:
     values: dict[str, Any] = {"ok": problem is None if ok is None else ok, "problem": problem}
     if operation.watch.seen(Kind.TRANSFER_STARTED):
-        values["sent_bytes"], values["qemu_downtime_ms"] = finished(operation)
+        values |= finished(operation)
     host = operation.plan.source
     return Event(Kind.CALL_RETURNED, operation.now_ns(), values, side=Side.SOURCE, host=host)
 

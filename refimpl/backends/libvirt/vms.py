@@ -9,6 +9,7 @@ import threading
 
 from refimpl.backends.libvirt import connection, lease
 from refimpl.backends.libvirt.domain import VmSpec, domain_xml
+from refimpl.backends.libvirt.mend_leases import unmark
 from refimpl.backends.libvirt.status import process_gone, read_status
 from refimpl.hosts.factory import channel_for
 from refimpl.model.group import Group, HostEntry
@@ -41,7 +42,10 @@ def pause(host: HostEntry, vm: str) -> None:
 def resume(host: HostEntry, vm: str) -> None:
     """Let a paused VM go on."""
     with connection.fresh(host) as fresh:
-        fresh.lookupByName(vm).resume()
+        domain = fresh.lookupByName(vm)
+        domain.resume()
+        # One that was paused for its lease was that until now: whoever pauses it next means it.
+        unmark(domain)
 
 
 def stop(host: HostEntry, vm: str, *, force: bool = False, timeout_s: float = STOP_TIMEOUT_S) -> bool:

@@ -11,7 +11,7 @@ from typing import Any
 
 from refimpl.model.events import Event, Kind
 from refimpl.model.phase import Side
-from refimpl.model.request import Plan
+from refimpl.model.request import HandOver, Plan, VmState
 
 LIFECYCLE_SUSPENDED, LIFECYCLE_STOPPED, LIFECYCLE_CRASHED = 3, 5, 8
 _PAUSED, _MIGRATED = 0, 3
@@ -53,6 +53,11 @@ class Watch:
     def seen(self, kind: Kind) -> bool:
         """Whether an event of that kind was given out."""
         return kind in self._seen
+
+    @property
+    def sending(self) -> bool:
+        """Whether disks or memory are being sent and the switch has not begun."""
+        return (Kind.STORAGE_SEEN in self._seen or self.in_memory_phase) and not self.switched
 
     @property
     def in_memory_phase(self) -> bool:
@@ -101,6 +106,8 @@ class Watch:
             return []
         if native.name == "MIGRATION":
             return self._migration(str(native.details.get("status", "")), native.at_ns)
+        if native.name == "JOB_STATUS_CHANGE":
+            return self._mirror(str(native.details.get("status", "")), native.at_ns)
         if native.name == "MIGRATION_PASS":
             return self.passes(int(native.details.get("pass", 0)), native.at_ns)
         if native.name == "BLOCK_IO_ERROR":
@@ -116,6 +123,13 @@ class Watch:
             if Kind.SOURCE_STOPPED in self._seen:
                 return self.once(Kind.SOURCE_RESUMED, native.at_ns, Side.SOURCE)
         return []
+
+    def _mirror(self, status: str, at_ns: int) -> list[Event]:
+        """Take the state of a block job; while disks are moved, the first one that runs is a mirror of theirs."""
+        if self._plan.storage is None or status != "running" or Kind.MEMORY_SEEN in self._seen or self.switched:
+            return []
+        started = self.once(Kind.TRANSFER_STARTED, at_ns, Side.SOURCE, {"reference": self._reference})
+        return [*started, *self.once(Kind.STORAGE_SEEN, at_ns, Side.SOURCE)]
 
     def _migration(self, status: str, at_ns: int) -> list[Event]:
         events: list[Event] = []
@@ -133,11 +147,18 @@ class Watch:
     def _lifecycle(self, side: Side, native: NativeEvent) -> list[Event]:
         if side is Side.DESTINATION:
             arrived = (native.event, native.detail) == (LIFECYCLE_SUSPENDED, _PAUSED)
-            return self.once(Kind.DESTINATION_ARRIVED, native.at_ns, side) if arrived and self.following else []
+            return self._arrived(native.at_ns) if arrived and self.following else []
         ended = native.event == LIFECYCLE_CRASHED or (native.event == LIFECYCLE_STOPPED and native.detail != _MIGRATED)
         if ended and self.following and Kind.DESTINATION_RAN not in self._seen:
             return self.once(Kind.SOURCE_GONE, native.at_ns, side)
         return []
+
+    def _arrived(self, at_ns: int) -> list[Event]:
+        """A copy that arrives paused waits to be let run; unless that is libvirt's affair, which leaves it paused."""
+        if self._plan.hand_over is HandOver.STRICT:
+            return self.once(Kind.DESTINATION_ARRIVED, at_ns, Side.DESTINATION)
+        paused = self._plan.vm_state is VmState.PAUSED
+        return self.once(Kind.LEFT_PAUSED, at_ns, Side.DESTINATION) if paused else []
 
     def _event(self, kind: Kind, at_ns: int, side: Side, values: Mapping[str, Any] | None = None) -> Event:
         host = self._plan.source if side is Side.SOURCE else self._plan.destination

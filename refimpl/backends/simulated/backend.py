@@ -23,6 +23,8 @@ from refimpl.model.facts import CopySeen, Evidence, Facts, Scope, VmState
 from refimpl.model.phase import Side
 from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest, Plan, Steer
 
+_HAND_OVERS = (HandOver.STRICT, HandOver.DELEGATED)
+
 
 class SimulatedBackend:
     """Implements the seam on a world. Constructing it hangs the world on this controller's timeline."""
@@ -35,6 +37,7 @@ class SimulatedBackend:
         self._closed = False
         self._following: set[str] = set()
         self._said: set[tuple[str, Kind]] = set()
+        self._watched: set[tuple[str, str]] = set()
         self._settling = Settling(self)
         self._doing: Mapping[CommandKind, Callable[[Command, Plan], None]] = {
             CommandKind.PREPARE: self._prepare,
@@ -49,6 +52,8 @@ class SimulatedBackend:
             CommandKind.SETTLE_SOURCE: self._settling.keep_source,
             CommandKind.SETTLE_DESTINATION: self._settling.keep_destination,
             CommandKind.CLEAN_UP: self._settling.clean_up,
+            CommandKind.CLEAN_UP_UNDONE: self._settling.clean_up,
+            CommandKind.CLEAN_UP_MOVED: self._settling.clean_up,
         }
 
     @property
@@ -57,7 +62,7 @@ class SimulatedBackend:
         return "simulated"
 
     def capabilities(self) -> Capabilities:
-        """Everything, with the hand-over of the world."""
+        """Everything, with the hand-over of the world as its own."""
         return Capabilities(
             hand_over=self.world.spec.hand_over,
             shows_phases=True,
@@ -66,6 +71,7 @@ class SimulatedBackend:
             steers_switch=True,
             cancels=True,
             adopts=True,
+            others=tuple(h for h in _HAND_OVERS if h is not self.world.spec.hand_over),
         )
 
     def observe(self, scope: Scope) -> Facts:
@@ -74,7 +80,7 @@ class SimulatedBackend:
 
     def probe(self, operation: str, request: MigrationRequest) -> Facts:
         """Look at the world now: the simulated hosts hide nothing that would need a probe."""
-        return look(self.world, Scope(vm=request.vm))
+        return look(self.world, Scope(vm=request.vm, request=request))
 
     def submit(self, command: Command) -> None:
         """Take a command; it is carried out after the latency `control`. ValueError when it lacks the plan it needs."""
@@ -116,7 +122,25 @@ class SimulatedBackend:
     def _control_ns(self) -> int:
         return self.world.span_ns(self.world.spec.latency_ms.control)
 
+    def _watch_lock_daemons(self, operation: str, plan: Plan) -> None:
+        """Tell, once for each host, that its lock daemon has ended; at once of one that has already."""
+        for side, host in ((Side.SOURCE, plan.source), (Side.DESTINATION, plan.destination)):
+            if (operation, host) in self._watched:
+                continue
+            self._watched.add((operation, host))
+
+            def ended(side: Side = side, host: str = host) -> None:
+                if self._alive():
+                    self.say(Kind.LOCK_DAEMON_GONE, side, host)
+
+            now = self.world.hosts[host]
+            if now.lock_daemon:
+                now.lock_watchers.append(ended)
+            else:
+                ended()
+
     def _prepare(self, command: Command, plan: Plan) -> None:
+        self._watch_lock_daemons(command.operation, plan)
         asked = partial(self.world.faults.asked, vm=plan.vm)
         if command.operation in self.world.cancelled:
             self._prepare_failed(cancelled(plan))
@@ -144,16 +168,25 @@ class SimulatedBackend:
         return next((h for h in (plan.source, plan.destination) if not self.world.hosts[h].answers), None)
 
     def _make_planned(self, command: Command, plan: Plan) -> None:
-        vm, source = self.world.vm(plan.vm), self.world.copy(plan.source, plan.vm)
-        if vm is None or source is None or source.state is not plan.vm_state:
+        source = self.world.copy(plan.source, plan.vm)
+        if source is None or source.state is not plan.vm_state:
             self._prepare_failed(_failed(f"the VM is not {plan.vm_state} at the source any more"))
         elif source.operation not in (None, command.operation):
             self._prepare_failed(_failed(f"the VM carries the mark of operation {source.operation}"))
-        elif source.alive and self.world.plan_copy(plan.destination, vm, command.operation, plan) is None:
+        elif why := self.world.disks.make(command.operation, plan):
+            self._prepare_failed(_not_made(plan, why))
+        elif source.alive and self.world.plan_copy(plan.destination, source.vm, command.operation, plan) is None:
             self._prepare_failed(_failed("no room for the planned VM"))
         else:
-            source.operation, source.plan = command.operation, plan
+            source.operation, source.plan, source.autostart = command.operation, plan, False
+            self._stamp(command, plan)
             self.say(Kind.PREPARED, Side.DESTINATION, plan.destination, address=plan.address)
+
+    def _stamp(self, command: Command, plan: Plan) -> None:
+        for host in (plan.source, plan.destination):
+            copy = self.world.copy(host, plan.vm)
+            if copy is not None and command.ownership is not None:
+                copy.epoch = max(copy.epoch, command.ownership.epoch)
 
     def _prepare_failed(self, problem: Problem) -> None:
         self.say(Kind.PREPARE_FAILED, problem=problem)
@@ -304,10 +337,21 @@ class SimulatedBackend:
         source = self.world.copy(plan.source, plan.vm)
         if command.operation in self.world.let_go_ns or source is None or source.state is VmState.OFF:
             return
-        switched = transfer.stage >= Stage.SWITCH
-        self.say(Kind.ADOPTED_SWITCH if switched else Kind.ADOPTED_MEMORY, Side.SOURCE, plan.source)
-        if transfer.stage >= Stage.FINISH and self.world.spec.hand_over is HandOver.STRICT:
+        self.say(_standing(transfer.stage), Side.SOURCE, plan.source)
+        if transfer.stage >= Stage.FINISH and plan.hand_over is HandOver.STRICT:
             self.say(Kind.DESTINATION_ARRIVED, Side.DESTINATION, plan.destination)
+        self._watch_lock_daemons(command.operation, plan)
+
+
+def _standing(stage: Stage) -> Kind:
+    if stage is Stage.STORAGE:
+        return Kind.ADOPTED_STORAGE
+    return Kind.ADOPTED_SWITCH if stage >= Stage.SWITCH else Kind.ADOPTED_MEMORY
+
+
+def _not_made(plan: Plan, detail: str) -> Problem:
+    values = {"vm": plan.vm, "host": plan.destination, "detail": detail}
+    return Problem("storage.not_made", values, side=Side.DESTINATION, host=plan.destination)
 
 
 def _failed(detail: str) -> Problem:

@@ -24,10 +24,13 @@ from refimpl.model.facts import (
     LeaseFact,
     NicFact,
     Scope,
+    TargetFact,
     VmFacts,
     VmState,
 )
+from refimpl.model.request import MigrationRequest
 from refimpl.model.settings import HostSettings, MigrationSubnet
+from refimpl.model.storage import targets
 
 ROLES = ("control-server", "control-client", "migration-server", "migration-client")
 """What each host has a certificate for."""
@@ -41,7 +44,7 @@ _DAY_S = 86_400.0
 def look(world: World, scope: Scope) -> Facts:
     """Return the facts of the hosts in the scope."""
     names = [name for name in world.spec.hosts if not scope.hosts or name in scope.hosts]
-    return Facts({name: _host(world, name, scope.vm) for name in names}, world.now_ns() / 1e9)
+    return Facts({name: _host(world, name, scope.vm, scope.request) for name in names}, world.now_ns() / 1e9)
 
 
 def host_settings(world: World) -> Mapping[str, HostSettings]:
@@ -92,11 +95,11 @@ def _cannot_run_again(copy: Copy | None, job: Transfer | None) -> bool:
     return copy is None or not copy.alive or (job is not None and job.stage is Stage.BOUND)
 
 
-def _host(world: World, name: str, vm: str | None) -> HostFacts:
+def _host(world: World, name: str, vm: str | None, request: MigrationRequest | None) -> HostFacts:
     if not world.hosts[name].answers:
         return HostFacts(name, reachable=False, native=Native("simulated", 38, f"no answer from host {name}"))
     spec, now_s = world.spec.hosts[name], world.now_ns() / 1e9
-    wanted = [v for v in world.spec.vms if vm in (None, v.name)]
+    wanted = [copy.vm for copy in world.copies.values() if vm in (None, copy.vm.name)]
     return HostFacts(
         name=name,
         reachable=True,
@@ -105,9 +108,9 @@ def _host(world: World, name: str, vm: str | None) -> HostFacts:
         memory_mib=spec.memory_mib,
         memory_used_mib=world.memory_used_mib(name),
         vms=tuple(_vm(world, copy) for (host, _), copy in world.copies.items() if host == name),
-        disks={d.path: _disk(d, name) for v in wanted for d in v.disks},
+        disks={d.path: _disk(world, d, name) for v in wanted for d in v.disks},
         certificates=_certificates(world, name, spec),
-        lock_daemon_alive=spec.lock_daemon,
+        lock_daemon_alive=world.hosts[name].lock_daemon,
         addresses=tuple(AddressFact(a, ip_address(a).max_prefixlen, n) for n, a in spec.networks.items()),
         routes=_reached(world, spec),
         switches=spec.switches,
@@ -118,6 +121,8 @@ def _host(world: World, name: str, vm: str | None) -> HostFacts:
         clock=ClockFact(now_s + spec.clock_skew_ms / 1000, spec.clock_uncertainty_ms / 1000),
         clock_reference_s=now_s,
         versions=spec.versions,
+        storage_directories=spec.storage_directories,
+        targets=_targets(world, name, request),
     )
 
 
@@ -129,10 +134,11 @@ def _vm(world: World, copy: Copy) -> VmFacts:
         state=copy.state,
         memory_mib=vm.memory_mib,
         vcpus=vm.vcpus,
-        disks=tuple(_disk(disk, copy.host) for disk in vm.disks),
+        disks=tuple(_disk(world, disk, copy.host) for disk in vm.disks),
         lease=_lease(world, copy.host, vm),
         operation=copy.operation,
         plan=copy.plan,
+        epoch=copy.epoch,
         nics=tuple(NicFact(nic.name, nic.mac, nic.switch) for nic in vm.nics),
         cpu=_seen_cpu(world, vm),
         processor_compatibility=vm.processor_compatibility,
@@ -141,6 +147,7 @@ def _vm(world: World, copy: Copy) -> VmFacts:
         unmovable=tuple(DeviceFact(device.kind, device.name, device.why) for device in vm.unmovable),
         snapshots=vm.snapshots,
         busy=vm.busy,
+        autostart=copy.autostart,
     )
 
 
@@ -160,14 +167,26 @@ def _lease(world: World, host: str, vm: VmSpec) -> LeaseFact | None:
     return LeaseFact(f"/leases/{vm.id}", world.holds_lease(host, vm)) if vm.lease else None
 
 
-def _disk(disk: DiskSpec, host: str) -> DiskFact:
-    if host in disk.missing_on:
-        return DiskFact(disk.path, None)
+def _targets(world: World, host: str, request: MigrationRequest | None) -> dict[str, TargetFact]:
+    """Return the places at a destination to which disks of the requested move would go."""
+    if request is None or request.storage is None or request.destination != host:
+        return {}
+    copies = [copy.vm for copy in world.copies.values() if copy.vm.name == request.vm and copy.host != host]
+    disks = [disk.path for vm in copies for disk in vm.disks if disk.device == "disk"]
+    default = next(iter(world.spec.hosts[host].storage_directories), "")
+    places = targets(request.storage, disks, default).values()
+    return {path: world.disks.target(host, path) for path in places}
+
+
+def _disk(world: World, disk: DiskSpec, host: str) -> DiskFact:
     where = host if host in disk.different_on else "shared"
+    identity = world.disks.identity(host, disk.path) if disk.local else f"{where}:{disk.path}"
+    if host in disk.missing_on or identity is None:
+        return DiskFact(disk.path, None)
     medium = disk.device != "disk"
     return DiskFact(
         path=disk.path,
-        identity=f"{where}:{disk.path}",
+        identity=identity,
         size_bytes=disk.size_mib * MIB,
         device=disk.device,
         format=disk.format,
@@ -177,8 +196,12 @@ def _disk(disk: DiskSpec, host: str) -> DiskFact:
         transient=disk.transient,
         probed=None if medium else host not in disk.unshared_with,
         content_hash=(host if host in disk.other_content_on else "same") if medium else None,
-        shared_file_system=disk.shared_file_system,
+        shared_file_system=disk.shared_file_system and not disk.local,
         writable=host not in disk.read_only_on,
+        chain=disk.chain,
+        virtual_size_bytes=disk.size_mib * MIB,
+        allocated_bytes=disk.size_mib * MIB,
+        broken=disk.broken,
     )
 
 

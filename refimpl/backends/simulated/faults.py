@@ -60,6 +60,8 @@ class Faults:
     def _happen(self, fault: FaultSpec, vm: str) -> None:
         if fault.host is not None and fault.kind in (FaultKind.HOST_DIES, FaultKind.HOST_FREEZES):
             _host_away(self._world, fault.kind, fault.host, fault.for_ms)
+        elif fault.host is not None and fault.kind is FaultKind.LOCK_DAEMON_DIES:
+            _lock_daemon_away(self._world, fault.host, fault.for_ms)
         elif fault.network is not None:
             _link_away(self._world, fault.network, fault.for_ms)
         else:
@@ -73,6 +75,12 @@ def _host_away(world: World, kind: FaultKind, host: str, for_ms: int | None) -> 
         world.hosts[host].frozen = True
     if for_ms is not None:
         world.clock.after(for_ms * 1_000_000, lambda: world.bring_back(host))
+
+
+def _lock_daemon_away(world: World, host: str, for_ms: int | None) -> None:
+    world.end_lock_daemon(host)
+    if for_ms is not None:
+        world.clock.after(for_ms * 1_000_000, lambda: world.mend_leases(host))
 
 
 def _link_away(world: World, network: str, for_ms: int | None) -> None:
@@ -95,6 +103,8 @@ def _to_transfer(world: World, kind: FaultKind, vm: str) -> None:
         transfer.lies = True
     elif kind is FaultKind.STALLS and transfer:
         transfer.stuck = True
+    elif kind is FaultKind.DISK_FULL and transfer:
+        transfer.fill_up()
     elif kind is FaultKind.BOTH_RUN and transfer:
         transfer.run_both()
 

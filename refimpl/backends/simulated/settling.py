@@ -14,7 +14,8 @@ from refimpl.backends.simulated.worldfile import FaultKind
 from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.facts import VmState
-from refimpl.model.request import Command, Plan
+from refimpl.model.ownership import OwnerRecord
+from refimpl.model.request import Command, CommandKind, Plan
 
 if TYPE_CHECKING:
     from refimpl.backends.simulated.backend import SimulatedBackend
@@ -64,6 +65,9 @@ class Settling:
                 # The last definition of the VM is never removed, nor what still has its memory.
                 return "the destination's copy is the only one" if destination.alive else None
             self._world.remove(destination)
+        known = command.ownership.epoch if command.ownership else 0
+        if source is not None and stands and source.epoch > known:
+            return f"the source's copy carries epoch {source.epoch} of the owner record, this operation knows {known}"
         if source is not None and stands and not self._world.run(source):
             return "the source's copy cannot take its lease"
         return None
@@ -99,25 +103,47 @@ class Settling:
         return not (self._world.hosts[plan.source].answers or bound or leased)
 
     def clean_up(self, command: Command, plan: Plan) -> None:
-        """CLEAN_UP: take the marks off, remove planned VMs, and name what could not be removed."""
+        """CLEAN_UP and its kin: take off the marks, remove planned VMs and files, name what could not be removed."""
         left: list[str] = []
+        kept: list[str] = []
         for host in (plan.source, plan.destination):
             copy = self._world.copy(host, plan.vm)
             if not self._world.hosts[host].answers:
                 left.append(f"whatever carries {command.operation} on host {host}, which does not answer")
-            elif self._world.faults.asked(FaultKind.LEAVES_BEHIND, plan.vm, host=host):
+                continue
+            if self._world.faults.asked(FaultKind.LEAVES_BEHIND, plan.vm, host=host):
                 left.append(f"mark of {command.operation} on host {host}")
-            elif copy is not None and copy.operation == command.operation:
-                self._take_off(copy)
+                continue
+            if copy is not None and copy.operation in (None, command.operation):
+                self._take_off(copy, command.ownership)
+                stays = command.ownership is not None and command.ownership.owner == copy.host == plan.source
+                copy.autostart = plan.autostart and stays
+            kept += self._files(command, plan, host, left)
         self._world.cancelled.discard(command.operation)
         if left:
-            self._backend.say(Kind.LEFT_BEHIND, items=tuple(left))
+            self._backend.say(Kind.LEFT_BEHIND, items=tuple(left), kept=tuple(kept))
         else:
-            self._backend.say(Kind.CLEANED)
+            self._backend.say(Kind.CLEANED, kept=tuple(kept))
 
-    def _take_off(self, copy: Copy) -> None:
+    def _files(self, command: Command, plan: Plan, host: str, left: list[str]) -> list[str]:
+        """Do with the files of disks on a host what the command says; return those that the plan keeps."""
+        disks = self._world.disks
+        if command.kind is CommandKind.CLEAN_UP_MOVED:
+            if host == plan.destination:
+                disks.adopt(command.operation, plan)
+            else:
+                disks.retire(plan)
+        elif host == plan.destination and command.kind is CommandKind.CLEAN_UP_UNDONE:
+            return disks.undo(command.operation, plan)
+        elif host == plan.destination:
+            left += disks.made_by(command.operation, plan)
+        return []
+
+    def _take_off(self, copy: Copy, ownership: OwnerRecord | None) -> None:
         if copy.state is VmState.PLANNED:
             self._world.remove(copy)
+        if ownership is not None and ownership.owner == copy.host:
+            copy.epoch = max(copy.epoch, ownership.epoch)
         copy.operation, copy.plan = None, None
 
     def _sides(self, plan: Plan) -> tuple[Copy | None, Copy | None]:

@@ -32,11 +32,12 @@ class Stage(IntEnum):
     """How far a transfer is. FINISH: arrived, the source may still take it back. BOUND: it may not."""
 
     STARTING = 0
-    MEMORY = 1
-    SWITCH = 2
-    FINISH = 3
-    BOUND = 4
-    OVER = 5
+    STORAGE = 1
+    MEMORY = 2
+    SWITCH = 3
+    FINISH = 4
+    BOUND = 5
+    OVER = 6
 
 
 @dataclass(frozen=True)
@@ -70,6 +71,7 @@ class Transfer:
         self._passes = 0
         self._sent = 0
         self._remaining = 0
+        self._disks_remaining = 0
         self._pass_ns = 0
         self._stop_ns: int | None = None
         self._downtime_ms: float | None = None
@@ -119,7 +121,7 @@ class Transfer:
 
     def cancel(self) -> bool:
         """Break off on request after the latency `cancel`. False: too late."""
-        if self.stage not in (Stage.STARTING, Stage.MEMORY):
+        if self.stage not in (Stage.STARTING, Stage.STORAGE, Stage.MEMORY):
             return False
         if not self._cancelling and not self.world.faults.asked(FaultKind.CANCEL_LATE, self.plan.vm):
             self._cancelling = True
@@ -130,6 +132,13 @@ class Transfer:
         """Fail now, for a reason of the system's own."""
         if self.stage < Stage.BOUND:
             self._fail(self._failed(1, detail))
+
+    def fill_up(self) -> None:
+        """The destination's file system is full: the mirror fails, and the transfer with it."""
+        if self.stage < Stage.SWITCH:
+            values = {"vm": self.plan.vm, "host": self.plan.destination, "detail": "no space left on device"}
+            native = Native("simulated", 28, "no space left on device")
+            self._fail(Problem("storage.full", values, side=Side.DESTINATION, native=native))
 
     def run_both(self) -> None:
         """A bug on request: the destination runs although the source takes its copy back."""
@@ -209,18 +218,17 @@ class Transfer:
         return self.stage is Stage.FINISH and source.frozen and source.alive and destination.answers
 
     def _started(self) -> None:
-        vm = self.world.vm(self.plan.vm)
         source = self._source
         if self.operation in self.world.cancelled:
             self._fail(cancelled(self.plan))
-        elif vm is None or source is None or source.state is not self.plan.vm_state:
+        elif source is None or source.state is not self.plan.vm_state:
             self.break_off(f"the VM is not {self.plan.vm_state} at the source any more")
         elif source.state is VmState.OFF:
             self._move_definition(source)
-        elif self.world.plan_copy(self.plan.destination, vm, self.operation, self.plan) is None:
+        elif self.world.plan_copy(self.plan.destination, source.vm, self.operation, self.plan) is None:
             self.break_off("the destination could not make the planned VM")
         else:
-            self._begin_memory(source)
+            self._begin(source)
 
     def _move_definition(self, source: Copy) -> None:
         """Move a VM that is off: its definition is all there is of it."""
@@ -231,12 +239,53 @@ class Transfer:
         self.world.define(self.plan.destination, source.vm, self.operation, self.plan)
         self._return(ok=True)
 
-    def _begin_memory(self, source: Copy) -> None:
+    def _begin(self, source: Copy) -> None:
         source.operation, source.plan = self.operation, self.plan
-        self.stage = Stage.MEMORY
+        if self.plan.storage is None:
+            self.stage = Stage.MEMORY
+            self.tell(Kind.TRANSFER_STARTED, Side.SOURCE, reference=f"simulated/{self.operation}")
+            self._begin_memory()
+            return
+        self.stage = Stage.STORAGE
         self.tell(Kind.TRANSFER_STARTED, Side.SOURCE, reference=f"simulated/{self.operation}")
+        self.tell(Kind.STORAGE_SEEN, Side.SOURCE)
+        self._disks_remaining = self._disk_bytes()
+        self.world.faults.strike(self.plan.vm, Moment.STORAGE)
+        self._copy_disks()
+
+    def _disk_bytes(self) -> int:
+        return sum(disk.virtual_size_bytes for disk in self.plan.storage.disks) if self.plan.storage else 0
+
+    def _copy_disks(self) -> None:
+        """Copy for a while; what the guest writes meanwhile goes to both sides, so that one pass is all."""
+        if not self.open:
+            return
+        tick_ns = self.world.spec.latency_ms.progress * 1_000_000
+        amount = 0 if self.stuck else min(self._disks_remaining, self._rate * tick_ns // SECOND_NS)
+        span_ns = amount * SECOND_NS // self._rate + 1 if amount else tick_ns
+        self._later(span_ns, lambda: self._disks_copied(amount))
+
+    def _disks_copied(self, amount: int) -> None:
+        self._disks_remaining -= amount
+        total = self._disk_bytes()
+        self.tell(
+            Kind.PROGRESS,
+            Side.SOURCE,
+            bytes_s=self._rate,
+            disks_total_bytes=total,
+            disks_remaining_bytes=self._disks_remaining,
+            disks_sent_bytes=total - self._disks_remaining,
+        )
+        if self._disks_remaining:
+            self._copy_disks()
+            return
+        self.world.disks.mirrored(self.plan, whole=True)
+        self.stage = Stage.MEMORY
+        self._begin_memory()
+
+    def _begin_memory(self) -> None:
         self.tell(Kind.MEMORY_SEEN, Side.SOURCE)
-        self._remaining = source.vm.memory_mib * MIB
+        self._remaining = self._memory_bytes()
         self._pass_ns = self.world.now_ns()
         self.world.faults.strike(self.plan.vm, Moment.MEMORY)
         self._tick()
@@ -326,7 +375,7 @@ class Transfer:
         self.stage = Stage.FINISH
         destination.state, destination.reason = VmState.PAUSED, "arrived"
         self._downtime_ms = (self.world.now_ns() - (self._stop_ns or 0)) / 1e6
-        strict = self.world.spec.hand_over is HandOver.STRICT
+        strict = self.plan.hand_over is HandOver.STRICT
         if strict:
             self.tell(Kind.DESTINATION_ARRIVED, Side.DESTINATION)
         self.world.faults.strike(self.plan.vm, Moment.ARRIVED)
@@ -369,6 +418,9 @@ class Transfer:
 
     def _fail(self, problem: Problem) -> None:
         """End without success: each side does what its system does by itself, as far as it answers."""
+        if self.stage < Stage.SWITCH:
+            # The source's guest writes on, and to its own disks alone.
+            self.world.disks.mirrored(self.plan, whole=False)
         self._at_once_or_later(self.plan.source, self._take_back)
         self._at_once_or_later(self.plan.destination, self._give_up)
         self._return(ok=False, problem=problem)
@@ -396,7 +448,7 @@ class Transfer:
             return
         cut = self.world.network_of(self.plan.address) in self.world.links_down
         arrived = copy.state is VmState.PAUSED
-        if arrived and self.world.spec.hand_over is HandOver.STRICT and (late or cut):
+        if arrived and self.plan.hand_over is HandOver.STRICT and (late or cut):
             return
         if arrived and late and self.world.run(copy):
             self.ran()

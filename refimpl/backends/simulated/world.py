@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from refimpl.backends.simulated.clock import EPOCH_NS, WorldClock
+from refimpl.backends.simulated.disks import Disks, moved
 from refimpl.backends.simulated.faults import Faults
 from refimpl.backends.simulated.worldfile import VmSpec, WorldSpec, default_world
 from refimpl.engine.timeline import VirtualTimeline
@@ -33,7 +34,10 @@ _IN_MEMORY = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
 
 @dataclass
 class Copy:
-    """One copy of a VM on one host. `operation` and `plan`: the mark of the migration that works on it."""
+    """One copy of a VM on one host. `operation` and `plan`: the mark of the migration that works on it.
+
+    `epoch`: of the owner record, as the copy carries it.
+    """
 
     vm: VmSpec
     host: str
@@ -41,6 +45,8 @@ class Copy:
     reason: str = ""
     operation: str | None = None
     plan: Plan | None = None
+    epoch: int = 0
+    autostart: bool = False
     ended_by_guest: bool = False
 
     @property
@@ -51,9 +57,14 @@ class Copy:
 
 @dataclass
 class HostNow:
-    """Present state of a host. `queued`: what its system does as soon as it answers again."""
+    """Present state of a host. `queued`: what its system does as soon as it answers again.
+
+    `lock_daemon`: whether what holds its leases lives; `lock_watchers` are told when it ends.
+    """
 
     alive: bool = True
+    lock_daemon: bool = True
+    lock_watchers: list[Callable[[], None]] = field(default_factory=list)
     frozen: bool = False
     queued: list[Callable[[], None]] = field(default_factory=list)
 
@@ -71,7 +82,7 @@ class World:
         self.clock = WorldClock(start_ns)
         self.start_ns = start_ns
         self._random = random.Random(self.spec.seed)
-        self.hosts = {name: HostNow(alive=host.reachable) for name, host in self.spec.hosts.items()}
+        self.hosts = {n: HostNow(alive=h.reachable, lock_daemon=h.lock_daemon) for n, h in self.spec.hosts.items()}
         self.links_down: set[str] = set()
         self.copies: dict[tuple[str, str], Copy] = {}
         self.holders: dict[str, str | None] = {}
@@ -79,8 +90,9 @@ class World:
         self.cancelled: set[str] = set()
         self.let_go_ns: dict[str, int] = {}
         for vm in self.spec.vms:
-            self.copies[vm.host, vm.name] = Copy(vm, vm.host, VmState(vm.state))
+            self.copies[vm.host, vm.name] = Copy(vm, vm.host, VmState(vm.state), autostart=vm.autostart)
             self.holders[vm.name] = vm.host if vm.state == "running" and vm.lease and vm.lease_held else None
+        self.disks = Disks(self)
         self.faults = Faults(self)
 
     def now_ns(self) -> int:
@@ -124,17 +136,35 @@ class World:
 
     def holds_lease(self, host: str, vm: VmSpec) -> bool:
         """Whether the lock daemon of a host holds the lease of a VM."""
-        return self.spec.hosts[host].lock_daemon and self.holders.get(vm.name) == host
+        return self.hosts[host].lock_daemon and self.holders.get(vm.name) == host
 
     def run(self, copy: Copy, by_force: bool = False) -> bool:
-        """Let a copy run. False: another host holds its lease, so its system refuses. `by_force`: it does not look."""
+        """Let a copy run. False: it cannot have its lease, so its system refuses. `by_force`: that does not look."""
         guarded = self.spec.leases and copy.vm.lease and not by_force
-        if guarded and self.holders.get(copy.vm.name) not in (None, copy.host):
+        living = self.hosts[copy.host].lock_daemon
+        if guarded and not (living and self.holders.get(copy.vm.name) in (None, copy.host)):
             return False
         copy.state, copy.reason = VmState.RUNNING, ""
-        if copy.vm.lease and self.holders.get(copy.vm.name) is None:
+        if copy.vm.lease and living and self.holders.get(copy.vm.name) is None:
             self.holders[copy.vm.name] = copy.host
+        self.disks.written(copy.host, copy.vm)
         return True
+
+    def end_lock_daemon(self, host: str) -> None:
+        """End what holds the leases of a host: all of them are lost at once, and whoever watches is told."""
+        now = self.hosts[host]
+        now.lock_daemon = False
+        for vm, holder in self.holders.items():
+            self.holders[vm] = None if holder == host else holder
+        for watcher in list(now.lock_watchers):
+            watcher()
+
+    def mend_leases(self, host: str) -> None:
+        """Start a host's lock daemon again; running copies take the leases that are free."""
+        self.hosts[host].lock_daemon = True
+        for copy in [c for (h, _), c in self.copies.items() if h == host and c.state is VmState.RUNNING]:
+            if copy.vm.lease and self.holders.get(copy.vm.name) is None:
+                self.holders[copy.vm.name] = host
 
     def stop(self, copy: Copy, state: VmState, reason: str) -> None:
         """Stop a copy: its lease is given back."""
@@ -155,7 +185,7 @@ class World:
             return copy if copy.operation == operation else None
         if self.memory_used_mib(host) + vm.memory_mib > self.spec.hosts[host].memory_mib:
             return None
-        copy = Copy(vm, host, VmState.PLANNED, "planned", operation, plan)
+        copy = Copy(moved(vm, plan), host, VmState.PLANNED, "planned", operation, plan)
         self.copies[host, vm.name] = copy
         return copy
 

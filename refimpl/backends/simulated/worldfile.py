@@ -33,6 +33,7 @@ class Moment(StrEnum):
 
     PREPARE = "prepare"
     START = "start"
+    STORAGE = "storage"
     MEMORY = "memory"
     SWITCH = "switch"
     ARRIVED = "arrived"
@@ -49,10 +50,12 @@ class FaultKind(StrEnum):
     CALL_FAILS = "call-fails"
     CALL_LIES = "call-lies"
     STALLS = "stalls"
+    DISK_FULL = "disk-full"
     BOTH_RUN = "both-run"
     GUEST_POWERS_OFF = "guest-powers-off"
     SOURCE_DIES = "source-dies"
     DESTINATION_DIES = "destination-dies"
+    LOCK_DAEMON_DIES = "lock-daemon-dies"
 
     HANGS = "hangs"
     PREPARE_FAILS = "prepare-fails"
@@ -72,6 +75,7 @@ STRIKING = frozenset(_KINDS[: _KINDS.index(FaultKind.HANGS)])
 _NEEDS = {
     FaultKind.HOST_DIES: "host",
     FaultKind.HOST_FREEZES: "host",
+    FaultKind.LOCK_DAEMON_DIES: "host",
     FaultKind.LINK_DROPS: "network",
     FaultKind.NO_CONNECTION: "network",
     FaultKind.HANGS: "command",
@@ -90,7 +94,7 @@ class VmSpec(Strict):
 
     `dirty_bytes_s`: steps of (seconds since the world began, bytes written per second); the last one holds on.
     `working_set_mib`: at most so much is dirty however long it is written to. `cpu`: what its guest sees; without it
-    the processor of its host, and with `processor_compatibility` of that only `sse2`.
+    the processor of its host, and with `processor_compatibility` of that only `sse2`. `autostart`: its host starts it.
     """
 
     name: str
@@ -112,6 +116,7 @@ class VmSpec(Strict):
     unmovable: tuple[DeviceSpec, ...] = ()
     snapshots: tuple[str, ...] = ()
     busy: str = ""
+    autostart: bool = False
 
     @model_validator(mode="after")
     def _rising(self) -> Self:
@@ -143,8 +148,8 @@ class Latencies(Strict):
 class FaultSpec(Strict):
     """One scripted fault. A striking one names its moment (`during`), pass (`on_pass`) or time (`at_s`).
 
-    `for_ms`: how long a host or link stays away (None: for good). `times`: how often an order is answered badly
-    (0: always). `vm`: only for that VM.
+    `for_ms`: how long a host, link or lock daemon stays away (None: for good). `times`: how often an order is answered
+    badly (0: always). `vm`: only for that VM.
     """
 
     kind: FaultKind
@@ -175,7 +180,8 @@ class WorldSpec(Strict):
     """A whole world. `jitter`: share by which latencies and dirty rates vary at random, drawn from `seed`.
 
     `hidden`: events that this world's system does not show, as phases may be skipped. `hand_over`: strict (arrives
-    paused, the engine lets it run) or delegated (runs by itself). `downtime_limit_ms`: what converged means.
+    paused, the engine lets it run) or delegated (runs by itself), unless a move asks for the other.
+    `downtime_limit_ms`: what converged means.
     """
 
     schema_version: Literal[1] = Field(default=1, alias="schema")

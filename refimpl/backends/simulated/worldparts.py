@@ -75,11 +75,20 @@ class SettingsSpec(Strict):
         return HostSettings.from_json({**settings.to_json(), **named})
 
 
+class DirectorySpec(Strict):
+    """A directory of a host for disks: the size of its file system, and where it really is if it is a link."""
+
+    mib: int = Field(default=1_000_000, ge=0)
+    writable: bool = True
+    real: str | None = None
+
+
 class HostSpec(Strict):
     """A host: declared memory, its address on each network, what it has, and what is wrong with it from the start.
 
     `clock_skew_ms`: how far its clock is ahead; `clock_uncertainty_ms`: how far that reading may be off. `switches`,
-    `machine_types`, `accelerators`, `cpu`: None when it does not tell them.
+    `machine_types`, `accelerators`, `cpu`: None when it does not tell them. `directories`: those to which disks can go;
+    `storage_directories`: those that are allowed (empty: all); `files`: files that are there already.
     """
 
     memory_mib: int = Field(gt=0)
@@ -96,13 +105,17 @@ class HostSpec(Strict):
     versions: dict[str, str] = {"simulated": "1"}
     clock_skew_ms: float = 0.0
     clock_uncertainty_ms: float = Field(default=0.0, ge=0)
+    directories: dict[str, DirectorySpec] = {"/local": DirectorySpec()}
+    storage_directories: tuple[str, ...] = ()
+    files: tuple[str, ...] = ()
 
 
 class DiskSpec(Strict):
     """A disk of a VM and the hosts that do not see it, or see another file under its path.
 
     `unshared_with`: hosts on which it looks the same and is not, as a probe finds out. `other_content_on`: of media.
-    `read_only_on`: hosts on which it is mounted read-only.
+    `read_only_on`: hosts on which it is mounted read-only. `local`: it lies on the disk of the VM's host alone.
+    `chain`: what it is based on; `broken`: why that cannot be followed.
     """
 
     path: str
@@ -118,3 +131,6 @@ class DiskSpec(Strict):
     cache: str = "none"
     shared_file_system: bool = True
     transient: bool = False
+    local: bool = False
+    chain: tuple[str, ...] = ()
+    broken: str = ""

@@ -69,7 +69,7 @@ def test_set_up_is_below_10_and_copying_below_90() -> None:
 @pytest.mark.rule("R9")
 @pytest.mark.parametrize("phase", sorted(frozenset(Phase) - ENDS))
 def test_it_can_be_cancelled_until_the_switch(phase: Phase) -> None:
-    early = phase in (Phase.NEW, Phase.CHECK, Phase.SETUP, Phase.MEMORY)
+    early = phase in (Phase.NEW, Phase.CHECK, Phase.SETUP, Phase.STORAGE, Phase.MEMORY)
     assert job_of("web", "b", lines(entered(phase)), None).cancellable == early
 
 

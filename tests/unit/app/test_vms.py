@@ -18,6 +18,7 @@ from refimpl.guest import GuestImage, GuestParameters, least_memory_mib
 from refimpl.model.errors import RefimplError
 from refimpl.model.facts import Facts, HostFacts, VmFacts, VmState
 from refimpl.model.group import ChannelSpec, Group, HostEntry, ProcessRef
+from refimpl.model.ownership import OwnerRecord
 from tests.builders import host, vm
 
 ADDRESSES = {"vm_network": "10.90.2.0/24", "observer_address": "10.90.2.1"}
@@ -60,9 +61,9 @@ def done(monkeypatch) -> list[str]:
 
 
 @pytest.fixture
-def desk(tmp_path, hosts, done) -> VmDesk:
-    shared = str(tmp_path)
-    group = Group("id", "lab", (entry("a"), entry("b")), f"{shared}/store", shared, shared, labels=ADDRESSES)
+def desk(tmp_path, tmp_path_factory, hosts, done) -> VmDesk:
+    shared, store = str(tmp_path), tmp_path_factory.mktemp("store") / "group.db"
+    group = Group("id", "lab", (entry("a"), entry("b")), str(store), shared, shared, labels=ADDRESSES)
     return VmDesk(group, hosts)  # type: ignore[arg-type]
 
 
@@ -270,3 +271,37 @@ def test_recovery_of_a_move_whose_lab_is_gone_says_so(tmp_path, monkeypatch, cap
     Home(tmp_path).create("0a1b2c3d").spec.write_text('{"group": {"id": "abc123"}}', "utf-8")
     assert main(["recover", "0a1b2c3d"]) == 8
     assert "[lab.gone]" in capsys.readouterr().err
+
+
+@pytest.mark.rule("R1")
+def test_a_vm_is_owned_by_its_host_from_the_beginning_to_its_removal(desk, hosts):
+    record = desk.create("one", "b", memory_mib=256)
+    owners = desk.places.owners
+    assert owners.owner(record.id) == OwnerRecord(record.id, "b")
+    hosts.put("b", vm(name="one", id=record.id, state=VmState.OFF))
+    desk.remove("one")
+    assert owners.owners() == ()
+
+
+def test_a_vm_that_could_not_be_made_is_owned_by_nobody(desk, monkeypatch):
+    def refuse(*_: Any) -> None:
+        raise OSError("no room")
+
+    monkeypatch.setattr(vms.vms, "create", refuse)
+    refused("vm.not_done", lambda: desk.create("one", "b", memory_mib=256))
+    assert desk.places.owners.owners() == ()
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.error("owner.elsewhere")
+@pytest.mark.parametrize(("verb", "state"), [("start", VmState.OFF), ("resume", VmState.PAUSED)])
+def test_a_stale_copy_is_not_let_run_while_its_owner_is_silent(verb, state, desk, hosts, done):
+    stale = vm(name="one", state=state)
+    hosts.put("a", stale)
+    desk.places.owners.swap_owner(None, OwnerRecord(stale.id, "b", 4))
+    hosts.shown["b"] = HostFacts("b", reachable=False)
+    refused("owner.elsewhere", lambda: getattr(desk, verb)("one"))
+    assert done == []
+    hosts.shown["b"] = host("b")
+    getattr(desk, verb)("one")
+    assert done == [verb], "the owner answers and has none: something else has moved the VM"

@@ -41,7 +41,7 @@ def record(group: Group, **values: Any) -> VmRecord:
 
 def test_of_the_built_in_guest_everything_is_known(group, tmp_path):
     record(group, parameters=GuestParameters(heartbeat_period_ms=5, marker=MARKER))
-    probe = ProbeFiles({"h1": Path("/log/h1/web.lines")}, tmp_path / "web.raw", 5, MARKER)
+    probe = ProbeFiles({"h1": Path("/log/h1/web.lines")}, [tmp_path / "web.raw"], 5, MARKER)
     assert subject_of(group, "web") == Subject("web", mac_address("id-1"), "10.90.2.100", probe)
 
 

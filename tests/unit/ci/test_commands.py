@@ -33,7 +33,7 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "ci").mkdir()
-        for name in ("test", "demo", "bench", "lib.sh", "figures.py"):
+        for name in ("test", "demo", "bench", "soak", "lib.sh", "figures.py"):
             shutil.copy(ROOT / "ci" / name, folder / "ci" / name)
         for name in ("setup", "bare-install"):
             self.tool(f"ci/{name}", LOG)
@@ -126,7 +126,7 @@ def test_leaving_the_lab_out_is_said_and_needs_no_root(checkout: Checkout) -> No
     assert not [line for line in checkout.log() if "-m lab" in line]
 
 
-@pytest.mark.parametrize("command", ["test", "demo", "bench"])
+@pytest.mark.parametrize("command", ["test", "demo", "bench", "soak"])
 def test_without_root_the_commands_say_what_to_run(checkout: Checkout, command: str) -> None:
     done = checkout.run(command, uid=1000)
     assert done.returncode == 8
@@ -166,6 +166,19 @@ def test_the_start_up_bench_needs_neither_root_nor_packages(checkout: Checkout) 
     checkout.tool(".venv/bin/python", LOG)
     assert checkout.run("bench", "--only", "start-up", uid=1000).returncode == 0
     assert checkout.log() == ["setup --skip-packages", "python -m tests.bench --only start-up"]
+
+
+def test_the_soak_hands_its_arguments_on(checkout: Checkout) -> None:
+    checkout.tool(".venv/bin/python", LOG)
+    assert checkout.run("soak", "--yes", "--seed", "3", "--moves", "4").returncode == 0
+    assert checkout.log() == ["setup --yes", "python -m tests.soak --seed 3 --moves 4"]
+
+
+@pytest.mark.parametrize("option", [("--backend", "simulated"), ("--backend=simulated",)])
+def test_the_simulated_soak_needs_neither_root_nor_packages(checkout: Checkout, option: tuple[str, ...]) -> None:
+    checkout.tool(".venv/bin/python", LOG)
+    assert checkout.run("soak", *option, uid=1000).returncode == 0
+    assert checkout.log() == ["setup --skip-packages", f"python -m tests.soak {' '.join(option)}"]
 
 
 def test_the_help_of_the_bench_names_every_experiment(checkout: Checkout) -> None:

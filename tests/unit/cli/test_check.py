@@ -13,12 +13,14 @@ from typing import Any
 import pytest
 
 from refimpl.app.check import ChoicesFile, compare
+from refimpl.checks.families import FAMILIES
 from refimpl.cli import main
+from refimpl.engine.backend import Capabilities
 from refimpl.engine.store import MemoryStore
 from refimpl.engine.timeline import VirtualTimeline
 from refimpl.model.facts import Facts
 from refimpl.model.group import Group
-from refimpl.model.request import MigrationRequest
+from refimpl.model.request import HandOver, MigrationRequest
 from tests.builders import SETTINGS, request
 from tests.scripted import ScriptedBackend
 
@@ -73,7 +75,7 @@ def test_nothing_in_the_way_is_0_with_a_line_for_each_family(world: World) -> No
     assert code == 0
     assert out.splitlines()[0] == "VM 'web' from host a to host b: nothing stands in the way."
     assert "256 MiB needed, 2048 of 2048 MiB left on b" in out
-    assert len(out.splitlines()) == 15
+    assert len(out.splitlines()) == 1 + len(FAMILIES)
 
 
 @pytest.mark.rule("R11", "R19")
@@ -227,7 +229,8 @@ def test_half_a_command(world: World, arguments: tuple[str, ...], said: str) -> 
 @pytest.mark.error("host.unknown")
 def test_the_group_is_called_as_its_user_called_it(monkeypatch, tmp_path, capsys) -> None:
     made = Group("0a1b2c", "spring", (), str(tmp_path / "group.db"), "/shared", "/leases")
-    seen = SimpleNamespace(probe=lambda _operation, _request: Facts({}, 0.0))
+    can = Capabilities(HandOver.STRICT, True, True, True, True, True, True, True)
+    seen = SimpleNamespace(probe=lambda _operation, _request: Facts({}, 0.0), capabilities=lambda: can)
     monkeypatch.setattr("refimpl.cli.check.require_root", lambda _: None)
     monkeypatch.setattr("refimpl.cli.check.open_lab", lambda _: SimpleNamespace(group=made))
     monkeypatch.setattr("refimpl.cli.check.backend_of", lambda _: nullcontext(seen))

@@ -185,7 +185,7 @@ def test_where_labs_are_is_the_same_here_and_in_the_lab() -> None:
 
 NO_NAMES = {"command", "subnet"}
 """Arguments that are no names of anything that is kept in a small file."""
-ELSEWHERE = {("", "schema", "name")}
+ELSEWHERE = {("", "schema", "name"), ("lab fault", "undo", "ids")}
 """Those whose names are only in a module that takes long to import; without one the verb lists them."""
 
 

@@ -51,6 +51,13 @@ def test_encryption_turned_off_is_in_the_report():
     assert "OFF" not in text()
 
 
+def test_a_delegated_hand_over_is_named_with_what_its_port_means():
+    assert "the lease alone excludes a second copy" in text(hand_over="delegated")
+    assert "hand-over" not in text(hand_over="strict")
+    assert "after the VM had begun to run" in text(hand_over="delegated", port_ms=12.0)
+    assert "while the VM began to run" in text(hand_over="strict", port_ms=12.0)
+
+
 def test_a_problem_is_told_with_everything_that_is_known_of_it():
     shown = text(Phase.FAILED, problems=(PROBLEM,), warnings=(WARNING,))
     assert "[transfer.failed]" in shown

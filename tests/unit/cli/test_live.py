@@ -82,7 +82,9 @@ def test_a_move_without_encryption_says_so_from_the_first_line_on():
     assert "encryption is OFF" in (line(first, after(first)) or "")
 
 
-@pytest.mark.parametrize("kind", [Kind.PREPARE_FAILED, Kind.NATIVE_REFUSAL, Kind.CLAIM_REFUSED, Kind.CANNOT_SETTLE])
+@pytest.mark.parametrize(
+    "kind", [Kind.PREPARE_FAILED, Kind.NATIVE_REFUSAL, Kind.CLAIM_REFUSED, Kind.LEASE_UNSAFE, Kind.CANNOT_SETTLE]
+)
 def test_a_problem_is_told_with_its_id(kind):
     told = line(event(kind, problem=PROBLEM), Progress()) or ""
     assert "connection lost" in told
@@ -119,3 +121,8 @@ def test_a_deadline_says_what_did_not_come():
     said = {name: line(event(Kind.DEADLINE, name=name), after(*IN_MEMORY)) for name in ("memory", "switch")}
     assert "nothing is sent any more" in said["memory"]
     assert "no end of phase switch in time" in said["switch"]
+
+
+def test_a_lock_daemon_that_ended_is_told_with_its_host():
+    told = event(Kind.LOCK_DAEMON_GONE) | {"host": "h2"}
+    assert "lock daemon of host h2 has ended" in (line(told, Progress()) or "")

@@ -104,7 +104,12 @@ def test_observers_files_that_cannot_be_read_are_named_and_do_not_hide_the_move(
 
 def test_the_command_asks_for_the_same_again():
     asked = {"vm": "-a b", "destination": "h2", "source": "h1", "encryption": False, "pass_limit": 3}
-    asked |= {"performance_option": None, "bandwidth_mib_s": 0, "cancel_if_blackout_exceeds_ms": 90}
+    asked |= {
+        "performance_option": None,
+        "bandwidth_mib_s": 0,
+        "cancel_if_blackout_exceeds_ms": 90,
+        "hand_over": "delegated",
+    }
     words = shlex.split(command(asked, ("--lab", "my lab")))
     assert words[:4] == ["refimpl", "migrate", "--lab", "my lab"]
     assert words[-3:] == ["--", "-a b", "h2"]
@@ -112,6 +117,7 @@ def test_the_command_asks_for_the_same_again():
     assert words[words.index("--pass-limit") + 1] == "3"
     assert words[words.index("--encryption") + 1] == "off"
     assert words[words.index("--cancel-if-blackout-exceeds") + 1] == "90"
+    assert words[words.index("--hand-over") + 1] == "delegated"
 
 
 def test_the_command_of_a_simulated_move_runs_and_moves_the_same(home, capsys):

@@ -123,3 +123,18 @@ def test_a_wrong_source_is_told_from_an_unknown_vm_and_is_not_believed(tmp_path,
     assert "it is on a. [vm.elsewhere]" in out.replace(" (seen at the source on host 'b')", "")
     assert "[vm.unknown]" not in out
     assert "runs on" not in out
+
+
+@pytest.mark.parametrize("hand_over", ["strict", "delegated"])
+def test_the_hand_over_that_was_chosen_is_what_is_done_and_told(tmp_path, capsys, hand_over):
+    options = ["--world", world(tmp_path), "--hand-over", hand_over]
+    code, out, _ = run("migrate", "web", "b", "--jsonl", *options, capsys=capsys)
+    lines = [json.loads(line) for line in out.splitlines()]
+    assert code == 0
+    assert lines[-1]["outcome"]["hand_over"] == hand_over
+    kinds = {line["kind"] for line in lines}
+    assert ("destination-arrived" in kinds) is (hand_over == "strict")
+    assert "destination-ran" in kinds
+    code, out, _ = run("check", "web", "b", *options, capsys=capsys)
+    assert code == 0
+    assert ["ok", "hand-over", hand_over] in [line.split() for line in out.splitlines()]

@@ -62,7 +62,7 @@ def test_a_move_from_start_to_end() -> None:
         C.ADOPT,
         C.INSPECT,
         C.SETTLE_DESTINATION,
-        C.CLEAN_UP,
+        C.CLEAN_UP_MOVED,
     ]
     assert run.store.claims() == ()
 
@@ -77,8 +77,8 @@ class Log:
         if event.kind is K.COMMANDED:
             self.lines.append(f"give {event['command'].kind}")
 
-    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command]) -> None:
-        self.lines += [f"intend {command.kind}" for command in commands]
+    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command], *, durable: bool = True) -> None:
+        self.lines += [f"intend {command.kind}{'' if durable else ', not waited for'}" for command in commands]
 
     def flush(self, phase: Phase, ledger: Ledger) -> None:
         self.lines.append(f"flush in {phase}")
@@ -90,14 +90,14 @@ class Log:
 def test_journal_before_act_and_nothing_but_the_commit_record_in_the_blackout() -> None:
     log = Log()
     Run(journal=log).conductor.start()
-    for kind in (C.CLAIM, C.PREPARE, C.START_TRANSFER, C.ALLOW_RUN, C.SETTLE_DESTINATION, C.CLEAN_UP, C.RELEASE):
+    for kind in (C.CLAIM, C.PREPARE, C.START_TRANSFER, C.SETTLE_DESTINATION, C.CLEAN_UP_MOVED, C.RELEASE):
         assert log.lines.index(f"intend {kind}") < log.lines.index(f"give {kind}")
     blackout = log.lines[log.lines.index("give look-for-binding") : log.lines.index("give allow-run")]
     assert blackout == [
         "give look-for-binding",
-        "intend record-commit",
-        "intend allow-run",
+        "intend record-commit, not waited for",
         "give record-commit",
+        "intend allow-run, not waited for",
     ]
     assert f"flush in {P.SWITCH}" not in log.lines
 
@@ -206,7 +206,7 @@ def test_failures_before_commit_end_at_the_source(changes: dict[str, Any], end: 
     assert result.end is end
     assert result.runs_on == "a"
     assert [p.id for p in result.problems] == [id]
-    assert run.backend.told[-2:] == [C.SETTLE_SOURCE, C.CLEAN_UP]
+    assert run.backend.told[-2:] == [C.SETTLE_SOURCE, C.CLEAN_UP_UNDONE]
     assert (C.START_TRANSFER in run.backend.told) == ("START_TRANSFER" in changes)
     assert run.store.claims() == ()
 
@@ -305,7 +305,7 @@ def test_what_cannot_be_settled_keeps_its_claim() -> None:
     [
         pytest.param("PROBE", P.REFUSED, "check.timeout", marks=pytest.mark.error("check.timeout")),
         pytest.param("INSPECT", P.INDETERMINATE, "owner.silent", marks=pytest.mark.error("owner.silent")),
-        pytest.param("CLEAN_UP", P.INDETERMINATE, "settle.failed", marks=pytest.mark.error("settle.failed")),
+        pytest.param("CLEAN_UP_MOVED", P.INDETERMINATE, "settle.failed", marks=pytest.mark.error("settle.failed")),
     ],
 )
 def test_deadlines_end_what_is_not_answered(silent: str, end: Phase, id: str) -> None:
@@ -371,7 +371,7 @@ def test_recovery_looks_first_and_lets_an_arrived_copy_run(phase: Phase) -> None
     result = run.conductor.recover()
     assert result.end is P.COMPLETED
     assert result.recovered
-    assert run.backend.told == [C.INSPECT, C.ALLOW_RUN, C.ADOPT, C.INSPECT, C.SETTLE_DESTINATION, C.CLEAN_UP]
+    assert run.backend.told == [C.INSPECT, C.ALLOW_RUN, C.ADOPT, C.INSPECT, C.SETTLE_DESTINATION, C.CLEAN_UP_MOVED]
 
 
 @pytest.mark.error("operation.interrupted")
@@ -442,9 +442,9 @@ class FullDisk(Log):
         super().__init__()
         self.since = since
 
-    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command]) -> None:
-        super().intend(phase, ledger, commands)
-        if f"intend {self.since}" in self.lines:
+    def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command], *, durable: bool = True) -> None:
+        super().intend(phase, ledger, commands, durable=durable)
+        if any(line.startswith(f"intend {self.since}") for line in self.lines):
             raise error("journal.failed", path="/journal", detail="disk full")
 
     def end(self, phase: Phase, ledger: Ledger, outcome: dict[str, Any]) -> None:
@@ -452,7 +452,7 @@ class FullDisk(Log):
 
 
 @pytest.mark.error("journal.failed")
-@pytest.mark.parametrize("since", [C.PREPARE, C.RECORD_COMMIT, C.CLEAN_UP])
+@pytest.mark.parametrize("since", [C.PREPARE, C.RECORD_COMMIT, C.CLEAN_UP_MOVED])
 def test_a_journal_lost_after_the_claim_does_not_stop_the_vm(since: CommandKind) -> None:
     result = Run(journal=FullDisk(since)).conductor.start()
     assert (result.end, result.runs_on) == (P.COMPLETED_WITH_WARNINGS, "b")

@@ -72,12 +72,14 @@ def test_a_whole_move_is_readable_after_its_end(tmp_path: Path) -> None:
     kinds = [command["kind"] for _, _, command in journal.intentions()]
     assert kinds == [
         "claim",
+        "record-pending",
         "prepare",
         "start-transfer",
         "record-commit",
         "allow-run",
+        "record-destination",
         "settle-destination",
-        "clean-up",
+        "clean-up-moved",
         "release",
     ]
 

@@ -39,6 +39,6 @@ def test_text_is_readable(theme):
 @pytest.mark.parametrize("theme", THEMES)
 def test_shapes_are_seen(theme):
     colours = THEMES[theme]
-    assert len(PHASES) == 10
+    assert len(PHASES) == 11
     low = {name: contrast(colours[name], colours["paper"]) for name in (*PHASES, *LINES)}
     assert {name: ratio for name, ratio in low.items() if ratio < 3} == {}

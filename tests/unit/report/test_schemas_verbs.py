@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -16,12 +17,13 @@ from refimpl.app import doctor, labs, mending
 from refimpl.app.home import Home
 from refimpl.app.mending import Mended, Repair
 from refimpl.app.vm_network import Reach
+from refimpl.backends.libvirt.mend_leases import Did, HostMended, VmMended
 from refimpl.backends.libvirt.vm_settings import Adapter, Settings
 from refimpl.cli import main
 from refimpl.lab import HostStatus, LabState, Link, LinkState
 from refimpl.lab.forward import Forward
 from refimpl.lab.requirements import Finding
-from refimpl.model.errors import Native
+from refimpl.model.errors import Native, Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import HostFacts, LeaseFact
 from refimpl.model.group import ChannelSpec, Group, HostEntry, ProcessRef
@@ -153,19 +155,53 @@ def test_a_lab_that_was_built_is_as_published(remarks, group, monkeypatch, capsy
     assert problems_of("lab", {**made, "more": 1})
 
 
-@pytest.mark.parametrize(("answers", "code"), [(True, 0), (False, 8)])
-def test_how_a_lab_is_is_as_published(answers, code, monkeypatch, capsys):
+@pytest.mark.parametrize(
+    ("answers", "ordered", "bare", "code"),
+    [(True, True, (), 0), (False, True, (), 8), (True, False, (), 8), (True, True, ("web",), 8)],
+)
+def test_how_a_lab_is_is_as_published(answers, ordered, bare, code, monkeypatch, capsys):
     links = [Link("abc", "h1", network, address, "p", "d") for network, address in (("vm", ""), ("mig", "10.0.0.1"))]
-    states = iter([LinkState(), LinkState(False, 100)])
+    states = iter([LinkState(), LinkState(False, 100)] * 2)
     monkeypatch.setattr(Link, "state", lambda _: next(states))
-    status = [HostStatus("h1", True, True, answers, True, 2048)]
-    found = SimpleNamespace(name="lab", id="abc", status=lambda: status, links=lambda: links)
+    status = [HostStatus("h1", True, True, answers, True, ordered, bare, 2048)]
+    paths = SimpleNamespace(directory="/run/lab")
+    found = SimpleNamespace(name="lab", id="abc", paths=paths, status=lambda: status, links=lambda: links)
     monkeypatch.setattr("refimpl.cli.lab.open_lab", lambda _: found)
     monkeypatch.setattr("refimpl.cli.lab.require_root", lambda _: None)
     shown = printed(capsys, "lab", "status", code=code)
     assert [link["rate_mbit_s"] for link in shown["links"]] == [None, 100]
     assert problems_of("lab-status", shown) == []
     assert problems_of("lab-status", {**shown, "healthy": "yes"})
+    assert main(["lab", "status"]) == code
+    told = capsys.readouterr().out
+    assert ("refimpl lab mend h1" in told) == (not ordered or bool(bare))
+    assert ("NOT HELD: web" in told) == bool(bare)
+
+
+def test_mended_leases_are_as_published(monkeypatch, capsys):
+    vms = [
+        VmMended("web", Did.TAKEN, 24.25),
+        VmMended("db", Did.TAKEN, resumed=True),
+        VmMended("ok", Did.HELD),
+        VmMended("moving", Did.SPARED, problem=Problem("vm.stamped", {"vm": "moving", "operation": "0a1b2c3d"})),
+    ]
+    found = HostMended("h1", True, True, tuple(vms))
+    monkeypatch.setattr("refimpl.cli.lab_mend.open_lab", lambda _: SimpleNamespace(name="lab", group=None))
+    monkeypatch.setattr("refimpl.cli.lab_mend.require_root", lambda _: None)
+    monkeypatch.setattr("refimpl.cli.lab_mend.backend_of", lambda _: nullcontext())
+    monkeypatch.setattr("refimpl.app.leases.mend_leases", lambda *_: found)
+    shown = printed(capsys, "lab", "mend", "h1", code=8)
+    assert problems_of("lab-mended", shown) == []
+    assert problems_of("lab-mended", {**shown, "more": 1})
+    assert main(["lab", "mend", "h1"]) == 8
+    told = capsys.readouterr()
+    assert "lock daemon started, libvirtd started anew" in told.out
+    assert [line.split()[0] for line in told.out.splitlines()[2:]] == ["web", "db", "ok", "moving"]
+    assert "24.2 ms" in told.out
+    assert "refimpl recover 0a1b2c3d" in told.err
+    found = replace(found, vms=())
+    assert main(["lab", "mend", "h1"]) == 0
+    assert "No VM runs there." in capsys.readouterr().out
 
 
 def test_the_list_of_labs_is_as_published(monkeypatch, capsys):

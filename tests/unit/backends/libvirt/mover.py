@@ -39,7 +39,7 @@ class Channel(r.FakeChannel):
     """A host that notes its commands: the host, the command, and what it was given to read."""
 
     def __init__(self, name: str, done: list[str]) -> None:
-        super().__init__()
+        super().__init__({"/run/virtlockd.pid": b"49", "/proc/49/comm": b"virtlockd\n"})
         self._name, self._done = name, done
         self.fails: dict[str, Completed | OSError] = {}
 
@@ -66,8 +66,17 @@ class Domain:
     def isActive(self) -> int:
         return int(self._move.operation.plan.vm_state is not VmState.OFF)
 
+    def isPersistent(self) -> int:
+        return 1
+
     def setMetadata(self, *_: Any) -> None:
         self._move.done.append("mark")
+
+    def autostart(self) -> int:
+        return int(self._move.autostart)
+
+    def setAutostart(self, on: int) -> None:
+        self._move.done.append(f"autostart {on}")
 
     def migrateSetMaxDowntime(self, limit_ms: int, _flags: int) -> None:
         self._move.call(f"downtime {limit_ms}")
@@ -93,6 +102,7 @@ class Move:
 
     def __init__(self, patch: pytest.MonkeyPatch, **plan: Any) -> None:
         self.done: list[str] = []
+        self.autostart = False
         self.events: list[Event] = []
         self.given: tuple[dict[str, Any], int] = ({}, 0)
         self.raises: dict[str, Exception] = {}

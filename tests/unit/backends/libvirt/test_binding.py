@@ -36,7 +36,7 @@ def told(monkeypatch: pytest.MonkeyPatch) -> list[Event]:
     copy = Copy()
     monkeypatch.setattr(connection.Connections, "to", lambda _self, host: host)
     monkeypatch.setattr(connection, "find", lambda _host, _id: copy)
-    monkeypatch.setattr(binding, "_announce", lambda _domain: None)
+    monkeypatch.setattr(binding, "announce", lambda _domain: None)
     monkeypatch.setattr(binding, "RESUME_EVENT_TIMEOUT_S", 0.01)
     return []
 

@@ -86,6 +86,40 @@ def test_an_image_shows_what_it_is_based_on_only_if_it_is_defined_as_one(tmp_pat
     assert look.disks({top: DiskFact(top, None, format="raw")})[top].fact.chain == ()
 
 
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+def test_an_image_shows_how_long_a_guest_sees_it_and_what_is_broken_in_what_it_is_based_on(
+    tmp_path: Path, look: Look
+) -> None:
+    base, top = str(tmp_path / "base.raw"), str(tmp_path / "top.qcow2")
+    image(tmp_path / "base.raw", size=3 << 20)
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", "-b", base, "-F", "raw", top, "5M"], check=True)
+    asked = {top: DiskFact(top, None, format="qcow2"), base: DiskFact(base, None, format="raw")}
+    found = look.disks(asked)
+    assert (found[top].fact.virtual_size_bytes, found[base].fact.virtual_size_bytes) == (5 << 20, 3 << 20)
+    assert (found[base].fact.allocated_bytes, found[top].fact.broken) == (0, "")
+    assert look.disks({top: DiskFact(top, None, format="vpc")})[top].fact.virtual_size_bytes is None
+    os.unlink(base)
+    assert "base.raw" in look.disks({top: asked[top]})[top].fact.broken
+
+
+def test_a_place_for_a_disk_shows_what_is_there_and_whether_its_directory_is_one(tmp_path: Path, look: Look) -> None:
+    image(tmp_path / "taken.raw")
+    (tmp_path / "link").symlink_to(tmp_path)
+    (tmp_path / "dangling.raw").symlink_to(tmp_path / "nothing")
+    here = str(tmp_path)
+    names = ("free.raw", "taken.raw", "dangling.raw", "link/free.raw", "taken.raw/x", "nowhere/x")
+    found = look.targets([f"{here}/{name}" for name in names])
+    free, taken, dangling, linked, file, nowhere = (found[f"{here}/{name}"] for name in names)
+    assert (free.identity, free.directory, free.real, free.writable) == (None, "", here, True)
+    assert (taken.identity is not None, dangling.identity is not None) == (True, True)
+    assert (linked.real, linked.file_system) == (here, free.file_system)
+    assert (file.directory, nowhere.directory) == ("it is no directory", "there is no such directory")
+    about = os.statvfs(here)
+    assert free.free_bytes is not None
+    assert 0 < free.free_bytes <= about.f_blocks * about.f_frsize
+    assert look.targets([]) == {}
+
+
 def test_storage_that_hangs_is_not_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(hostside, "FILES_S", 0.05)
     never = hostside.threading.Event()

@@ -20,7 +20,7 @@ def move(monkeypatch: pytest.MonkeyPatch) -> Move:
     """A move whose copy has arrived; the clock of its controller stands still."""
     move = Move(monkeypatch)
     assert move.operation.now_ns() == ANSWERS_NS
-    monkeypatch.setattr(binding, "_announce", lambda _domain: None)
+    monkeypatch.setattr(binding, "announce", lambda _domain: None)
     monkeypatch.setattr(binding, "RESUME_EVENT_TIMEOUT_S", 0.01)
     return move
 

@@ -15,6 +15,7 @@ from refimpl.backends.libvirt.status import status_path
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import HostEntry
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.request import VmState
 from tests.unit.backends.libvirt import recorded as r
 
@@ -28,6 +29,7 @@ PAUSED_BY_ERROR = [libvirt.VIR_DOMAIN_PAUSED, libvirt.VIR_DOMAIN_PAUSED_API_ERRO
 
 class FakeDomain:
     persistent = True
+    starts_with_host = 0
 
     def __init__(self, world: World, host: str, state: list[int], operation: str | None) -> None:
         self._world, self._host, self._state, self._operation = world, host, state, operation
@@ -40,6 +42,13 @@ class FakeDomain:
 
     def isPersistent(self) -> int:
         return int(self.persistent)
+
+    def autostart(self) -> int:
+        return self.starts_with_host
+
+    def setAutostart(self, on: int) -> None:
+        self._world.done.append(f"autostart {self._host} {on}")
+        self.starts_with_host = on
 
     def setMetadata(self, *_: Any) -> None:
         self._world.marking(self._host)
@@ -332,3 +341,31 @@ def test_a_source_of_which_nothing_is_seen_is_harmless_only_without_the_lease(
     monkeypatch.setattr(lease, "held", lambda channel, _path: held if channel is world.channels["h2"] else None)
     assert world.give(settle.settle_destination).kind is kind
     assert world.done == []
+
+
+@pytest.mark.rule("R2")
+@pytest.mark.parametrize(("before", "told"), [(True, ["autostart h1 1", "mark h1"]), (False, ["mark h1"])])
+def test_after_a_roll_back_the_source_starts_the_vm_by_itself_as_before(
+    world: World, before: bool, told: list[str]
+) -> None:
+    """The mark goes last: killed in between, all of it is done again."""
+    world.operation.plan = replace(world.operation.plan, autostart=before)
+    world.operation.ownership = OwnerRecord(r.PLAN.vm_id, "h1", 3, operation="op")
+    world.put("h1", RUNNING, r.SOURCE_BACK)
+    world.give(settle.clean_up)
+    assert [step for step in world.done if "autostart" in step] == told[:-1]
+    assert world.done.index(told[0]) <= len(world.done) - 2
+    assert world.domains["h1"].starts_with_host == int(before)
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize("record", [OwnerRecord(r.PLAN.vm_id, "h2", 3, operation="op"), None], ids=["moved", "unknown"])
+def test_no_former_owner_starts_the_vm_by_itself_nor_does_the_new_one(world: World, record: OwnerRecord | None) -> None:
+    """A source that came back late has its definition still, and somebody turned this on again."""
+    world.operation.plan = replace(world.operation.plan, autostart=True)
+    world.operation.ownership = record
+    for host, state in (("h1", OFF), ("h2", RUNNING)):
+        world.put(host, state)
+        world.domains[host].starts_with_host = 1
+    world.give(settle.clean_up)
+    assert [domain.starts_with_host for domain in world.domains.values()] == [0, 0]

@@ -230,3 +230,27 @@ def test_a_problem_of_an_operation_has_side_host_and_native_code(
     assert (problem.native.domain, problem.native.code, problem.native.text) == native
     assert f"(seen at the {side} on host {host!r})" in problem.text
     assert problem.values["more"] == 1
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize("state", [VmState.RUNNING, VmState.OFF])
+@pytest.mark.parametrize(("on", "done"), [(True, [MARK, "autostart 0"]), (False, [MARK])])
+def test_a_marked_vm_is_not_started_by_its_host_any_more(
+    monkeypatch: pytest.MonkeyPatch, state: VmState, on: bool, done: list[str]
+) -> None:
+    """First the mark, which knows that it was on."""
+    move = Move(monkeypatch, vm_state=state, autostart=on)
+    move.autostart = on
+    prepare(move.operation)
+    assert move.steps(MARK, "autostart 0") == done
+
+
+@pytest.mark.rule("R1")
+def test_a_lock_daemon_that_ended_before_the_preparation_is_told_by_it(move: Move) -> None:
+    del move.destination.files["/proc/49/comm"]
+    prepare(move.operation)
+    assert [(e.kind, e.side) for e in move.events] == [
+        (Kind.LOCK_DAEMON_GONE, Side.DESTINATION),
+        (Kind.PREPARED, None),
+    ]
+    move.operation.forget()

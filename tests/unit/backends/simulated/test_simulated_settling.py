@@ -15,11 +15,8 @@ ROOMS = ((1, "a", 2048), (2, "b", 255))
 @pytest.mark.rule("R1")
 @pytest.mark.parametrize(("lease", "kind"), [(True, Kind.SETTLED), (False, Kind.CANNOT_SETTLE)])
 def test_a_silent_source_that_is_not_bound_is_harmless_only_without_the_lease(lease: bool, kind: Kind) -> None:
-    hosts = {
-        "a": {"memory_mib": 2048, "networks": {"migration": "192.0.2.1"}},
-        "b": {"memory_mib": 2048, "networks": {"migration": "192.0.2.2"}, "lock_daemon": lease},
-    }
-    bench = Bench(SimulatedHarness(hand_over=HandOver.DELEGATED, hosts=hosts))
+    lost = [] if lease else [{"kind": "lock-daemon-dies", "host": "b", "during": "ran"}]
+    bench = Bench(SimulatedHarness(hand_over=HandOver.DELEGATED, faults=lost))
     bench.start()
     bench.wait_for(Kind.DESTINATION_RAN)
     bench.h.host_down("a")

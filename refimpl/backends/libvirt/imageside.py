@@ -1,0 +1,270 @@
+"""What runs on a host to make and to remove the files of disks that move: it answers a question a line.
+
+It is sent to the host as a text, so it stands alone: nothing of this project, the standard library only. What it makes
+is ours provably, and at any moment: first a register named by the operation lies in the directory, then a file under
+a name of the operation's own, then its identity is in the register, and only then it gets the disk's name, which
+never replaces another file. Only what the register names, and what is still that file, is removed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import signal
+import subprocess
+import sys
+from typing import Any
+
+LIFE_S = 120
+CREATE_S = 60.0
+CHAIN_S = 10.0
+REGISTER, FRESH, ASIDE = ".refimpl-images-", ".refimpl-image-", ".refimpl-aside-"
+
+
+def identity(path: str) -> str | None:
+    """Return what tells a file from any other on this host, links followed; None when there is none."""
+    done = subprocess.run(["stat", "-L", "-c", "%i %W", "--", path], capture_output=True)
+    if done.returncode != 0:
+        return None
+    inode, born = done.stdout.decode().split()
+    return f"{os.statvfs(path).f_fsid:x}:{inode}:{born}"
+
+
+def exactly(path: str) -> str | None:
+    """Return the same with the moment of its birth as exact as it is known: a number is soon given to another file."""
+    done = subprocess.run(["stat", "-L", "-c", "%i %w", "--", path], capture_output=True)
+    return done.stdout.decode() if done.returncode == 0 else None
+
+
+def make(question: dict[str, Any]) -> dict[str, Any]:
+    """Make an image for each disk: `path`, `format`, `bytes`. OSError when one cannot be had; then none is left.
+
+    `allowed`: directories in which they have to be; `overwrite`: a file that is there is put aside.
+    """
+    operation = question["operation"]
+    try:
+        for number, disk in enumerate(question["disks"]):
+            place(operation, number, disk, question["allowed"], question["overwrite"])
+    except OSError:
+        undo({"operation": operation, "directories": folders_of(question["disks"]), "used": {}})
+        raise
+    return {}
+
+
+def place(operation: str, number: int, disk: dict[str, Any], allowed: list[str], overwrite: bool) -> None:
+    """Make one image and give it its name."""
+    path, folder = disk["path"], os.path.dirname(disk["path"])
+    real = os.path.realpath(folder)
+    if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in allowed):
+        raise OSError(f"{folder} is really {real}, which is not within {', '.join(allowed)}")
+    register = read(operation, folder)
+    known = register.get(path)
+    if known is not None and exactly(path) == known["identity"] is not None:
+        return
+    if os.path.lexists(path) and not overwrite:
+        raise OSError(f"{path} exists")
+    fresh = os.path.join(folder, f"{FRESH}{operation}-{number}")
+    aside = os.path.join(folder, f"{ASIDE}{operation}-{number}")
+    write(operation, folder, {**register, path: {"fresh": fresh, "aside": None, "identity": None}})
+    with contextlib.suppress(FileNotFoundError):
+        os.unlink(fresh)
+    create(fresh, disk["format"], disk["bytes"])
+    entry = {"fresh": fresh, "aside": aside if os.path.lexists(path) else None, "identity": exactly(fresh)}
+    write(operation, folder, {**register, path: entry})
+    if entry["aside"] is not None:
+        os.rename(path, aside)
+    os.link(fresh, path)
+    os.unlink(fresh)
+    flush(folder)
+
+
+def create(path: str, kind: str, size: int) -> None:
+    """Make an empty image of its own, based on nothing."""
+    if kind == "raw":
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+        try:
+            os.ftruncate(descriptor, size)
+        finally:
+            os.close(descriptor)
+        return
+    command = ["qemu-img", "create", "-q", "-f", kind, "--", path, str(size)]
+    done = subprocess.run(command, capture_output=True, timeout=CREATE_S, umask=0o077)
+    if done.returncode != 0:
+        raise OSError(done.stderr.decode(errors="replace").strip() or f"qemu-img ended with {done.returncode}")
+
+
+def undo(question: dict[str, Any]) -> dict[str, Any]:
+    """Remove what an operation has made in these directories; tell what is left and why. What was aside comes back."""
+    return each_entry(question, take_back)
+
+
+def keep(question: dict[str, Any]) -> dict[str, Any]:
+    """Leave what an operation has made, and forget that it has; tell what is kept."""
+    kept: list[str] = []
+
+    def work(path: str, entry: dict[str, Any], _used: set[str]) -> str | None:
+        if entry["identity"] is not None and exactly(path) == entry["identity"]:
+            kept.append(path)
+            if entry["aside"] is not None and os.path.lexists(entry["aside"]):
+                kept.append(f"{entry['aside']} (what was there before)")
+        remove(entry["fresh"])
+        return None
+
+    return {**each_entry(question, work), "kept": kept}
+
+
+def adopt(question: dict[str, Any]) -> dict[str, Any]:
+    """What an operation has made belongs to its VM now: forget that it was made, and remove what was put aside."""
+
+    def work(_path: str, entry: dict[str, Any], _used: set[str]) -> str | None:
+        remove(entry["fresh"])
+        remove(entry["aside"])
+        return None
+
+    return each_entry(question, work)
+
+
+def made(question: dict[str, Any]) -> dict[str, Any]:
+    """Tell which files an operation has made and that nothing was decided about."""
+    return {"left": [path for folder in question["directories"] for path in read(question["operation"], folder)]}
+
+
+def each_entry(question: dict[str, Any], work: Any) -> dict[str, Any]:
+    """Do something with each file of the registers; a register goes when all is done that it names."""
+    left, used, operation = [], users(question["used"]), question["operation"]
+    for folder in question["directories"]:
+        register = read(operation, folder)
+        staying = {}
+        for path, entry in register.items():
+            why = work(path, entry, used)
+            if why is not None:
+                left.append(why)
+                staying[path] = entry
+        if staying:
+            write(operation, folder, staying)
+        else:
+            remove(os.path.join(folder, REGISTER + operation))
+        remove(os.path.join(folder, REGISTER + operation + ".new"))
+        with contextlib.suppress(OSError):
+            flush(folder)
+    return {"left": left}
+
+
+def take_back(path: str, entry: dict[str, Any], used: set[str]) -> str | None:
+    """Remove one file that was made; return why it stays."""
+    remove(entry["fresh"])
+    now = exactly(path) if os.path.lexists(path) else None
+    if now is not None and now == entry["identity"]:
+        if identity(path) in used:
+            return f"{path}, which is a disk of a VM"
+        os.unlink(path)
+        now = None
+    aside = entry["aside"]
+    if aside is not None and os.path.lexists(aside):
+        if now is not None:
+            return f"{aside}, which was {path} before; there is another file now"
+        os.link(aside, path)
+        os.unlink(aside)
+    return None
+
+
+def retire(question: dict[str, Any]) -> dict[str, Any]:
+    """Remove files of disks that have moved: `path` and `identity` of each. Tell what is left and why.
+
+    `used`: disks of the VMs of this host with their formats; their files, and what those are based on, stay.
+    """
+    left, used = [], users(question["used"])
+    for file in question["files"]:
+        path = file["path"]
+        now = identity(path) if os.path.lexists(path) else None
+        if now is None:
+            continue
+        if os.path.islink(path):
+            left.append(f"{path}, which is a link")
+        elif now != file["identity"]:
+            left.append(f"{path}, which is another file by now")
+        elif now in used:
+            left.append(f"{path}, which another VM has")
+        else:
+            os.unlink(path)
+            flush(os.path.dirname(path))
+    return {"left": left}
+
+
+def users(disks: dict[str, str]) -> set[str]:
+    """Return the identities of disks, by path with the format that they are defined as, and of all they are based on.
+
+    Only an image that is defined as one is asked: a guest can write anything to a raw disk, such a header too.
+    """
+    found = {path: identity(path) for path in disks}
+    for path in [path for path, seen in found.items() if seen is not None and disks[path] == "qcow2"]:
+        command = ["qemu-img", "info", "-U", "-f", "qcow2", "--backing-chain", "--output=json", "--", path]
+        done = subprocess.run(command, capture_output=True, timeout=CHAIN_S)
+        images = json.loads(done.stdout) if done.returncode == 0 else []
+        found |= {image["filename"]: identity(image["filename"]) for image in images}
+    return {seen for seen in found.values() if seen is not None}
+
+
+def folders_of(disks: list[dict[str, Any]]) -> list[str]:
+    """Return the directories of disks, each once."""
+    return list(dict.fromkeys(os.path.dirname(disk["path"]) for disk in disks))
+
+
+def read(operation: str, folder: str) -> dict[str, dict[str, Any]]:
+    """Return the register of an operation in a directory, empty when there is none."""
+    try:
+        with open(os.path.join(folder, REGISTER + operation), encoding="utf-8") as file:
+            register: dict[str, dict[str, Any]] = json.load(file)
+            return register
+    except (FileNotFoundError, NotADirectoryError):
+        return {}
+
+
+def write(operation: str, folder: str, register: dict[str, dict[str, Any]]) -> None:
+    """Keep a register, durably, whole or not at all."""
+    name = os.path.join(folder, REGISTER + operation)
+    with open(name + ".new", "w", encoding="utf-8") as file:
+        json.dump(register, file)
+        file.flush()
+        os.fsync(file.fileno())
+    os.replace(name + ".new", name)
+    flush(folder)
+
+
+def flush(folder: str) -> None:
+    """Make the names in a directory durable."""
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def remove(path: str | None) -> None:
+    """Remove a file of our own name, if it is there."""
+    if path is not None:
+        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
+            os.unlink(path)
+
+
+ANSWERS = {work.__name__: work for work in (make, undo, keep, adopt, made, retire)}
+
+
+def main() -> None:
+    """Answer until the questions end."""
+    signal.signal(signal.SIGALRM, lambda *_: sys.exit("nobody asked for two minutes"))
+    for line in sys.stdin.buffer:
+        signal.alarm(LIFE_S)
+        question = json.loads(line)
+        answer: dict[str, Any]
+        try:
+            answer = {"answer": ANSWERS[question["do"]](question)}
+        except (OSError, subprocess.TimeoutExpired) as error:
+            answer = {"why": str(error)}
+        sys.stdout.write(json.dumps(answer) + "\n")
+        sys.stdout.flush()
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,101 @@
+"""The history of a soak: one JSON line per move, written as soon as it is over, and what comes of all of them."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+SCHEMA_VERSION = 1
+HISTORY = "history.jsonl"
+Row = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Violation:
+    """Something that must never be, with what was seen."""
+
+    what: str
+    seen: str
+
+    def to_json(self) -> dict[str, str]:
+        return {"what": self.what, "seen": self.seen}
+
+
+WHAT = {
+    "two-running": "two copies ran at the same time",
+    "stale-ran": "a copy went on that another had left behind: what the VM did there since is gone",
+    "none-running": "the VM runs nowhere, though its memory was not lost under any fault's claim",
+    "write-lost": "a write that the guest had acknowledged is not on the storage",
+    "left-behind": "something of the move is left: claim, mark, port, file, lease",
+    "untrue-end": "the end says something else than what is",
+    "no-end": "the move, or its recovery, came to no end",
+    "not-recoverable": "with all faults undone, recovery still needs a person",
+}
+"""Every kind of violation, in words."""
+
+
+@dataclass
+class Played:
+    """One move that was played: its schedule, its end, those of the recoveries after it, and what was found."""
+
+    schedule: Row
+    ends: list[str] = field(default_factory=list)
+    events: list[Any] = field(default_factory=list)
+    verdicts: dict[str, Any] = field(default_factory=dict)
+    violations: list[Violation] = field(default_factory=list)
+
+    def violated(self, what: str, seen: str) -> None:
+        """Note a violation, of each kind once."""
+        if what not in [v.what for v in self.violations]:
+            self.violations.append(Violation(what, seen))
+
+    def to_json(self) -> dict[str, Any]:
+        """Return the line of the history."""
+        found = [v.to_json() for v in self.violations]
+        parts = {"ends": self.ends, "events": self.events, "verdicts": self.verdicts, "violations": found}
+        return {"schema": SCHEMA_VERSION, "schedule": dict(self.schedule), **parts}
+
+
+class History:
+    """Writes rows to a directory, each durable before the next move begins; an older history there is replaced."""
+
+    def __init__(self, directory: Path) -> None:
+        directory.mkdir(parents=True, exist_ok=True)
+        self.path = directory / HISTORY
+        self.path.unlink(missing_ok=True)
+        self.rows: list[Row] = []
+
+    def add(self, rows: Sequence[Row]) -> None:
+        """Append rows."""
+        with self.path.open("a", encoding="utf-8") as output:
+            output.writelines(json.dumps(row, ensure_ascii=False, sort_keys=True) + "\n" for row in rows)
+            output.flush()
+            os.fsync(output.fileno())
+        self.rows += rows
+
+
+def schedules(path: Path) -> Iterator[Row]:
+    """Yield the schedules of a history, or of a file with one schedule per line. ValueError when it is neither."""
+    for number, line in enumerate(path.read_text("utf-8").splitlines(), 1):
+        try:
+            row = json.loads(line)
+            yield row.get("schedule", row)
+        except (ValueError, AttributeError) as failure:
+            raise ValueError(f"{path}, line {number}: not a line of a history ({failure})") from failure
+
+
+def table(rows: Sequence[Row]) -> str:
+    """Return the histogram of ends and the counts of violations as Markdown."""
+    firsts = Counter(row["ends"][0] if row["ends"] else "(none)" for row in rows)
+    lasts = Counter(row["ends"][-1] if row["ends"] else "(none)" for row in rows)
+    counts = Counter(v["what"] for row in rows for v in row["violations"])
+    lines = ["| end | of the move | after recovery |", "| --- | ---: | ---: |"]
+    lines += [f"| {end} | {firsts[end]} | {lasts[end]} |" for end in sorted({*firsts, *lasts})]
+    lines += ["", "| must never be | seen |", "| --- | ---: |"]
+    lines += [f"| {text} | {counts[what]} |" for what, text in WHAT.items()]
+    return "\n".join(lines)
