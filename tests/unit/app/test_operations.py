@@ -333,7 +333,7 @@ def test_files_of_another_version_are_said_to_be_such(home: Home, group: Group) 
     assert caught.value.problems[0].id == "operation.unreadable"
 
 
-STRICT_ONLY = Capabilities(HandOver.STRICT, True, True, True, True, True, True, True)
+STRICT_ONLY = Capabilities(HandOver.STRICT, True, True, True, True, True, True)
 
 
 def test_a_move_calls_its_group_as_the_user_called_it(home: Home, group: Group) -> None:

@@ -229,7 +229,7 @@ def test_half_a_command(world: World, arguments: tuple[str, ...], said: str) -> 
 @pytest.mark.error("host.unknown")
 def test_the_group_is_called_as_its_user_called_it(monkeypatch, tmp_path, capsys) -> None:
     made = Group("0a1b2c", "spring", (), str(tmp_path / "group.db"), "/shared", "/leases")
-    can = Capabilities(HandOver.STRICT, True, True, True, True, True, True, True)
+    can = Capabilities(HandOver.STRICT, True, True, True, True, True, True)
     seen = SimpleNamespace(probe=lambda _operation, _request: Facts({}, 0.0), capabilities=lambda: can)
     monkeypatch.setattr("refimpl.cli.check.require_root", lambda _: None)
     monkeypatch.setattr("refimpl.cli.check.open_lab", lambda _: SimpleNamespace(group=made))
