@@ -29,7 +29,7 @@ class Ledger:
     cancel, as the blackout would be too long; `lease_unsafe`: as a lock daemon had ended. `port_ms`: how long opening
     the destination's switch port took, most of it while the copy began to run.
     `ownership`: the owner record as it stands for this operation. `left_on`: the host that has the definition of a VM
-    that was lost.
+    that was lost. `source_ran_on`: the source was seen to take the VM back after all had arrived at the destination.
     `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
     was to be broken off because it carried nothing.
     """
@@ -41,6 +41,7 @@ class Ledger:
     plan: Plan | None = None
     ownership: OwnerRecord | None = None
     left_on: str | None = None
+    source_ran_on: bool = False
     owner: Kind | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
@@ -180,6 +181,10 @@ def _checks_passed(ledger: Ledger, event: Event) -> Ledger:
     fresh = event["warnings"] or ()
     others = tuple(w for w in ledger.warnings if w.id not in {f.id for f in fresh})
     return replace(_planned(ledger, event), warnings=(*others, *fresh))
+
+
+def _binding_seen(ledger: Ledger, event: Event) -> Ledger:
+    return replace(ledger, source_ran_on=True) if event["bound"] is False else ledger
 
 
 def _memory_gone(ledger: Ledger, event: Event) -> Ledger:
@@ -335,7 +340,7 @@ def _lock_daemon_gone(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _evidence_seen(ledger: Ledger, event: Event) -> Ledger:
-    """Note a copy that runs without its lease; the last look counts."""
+    """Note a copy that runs without its lease, by the last look, and a source that runs after all had arrived."""
     evidence: Evidence = event["evidence"]
     sides = ((Side.SOURCE, evidence.source), (Side.DESTINATION, evidence.destination))
     bare = tuple(
@@ -343,7 +348,9 @@ def _evidence_seen(ledger: Ledger, event: Event) -> Ledger:
         for side, copy in sides
         if copy.reachable and copy.state is VmState.RUNNING and copy.lease_held is False
     )
-    return replace(ledger, looks=ledger.looks + 1, warnings=(*_but(ledger.warnings, "lease.not_taken"), *bare))
+    ran_on = evidence.destination.arrived and evidence.source.reachable and evidence.source.state is VmState.RUNNING
+    ledger = replace(ledger, looks=ledger.looks + 1, source_ran_on=ledger.source_ran_on or ran_on)
+    return replace(ledger, warnings=(*_but(ledger.warnings, "lease.not_taken"), *bare))
 
 
 _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
@@ -373,6 +380,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.FINISHED_WITH_WARNINGS: _finished_with_warnings,
     Kind.SOURCE_STOPPED: _stopped,
     Kind.SOURCE_RESUMED: lambda ledger, _: replace(ledger, stop_ns=None),
+    Kind.BINDING_SEEN: _binding_seen,
     Kind.DESTINATION_RAN: _ran,
     Kind.RUN_REFUSED: lambda ledger, _: replace(ledger, run_refusals=ledger.run_refusals + 1),
     Kind.CALL_RETURNED: _call_returned,

@@ -49,8 +49,12 @@ def reconcile(ledger: Ledger, event: Event) -> Decision | None:
 
 
 def bound(ledger: Ledger, event: Event) -> Decision | None:
-    """Return SOURCE_BOUND when the source cannot run again by itself; nothing while that is not seen."""
-    return decision(Kind.SOURCE_BOUND, why=event["reason"]) if event["bound"] else None
+    """Return SOURCE_BOUND when the source cannot run again by itself; nothing while that is not seen.
+
+    Nor ever after it has taken the VM back: when it ends then, the destination's copy is older than what was lost.
+    """
+    bound_now = event["bound"] and not ledger.source_ran_on
+    return decision(Kind.SOURCE_BOUND, why=event["reason"]) if bound_now else None
 
 
 def _one_silent(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision:
@@ -78,7 +82,20 @@ def _destination_runs(ledger: Ledger, source: CopySeen) -> Decision:
 def _arrived(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:
     waiting = destination.reachable and destination.arrived and not destination.job_open
     let_go = ledger.resume_ns is not None or ledger.left_paused
-    return ledger.hand_over is HandOver.STRICT and waiting and source.bound and not let_go
+    bound_now = source.bound and not _may_be_stale(ledger, source)
+    return ledger.hand_over is HandOver.STRICT and waiting and bound_now and not let_go
+
+
+def _may_be_stale(ledger: Ledger, source: CopySeen) -> bool:
+    """Whether what has arrived may be older than what the source did since, so that its end does not let it run.
+
+    Not once the commit was recorded. A controller that was not there all the time cannot know it of a source whose
+    process is gone and whose definition is not: a hand-over takes both away.
+    """
+    record = ledger.ownership
+    if record is not None and record.operation == ledger.operation and record.pending is None:
+        return ledger.plan is None or record.owner != ledger.plan.destination
+    return ledger.source_ran_on or (ledger.interrupted and source.state is VmState.OFF)
 
 
 def _bound(ledger: Ledger, source: CopySeen) -> Decision:

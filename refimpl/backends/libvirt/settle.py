@@ -136,7 +136,8 @@ def _if_it_answers(host: HostEntry) -> Iterator[Any]:
 def _remove_half_made(operation: Operation, there: Any) -> bool:
     """Remove the destination's copy if it is this operation's; True when no running copy can be there afterwards.
 
-    A copy whose source is not defined any more is the only one: it is never removed.
+    A copy whose source is not defined any more is the only one: it is never removed. Nor is one that has arrived when
+    the source's process has ended meanwhile: then nothing else has the VM's memory.
     """
     lv = connection.module()
     reach = operation.reach
@@ -145,7 +146,8 @@ def _remove_half_made(operation: Operation, there: Any) -> bool:
         return True
     state = domain.state()[0]
     with connection.fresh(reach.source) as here:
-        only_one = connection.find(here, operation.plan.vm_id) is None
+        source = connection.find(here, operation.plan.vm_id)
+        only_one = source is None or (_arrived(operation, domain) and not source.isActive())
     if only_one or not _ours(operation, domain):
         if only_one and state != lv.VIR_DOMAIN_SHUTOFF:
             raise _CannotSettle(f"the copy on host {reach.destination.name} is the only one; it is not removed")
@@ -154,6 +156,13 @@ def _remove_half_made(operation: Operation, there: Any) -> bool:
         raise _CannotSettle(f"the copy on host {reach.destination.name} runs; it is not removed")
     _remove(operation, domain, reach.destination, reach.destination_channel)
     return True
+
+
+def _arrived(operation: Operation, domain: Any) -> bool:
+    """Whether a copy at the destination is the whole VM, which waits to be let run."""
+    lv = connection.module()
+    waits = list(domain.state()) == [lv.VIR_DOMAIN_PAUSED, lv.VIR_DOMAIN_PAUSED_USER]
+    return waits and operation.plan.vm_state is not VmState.OFF
 
 
 def _destination_is_the_vm(operation: Operation) -> None:

@@ -259,7 +259,7 @@ class SimulatedBackend:
 
     def _look_for_binding(self, command: Command, plan: Plan) -> None:
         transfer = self.world.transfers.get(command.operation)
-        last: list[tuple[bool, str]] = []
+        last: list[tuple[bool | None, str]] = []
 
         def look_again() -> None:
             bound, reason, final = self._binding(plan)
@@ -273,15 +273,15 @@ class SimulatedBackend:
             transfer.watchers.append(look_again)
         look_again()
 
-    def _binding(self, plan: Plan) -> tuple[bool, str, bool]:
-        """Return (bound, why, whether that is final), by what both sides show (handover 1.2)."""
+    def _binding(self, plan: Plan) -> tuple[bool | None, str, bool]:
+        """Return (bound, None for not yet; why; whether that is final), by what both sides show (handover 1.2)."""
         source, destination = self.side(plan, Side.SOURCE), self.side(plan, Side.DESTINATION)
         waiting = destination.state is VmState.PAUSED and not destination.job_open
         if source.bound and waiting:
             return True, source.job_phase or f"source {source.state}", True
         if source.reachable and not source.job_open:
             return False, f"denied: source {source.state}, destination {destination.state}", True
-        return False, source.job_phase or "source does not answer", False
+        return None, source.job_phase or "source does not answer", False
 
     def _allow_run(self, command: Command, plan: Plan) -> None:
         self.later(self.world.span_ns(self.world.spec.latency_ms.run), lambda: self._let_run(command, plan))

@@ -61,8 +61,9 @@ class Settling:
         if destination is not None and destination.operation == command.operation:
             if destination.state is VmState.RUNNING:
                 return "the destination's copy runs"
-            if source is None:
-                # The last definition of the VM is never removed, nor what still has its memory.
+            waits = destination.state is VmState.PAUSED and plan.vm_state is not VmState.OFF
+            if source is None or (waits and not source.alive):
+                # The last definition of the VM is never removed, nor what alone still has its memory.
                 return "the destination's copy is the only one" if destination.alive else None
             self._world.remove(destination)
         known = command.ownership.epoch if command.ownership else 0

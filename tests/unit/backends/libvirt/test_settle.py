@@ -369,3 +369,20 @@ def test_no_former_owner_starts_the_vm_by_itself_nor_does_the_new_one(world: Wor
         world.domains[host].starts_with_host = 1
     world.give(settle.clean_up)
     assert [domain.starts_with_host for domain in world.domains.values()] == [0, 0]
+
+
+@pytest.mark.rule("R1")
+def test_what_has_arrived_is_not_removed_when_the_source_has_died_meanwhile(world: World) -> None:
+    world.put("h1", OFF)
+    world.put("h2", PAUSED_BY_USER)
+    told = world.give(settle.settle_source)
+    assert told.kind is Kind.CANNOT_SETTLE
+    assert "is the only one" in told["problem"].values["detail"]
+    assert world.done == []
+
+
+def test_what_has_not_arrived_goes_though_the_source_has_died(world: World) -> None:
+    world.put("h1", OFF)
+    world.put("h2", PAUSED_BY_MOVE)
+    assert world.give(settle.settle_source).kind is Kind.SETTLED
+    assert world.done == ["destroy h2", "undefine h2"]
