@@ -39,10 +39,17 @@ def placed(lab: Lab) -> Iterator[Group]:
     group = lab.group
     build()
     assert group.management_netns is not None
-    with open("/proc/thread-self/ns/net", "rb") as before:
+    with network_kept():
         netns.enter(group.management_netns)
+        yield group
+
+
+@contextmanager
+def network_kept() -> Iterator[None]:
+    """Bring the calling thread back to the network in which it is now."""
+    with open("/proc/thread-self/ns/net", "rb") as before:
         try:
-            yield group
+            yield
         finally:
             netns.enter_open(before.fileno())
 

@@ -231,7 +231,7 @@ def test_a_destination_that_loses_it_when_the_source_is_bound_runs_the_vm_once_i
         result = operation.wait()
         assert (result.end, "lease.lost" in ids(result)) == (Phase.INDETERMINATE, True)
         assert "cancel-accepted" not in kinds(operation)
-        assert moving.states() == {there: VmState.PAUSED}
+        until(lambda: moving.states() == {there: VmState.PAUSED}, "the end of the source's copy")
         found = mended(moving, there)
         assert (found.lock_daemon_started, found.vms) == (True, ())
         assert moving.recover().end is Phase.COMPLETED_WITH_WARNINGS

@@ -205,7 +205,7 @@ def lines_of(moving: Moving) -> dict[str, Path]:
 def subject_of_spec(moving: Moving) -> Subject:
     """Return what is known of the guest, as its record would tell it."""
     parameters = GuestParameters()
-    probe = ProbeFiles(lines_of(moving), Path(moving.spec.disk_path), parameters.heartbeat_period_ms, MARKER)
+    probe = ProbeFiles(lines_of(moving), [Path(moving.spec.disk_path)], parameters.heartbeat_period_ms, MARKER)
     return Subject(moving.spec.name, mac_address(moving.spec.id), GUEST_ADDRESS, probe)
 
 
