@@ -201,8 +201,8 @@ def test_a_damaged_block_is_missed_by_its_number(watching: Watching) -> None:
         def damage() -> None:
             line = watching.log().of_kind("disk")[-1]
             offset = int(line.fields[1]) * disk.BLOCK_BYTES + disk.BLOCK_BYTES // 2
-            flip_in_file(watching.observed.disk, offset)
-            fault.callback(flip_in_file, watching.observed.disk, offset)
+            flip_in_file(watching.observed.disks[0], offset)
+            fault.callback(flip_in_file, watching.observed.disks[0], offset)
             damaged.append((line.fields[0], line.fields[1]))
 
         watching.move_held(damage)

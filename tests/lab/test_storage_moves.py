@@ -19,7 +19,6 @@ from refimpl.guest.image import build
 from refimpl.guest.parameters import GuestParameters
 from refimpl.hosts import netns
 from refimpl.hosts.factory import channel_for
-from refimpl.lab import Lab
 from refimpl.meter.disk import disk_verdict
 from refimpl.meter.verdict import State
 from refimpl.model.events import Kind
@@ -28,7 +27,7 @@ from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.storage import StorageWish
 from tests.lab.lab_support import run_on
-from tests.lab.libvirt_support import MARKER, host_of, placed, remove_copy, wait_for_lines
+from tests.lab.libvirt_support import MARKER, host_of, made_lab, placed, wait_for_lines
 from tests.lab.moving import Moving, joined_log, wait_for
 
 pytestmark = pytest.mark.lab
@@ -62,16 +61,9 @@ class Storing(Moving):
 
 
 @pytest.fixture(scope="module")
-def stored(moving_lab: Lab, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storing]:
-    with placed(moving_lab) as group:
-        spec = _made(group, host_of(group, "h1"))
-        try:
-            yield Storing(moving_lab, spec, tmp_path_factory.mktemp("storing"))
-        finally:
-            for host in group.hosts:
-                remove_copy(host, spec)
-                for path in Path(host.local_directory).rglob("vault*"):
-                    path.unlink()
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storing]:
+    with made_lab() as lab, placed(lab) as group:
+        yield Storing(lab, _made(group, host_of(group, "h1")), tmp_path_factory.mktemp("storing"))
 
 
 @pytest.fixture
