@@ -19,18 +19,12 @@ from refimpl.model.group import Group
 from tests.healing import Healing
 from tests.lab.bed import Bed
 from tests.lab.libvirt_support import Driver, driven, made_lab, make_vm, network_kept, placed, plan_of
-from tests.lab.moving import Moving, working_guest
+from tests.lab.moving import Moving, guests_that_move
 
 
 @pytest.fixture(scope="session")
 def moving_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healing[Moving]]:
-    guests = Healing(
-        "the moving guest, with its lab,",
-        lambda: working_guest(tmp_path_factory.mktemp("moving")),
-        look=Moving.whole,
-        give_up=Moving.end_inhabitants,
-    )
-    with closing(guests):
+    with closing(guests_that_move(tmp_path_factory)) as guests:
         yield guests
 
 

@@ -13,6 +13,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from refimpl.app.home import Home, OperationFiles
 from refimpl.app.operations import Operation, start
 from refimpl.app.recovery import Interrupted, interrupted, recover_one
@@ -30,6 +32,7 @@ from refimpl.model.facts import HostFacts, Scope, VmState
 from refimpl.model.group import Group
 from refimpl.model.outcome import Outcome
 from refimpl.model.request import MigrationRequest
+from tests.healing import Healing
 from tests.lab.lab_support import state_directory
 from tests.lab.libvirt_support import host_of, lines, make_lab, make_vm, placed, wait_for_lines
 
@@ -230,6 +233,16 @@ class Moving:
             domain = fresh.lookupByUUIDString(self.spec.id)
             domain.migrateSetMaxSpeed(10_000)
             domain.migrateSetMaxDowntime(30_000, 0)
+
+
+def guests_that_move(tmp_path_factory: pytest.TempPathFactory) -> Healing[Moving]:
+    """Return a lab with a working guest for test after test, made when the first one wants it."""
+    return Healing(
+        "the moving guest, with its lab,",
+        lambda: working_guest(tmp_path_factory.mktemp("moving")),
+        look=Moving.whole,
+        give_up=Moving.end_inhabitants,
+    )
 
 
 def kinds(operation: Operation) -> list[str]:

@@ -9,7 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import replace
 from pathlib import Path
 
@@ -29,10 +29,19 @@ from refimpl.model.events import Kind
 from refimpl.model.facts import VmState
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase, Side
+from tests.healing import Healing
 from tests.lab.libvirt_support import host_of
-from tests.lab.moving import TIMEOUT_S, Moving, joined_log, kinds, until, wait_for
+from tests.lab.moving import TIMEOUT_S, Moving, guests_that_move, joined_log, kinds, until, wait_for
 
 pytestmark = pytest.mark.lab
+
+
+@pytest.fixture(scope="module")
+def moving_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healing[Moving]]:
+    """A lab of this module's own: what its lock daemons went through is none of the other modules' affair."""
+    with closing(guests_that_move(tmp_path_factory)) as guests:
+        yield guests
+
 
 LEASE_BUSY = 87
 

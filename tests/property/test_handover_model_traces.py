@@ -108,7 +108,7 @@ DOCTORED: dict[str, Callable[[JsonTrace], JsonTrace]] = {
     "committed without a decision": lambda trace: without(trace, Kind.SOURCE_BOUND),
     "it ran before it had arrived": lambda trace: earlier(trace, Kind.DESTINATION_RAN, Kind.DESTINATION_ARRIVED),
     "bound before it had arrived": lambda trace: earlier(
-        [event for event in trace if event["values"].get("bound") is not False],
+        [event for event in trace if event["values"].get("bound", True)],
         Kind.BINDING_SEEN,
         Kind.DESTINATION_ARRIVED,
     ),
