@@ -90,8 +90,6 @@ class Spares:
         if operation is not None:
             return Problem("vm.stamped", {"vm": vm.name, "operation": operation}, host=name)
         record = self._store.owner(vm.id)
-        if record is None or record.owner == name or vm.epoch > record.epoch:
-            return None
-        if gone_there(record, self._backend.observe(Scope())):
+        if record is None or record.owns(name, vm.epoch) or gone_there(record, self._backend.observe(Scope())):
             return None
         return Problem("owner.elsewhere", {"vm": vm.name, "owner": record.owner, "epoch": record.epoch}, host=name)

@@ -64,7 +64,7 @@ class VmPlaces:
         """Return where a VM is, that is to run there: `owner.elsewhere` when another host owns it (design 5)."""
         place = self.find_to_change(name)
         record = self.owners.owner(place.facts.id)
-        if record is None or record.owner == place.host.name or place.facts.epoch > record.epoch:
+        if record is None or record.owns(place.host.name, place.facts.epoch):
             return place
         if gone_there(record, self._backend.observe(Scope())):
             return place

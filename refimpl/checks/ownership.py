@@ -14,16 +14,13 @@ from refimpl.model.ownership import OwnerRecord
 
 
 def check(s: Subject) -> Iterator[Problem]:
-    """Yield what is wrong with the owner. A VM without a record is its own: the first move makes one.
-
-    A copy that carries a later epoch than the record is what the last move left, when the store did not answer.
-    """
+    """Yield what is wrong with the owner. A VM without a record is its own: the first move makes one."""
     if s.vm is None or s.source is None:
         return
     if s.vm.autostart:
         yield s.problem("vm.autostart", s.source.name, vm=s.vm.name)
     record = s.facts.owners.get(s.vm.id)
-    if record is None or record.owner == s.source.name or s.vm.epoch > record.epoch:
+    if record is None or record.owns(s.source.name, s.vm.epoch):
         return
     id = "owner.moved" if gone_there(record, s.facts) else "owner.elsewhere"
     yield s.problem(id, s.source.name, vm=s.vm.name, owner=record.owner, epoch=record.epoch)

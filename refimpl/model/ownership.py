@@ -34,6 +34,13 @@ class OwnerRecord:
             return self
         return replace(self, owner=owner, epoch=self.epoch + 1, pending=None, operation=operation)
 
+    def owns(self, host: str, carried: int) -> bool:
+        """Whether the copy on a host is the VM; `carried` is its epoch.
+
+        One that carries a later epoch is what the last move left when the store did not answer.
+        """
+        return self.owner == host or carried > self.epoch
+
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that `from_json` reads back."""
         return asdict(self)
