@@ -1,4 +1,4 @@
-"""ci/test and ci/demo: what they run, in which order, and that nothing failed or left out goes unnoticed."""
+"""ci/test, ci/full, ci/demo and others: what they run, in which order; nothing failed or left out goes unnoticed."""
 
 import os
 import shutil
@@ -18,8 +18,11 @@ case "$*" in
 *figures.py*) exec {sys.executable} "$@" ;;
 *unit.xml*) part=unit; status=$UNIT_STATUS ;;
 *lab.xml*) part=lab; status=$LAB_STATUS ;;
+*full.xml*) part=full; status=$LAB_STATUS ;;
+*) part=other; status=$OTHER_STATUS ;;
 esac
 {LOG}
+[ "$part" = other ] && exit "$status"
 [ "$status" = 5 ] && tests=0 || tests=3
 failures=$((status == 1))
 echo "<testsuite tests='$tests' failures='$failures' errors='0' skipped='0'/>" >test-results/$part.xml
@@ -33,7 +36,7 @@ class Checkout:
     def __init__(self, folder: Path) -> None:
         self.folder = folder
         (folder / "ci").mkdir()
-        for name in ("test", "demo", "bench", "soak", "lib.sh", "figures.py"):
+        for name in ("test", "full", "demo", "bench", "model", "soak", "lib.sh", "figures.py"):
             shutil.copy(ROOT / "ci" / name, folder / "ci" / name)
         for name in ("setup", "bare-install"):
             self.tool(f"ci/{name}", LOG)
@@ -48,7 +51,7 @@ class Checkout:
         file.chmod(0o755)
 
     def run(
-        self, command: str, *arguments: str, uid: int = 0, unit: int = 0, lab: int = 0
+        self, command: str, *arguments: str, uid: int = 0, unit: int = 0, lab: int = 0, other: int = 0
     ) -> subprocess.CompletedProcess[str]:
         self.tool("fakes/id", f"echo {uid}\n")
         environment = {
@@ -57,6 +60,7 @@ class Checkout:
             "PYTHONPATH": str(ROOT),
             "UNIT_STATUS": str(unit),
             "LAB_STATUS": str(lab),
+            "OTHER_STATUS": str(other),
         }
         (self.folder / "log").write_text("")
         return subprocess.run(
@@ -85,8 +89,8 @@ def test_all_parts_run_in_order_and_the_totals_close_them(checkout: Checkout) ->
     expected = ["setup", "ruff", "ruff", "mypy", "lint-imports", "shellcheck", "bare-install", "python", "python"]
     assert called == expected
     assert checkout.log()[0] == "setup --yes"
-    assert "-m not lab " in checkout.log()[-2]
-    assert "-m lab " in checkout.log()[-1]
+    assert "-m not lab and not full " in checkout.log()[-2]
+    assert "-m lab and not full " in checkout.log()[-1]
     assert "\n6 passed, 0 failed, 0 skipped\n" in done.stdout
 
 
@@ -113,8 +117,8 @@ def test_a_selection_may_leave_one_part_empty_but_not_both(checkout: Checkout) -
 def test_marks_of_the_users_narrow_both_parts(checkout: Checkout) -> None:
     checkout.run("test", "-m", "rule or slow", "-k", "lease")
     unit, lab = checkout.log()[-2:]
-    assert "-m not lab and (rule or slow) " in unit
-    assert "-m lab and (rule or slow) " in lab
+    assert "-m not lab and not full and (rule or slow) " in unit
+    assert "-m lab and not full and (rule or slow) " in lab
     assert unit.endswith(" -k lease")
 
 
@@ -126,7 +130,67 @@ def test_leaving_the_lab_out_is_said_and_needs_no_root(checkout: Checkout) -> No
     assert not [line for line in checkout.log() if "-m lab" in line]
 
 
-@pytest.mark.parametrize("command", ["test", "demo", "bench", "soak"])
+def pythons(checkout: Checkout) -> list[str]:
+    """What ci/full and the commands that it calls have run."""
+    return [line for line in checkout.log() if line.startswith("python ")]
+
+
+def test_in_full_the_tests_the_model_and_the_soak_run_and_it_says_so(checkout: Checkout) -> None:
+    done = checkout.run("full", "--yes")
+    assert done.returncode == 0, done.stdout
+    assert checkout.log()[0] == "setup --yes"
+    tests, model, real, virtual = pythons(checkout)
+    assert "-m pytest -m (lab or full) " in tests
+    assert model == "python -m tests.handover_model --quick"
+    assert real == "python -m tests.soak --seed 1 --moves 20"
+    assert virtual == "python -m tests.soak --backend simulated --seed 1 --moves 1000"
+    assert "\n3 passed, 0 failed, 0 skipped\n" in done.stdout
+    assert done.stdout.splitlines()[-1] == "== run: tests model soak"
+
+
+def test_in_full_more_and_less_can_be_asked_for(checkout: Checkout) -> None:
+    options = ("--seed", "7", "--moves", "3", "--schedules", "5", "--whole-model", "--only", "model", "--only", "soak")
+    assert checkout.run("full", *options).returncode == 0
+    assert pythons(checkout) == [
+        "python -m tests.handover_model",
+        "python -m tests.soak --seed 7 --moves 3",
+        "python -m tests.soak --backend simulated --seed 7 --moves 5",
+    ]
+    checkout.run("full", "--only", "tests", "-m", "rule", "tests/lab/test_moves.py", "-k", "there")
+    (tests,) = pythons(checkout)
+    assert "-m (lab or full) and (rule) " in tests
+    assert tests.endswith(" tests/lab/test_moves.py -k there")
+
+
+def test_in_full_a_failed_part_fails_the_whole_but_stops_nothing(checkout: Checkout) -> None:
+    done = checkout.run("full", lab=1)
+    assert (done.returncode, len(pythons(checkout))) == (1, 4)
+    assert "full: failed: lab tests, all; totals; " in done.stdout
+    done = checkout.run("full", other=8)
+    assert (done.returncode, len(pythons(checkout))) == (1, 4)
+    assert "random moves, real: FAILED with exit code 8" in done.stdout
+
+
+@pytest.mark.parametrize(
+    ("option", "says"),
+    [
+        (("--only", "test"), "--only needs one of: tests model soak; not 'test'"),
+        (("--only",), "--only needs one of: tests model soak; not ''"),
+        (("--moves", "-1"), "--moves needs a number from 1, not '-1'"),
+        (("--seed",), "--seed needs a number from 1, not ''"),
+        (("-m",), "-m needs an expression"),
+    ],
+)
+def test_in_full_what_cannot_be_done_is_said_before_anything_is(
+    checkout: Checkout, option: tuple[str, ...], says: str
+) -> None:
+    done = checkout.run("full", *option)
+    assert done.returncode == 2
+    assert says in done.stdout
+    assert checkout.log() == []
+
+
+@pytest.mark.parametrize("command", ["test", "full", "demo", "bench", "soak"])
 def test_without_root_the_commands_say_what_to_run(checkout: Checkout, command: str) -> None:
     done = checkout.run(command, uid=1000)
     assert done.returncode == 8
