@@ -43,6 +43,10 @@ class LabDaemons:
             self._lab.stop_daemon(self._host, "virtlockd")
         self._lab.start_daemons(self._host)
 
+    def end_lock_daemon(self) -> None:
+        """End virtlockd."""
+        self._lab.stop_daemon(self._host, "virtlockd")
+
     def restart_libvirtd(self) -> None:
         """Start libvirtd anew."""
         self._lab.restart_libvirtd(self._host)
@@ -67,7 +71,7 @@ def mend_leases(lab: Lab, host: str, backend: Backend) -> HostMended:
         raise error("lease.host_moving", host=host, moves=told, operation=moves[0].operation)
     others = {h.name: channel_for(h) for h in group.hosts if h.name != host}
     spares = Spares(GroupStore(Path(group.store_path)), entry, backend)
-    place = Place(entry, channel_for(entry), others, spares.why)
+    place = Place(entry, channel_for(entry), others, group.lease_directory, spares.why)
     try:
         return mend(place, LabDaemons(lab, host))
     except connection.failures() as failure:

@@ -29,7 +29,7 @@ from refimpl.hosts.wait import until
 from refimpl.lab.forward import Forward
 from refimpl.lab.layout import LabPaths
 from refimpl.meter.lines import read_log
-from refimpl.model.errors import error
+from refimpl.model.errors import RefimplError, error
 from refimpl.model.facts import HostFacts, VmState
 from refimpl.model.group import Group, HostEntry
 from refimpl.model.ownership import OwnerRecord
@@ -148,6 +148,8 @@ class VmDesk:
 
         `owner.elsewhere` when another host owns it, which still has a copy or does not answer.
 
+        `lease.left_locked` when a host still holds the lease that it had there.
+
         `vm.stamped` while its definition is being moved, or stayed where the VM itself was moved away from.
         """
         place = self.find(name)
@@ -163,7 +165,13 @@ class VmDesk:
         record = self.record(name)
         if record is not None:
             self.network.open(record)
-        do("Starting", place.host, name, lambda: vms.start(place.host, name))
+        try:
+            do("Starting", place.host, name, lambda: vms.start(place.host, name))
+        except RefimplError as refused:
+            keeper = vms.keeps_lease(self._group, place.facts.id)
+            if keeper is None:
+                raise
+            raise failed("lease.left_locked", vm=name, host=keeper) from refused
         return place
 
     def start_and_wait(self, name: str, limit_s: float = WORKS_S) -> VmPlace:

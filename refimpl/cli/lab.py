@@ -242,6 +242,8 @@ def list_(as_json: bool) -> int:
 def _leases(host: HostStatus) -> str:
     if host.without_lease:
         return f"NOT HELD: {', '.join(host.without_lease)}"
+    if host.left_locked:
+        return f"LEFT LOCKED: {', '.join(host.left_locked)}"
     return "held" if host.daemons_in_order else "NONE TO BE HAD"
 
 

@@ -24,8 +24,9 @@ def mend(host: str, as_json: bool, lab_name: str | None) -> int:
     """Start HOST's lock daemon, restart its libvirtd, and take the leases of its running VMs again.
 
     Each VM whose lease is not held is paused and resumed for that, some 5 to 50 ms. What is in order is left as it is,
-    and so is a VM that is being moved. Done again it finishes what was interrupted. Ends with 8 when a VM still runs
-    without its lease. Corresponds to no cmdlet.
+    and so is a VM that is being moved. Done again it finishes what was interrupted. A lease that was taken so outlives
+    its VM: where the VM is off and its lease still locked, a new lock daemon gives it back. Ends with 8 when a VM still
+    runs without its lease, or a lease is still locked. Corresponds to no cmdlet.
 
     \b
     Example:
@@ -51,6 +52,8 @@ def _told(mended: HostMended) -> dict[str, object]:
         "whole": mended.whole,
         "lock_daemon_started": mended.lock_daemon_started,
         "libvirtd_restarted": mended.libvirtd_restarted,
+        "released": list(mended.released),
+        "left_locked": list(mended.left_locked),
         "vms": [
             {
                 "vm": vm.vm,
@@ -72,6 +75,10 @@ def _say(mended: HostMended) -> None:
         click.echo(columns(("VM", "LEASE", "STOOD STILL"), [(vm.vm, str(vm.did), _pause(vm)) for vm in mended.vms]))
     else:
         click.echo("No VM runs there.")
+    for id in mended.released:
+        click.echo(f"The lease of VM {id}, which is not on there, was given back.")
+    for id in mended.left_locked:
+        click.echo(f"The lease of VM {id}, which is not on there, is still locked.")
     for vm in mended.vms:
         if vm.problem is not None:
             click.echo(problem_text(vm.problem), err=True)

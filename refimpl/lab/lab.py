@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from pathlib import Path
 
+from refimpl.backends.libvirt.lease import left_locked
 from refimpl.backends.libvirt.running import running_vms
 from refimpl.engine.store import Claim, GroupStore
 from refimpl.hosts import process
@@ -53,7 +54,8 @@ class HostStatus:
     """How one host is: its processes, whether libvirt answers the conductor, and its declared memory in MiB.
 
     `daemons_in_order`: libvirtd began after virtlockd, which knows the lease space only then. `without_lease`: the VMs
-    that run there and whose lease its virtlockd does not hold.
+    that run there and whose lease its virtlockd does not hold. `left_locked`: ids of VMs whose lease it holds and which
+    are not on there: they can be started nowhere.
     """
 
     name: str
@@ -63,6 +65,7 @@ class HostStatus:
     virtlockd_alive: bool
     daemons_in_order: bool
     without_lease: tuple[str, ...]
+    left_locked: tuple[str, ...]
     memory_mib: int
 
     @property
@@ -73,8 +76,8 @@ class HostStatus:
 
     @property
     def leased(self) -> bool:
-        """Leases can be taken there, and every VM that runs has its own."""
-        return self.daemons_in_order and not self.without_lease
+        """Leases can be taken there, every VM that runs has its own, and no other's is locked."""
+        return self.daemons_in_order and not self.without_lease and not self.left_locked
 
 
 def create(
@@ -265,6 +268,7 @@ class Lab:
         init = self._init(host.name)
         runner = self._runner(host.name)
         libvirtd = runner.find_daemon(init, LIBVIRTD)
+        without, left = _leases(host, self.group.lease_directory)
         return HostStatus(
             name=host.name,
             init_alive=process.alive(init),
@@ -272,7 +276,8 @@ class Lab:
             libvirtd_answers=libvirtd is not None and runner.answers(host.control_uri, _STATUS_S),
             virtlockd_alive=runner.find_daemon(init, VIRTLOCKD) is not None,
             daemons_in_order=self.daemons_in_order(host.name),
-            without_lease=_without_lease(host),
+            without_lease=without,
+            left_locked=left,
             memory_mib=host.memory_mib,
         )
 
@@ -298,8 +303,12 @@ class Lab:
         return found
 
 
-def _without_lease(host: HostEntry) -> tuple[str, ...]:
+def _leases(host: HostEntry, directory: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
+    """Return the names of VMs that run without their lease, and the ids of those whose lease has outlived them."""
+    channel = channel_for(host)
     try:
-        return tuple(vm.name for vm in running_vms(channel_for(host)) if vm.unprotected)
+        vms = running_vms(channel)
+        unprotected = tuple(vm.name for vm in vms if vm.unprotected)
+        return unprotected, left_locked(channel, directory, {vm.id for vm in vms})
     except OSError:
-        return ()
+        return (), ()

@@ -149,7 +149,7 @@ def _lab_schema() -> Schema:
 
 def _lab_status_schema() -> Schema:
     alive = dict.fromkeys(("init_alive", "libvirtd_alive", "libvirtd_answers", "virtlockd_alive"), YES_NO)
-    leases = {"daemons_in_order": YES_NO, "without_lease": list_of(TEXT)}
+    leases = {"daemons_in_order": YES_NO, "without_lease": list_of(TEXT), "left_locked": list_of(TEXT)}
     host = object_of(name=TEXT, **alive, **leases, memory_mib=COUNT, healthy=YES_NO)
     whole = object_of(lab=TEXT, id=TEXT, healthy=YES_NO, hosts=list_of(host), links=list_of(_link()))
     return _published("lab-status", "What refimpl lab status --json prints", whole)
@@ -165,6 +165,9 @@ def _lab_mended_schema() -> Schema:
         problem=or_null(known.of(Problem)),
     )
     done = {"lock_daemon_started": YES_NO, "libvirtd_restarted": YES_NO}
+    off = "ids of VMs that are not on there, and whose leases were "
+    done["released"] = {**list_of(TEXT), "description": f"{off}given back"}
+    done["left_locked"] = {**list_of(TEXT), "description": f"{off}not given back"}
     whole = object_of(lab=TEXT, host=TEXT, whole=YES_NO, **done, vms=list_of(vm))
     made: Schema = closed(known.document("lab-mended", 1, "What refimpl lab mend --json prints", whole))
     return made

@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from refimpl.app.leases import mend_leases
+from refimpl.app.vms import VmDesk
 from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.backend import LibvirtBackend
 from refimpl.backends.libvirt.domain import domain_xml
@@ -25,6 +26,7 @@ from refimpl.hosts import process
 from refimpl.hosts.factory import channel_for
 from refimpl.lab.layout import ROOT_VARIABLE
 from refimpl.meter.heartbeat import continuity
+from refimpl.model.errors import RefimplError
 from refimpl.model.events import Kind
 from refimpl.model.facts import VmState
 from refimpl.model.outcome import Outcome
@@ -165,6 +167,27 @@ def test_a_lost_lease_is_seen_and_taken_again_while_the_guest_runs_on(moving: Mo
     assert log.boots[-1] == boot
     seen = continuity(log, boot)
     assert (seen.lines_missing, seen.beats_missing, seen.duplicated) == (0, 0, 0)
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.error("lease.left_locked")
+def test_a_lease_that_was_taken_again_outlives_its_vm_and_is_given_back(moving: Moving) -> None:
+    here = moving.place()
+    with closing(LibvirtBackend(moving.group, lambda _: None, time.time_ns)) as backend, sound(moving):
+        desk = VmDesk(moving.group, backend)
+        end_lock_daemon(moving, here)
+        mended(moving, here)
+        desk.stop(moving.spec.name, force=True)
+        status = next(status for status in moving.lab.status() if status.name == here)
+        assert (status.healthy, status.left_locked) == (False, (moving.spec.id,))
+        with pytest.raises(RefimplError) as refused:
+            desk.start(moving.spec.name)
+        assert [(p.id, p.host) for p in refused.value.problems] == [("lease.left_locked", here)]
+        found = mended(moving, here)
+        assert (found.released, found.left_locked, found.whole) == ((moving.spec.id,), (), True)
+        desk.start(moving.spec.name)
+        assert unleased(moving, here) == (True, ())
+        moving.works()
 
 
 @pytest.mark.rule("R1")

@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import os
+import re
+from collections.abc import Collection
 
 from refimpl.hosts.channel import HostChannel
 from refimpl.model.group import Group
 
 LOCK_DAEMON = "virtlockd"
+_UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _PID_FILES = ("/run/virtlockd.pid", "/run/libvirt/virtlockd.pid")
 
 
@@ -46,6 +49,20 @@ def held_file(channel: HostChannel, device: int, inode: int) -> bool | None:
         return any(_name(channel, pid) == LOCK_DAEMON for pid in holders(locks, device, inode))
     except (OSError, ValueError):
         return None
+
+
+def left_locked(channel: HostChannel, directory: str, on: Collection[str]) -> tuple[str, ...]:
+    """Return the ids of VMs whose leases the host's lock daemon holds and that are not among those `on` there.
+
+    A lease that was taken again (`refimpl.backends.libvirt.mend_leases`) is bound to no process: it outlives its VM.
+    OSError when the host cannot be looked at.
+    """
+    listed = channel.run(["find", directory, "-maxdepth", "1", "-type", "f", "-printf", "%D %i %f\\n"])
+    daemon = daemon_pid(channel)
+    locks = channel.read("/proc/locks").decode()
+    found = (line.split(maxsplit=2) for line in listed.stdout.splitlines())
+    held = (name for device, inode, name in found if daemon in holders(locks, int(device), int(inode)))
+    return tuple(sorted(name for name in held if _UUID.fullmatch(name) and name not in on))
 
 
 def holders(locks: str, device: int, inode: int) -> list[int]:

@@ -2,6 +2,8 @@
 
 The lock daemon, then libvirtd, which makes the lease space known to it, then each running VM is paused and resumed: a
 lease is taken when a VM begins to run. Paused before libvirtd was started anew, a VM could not be resumed.
+
+What was taken so is bound to no process and outlives its VM: nothing but a new lock daemon gives it back.
 """
 
 from __future__ import annotations
@@ -46,6 +48,10 @@ class Daemons(Protocol):
         """Start those daemons that do not run, the lock daemon first."""
         ...
 
+    def end_lock_daemon(self) -> None:
+        """End the lock daemon; the VMs run on, without their leases."""
+        ...
+
     def restart_libvirtd(self) -> None:
         """End libvirtd and start it again; the VMs run on."""
         ...
@@ -76,29 +82,35 @@ class VmMended:
 
 @dataclass(frozen=True, slots=True)
 class HostMended:
-    """One host: what was done to its daemons and to its VMs that run."""
+    """One host: what was done to its daemons and to its VMs that run.
+
+    `released`: ids of VMs that are not on there and whose leases were given back; `left_locked`: those that were not.
+    """
 
     host: str
     lock_daemon_started: bool
     libvirtd_restarted: bool
     vms: tuple[VmMended, ...]
+    released: tuple[str, ...] = ()
+    left_locked: tuple[str, ...] = ()
 
     @property
     def whole(self) -> bool:
-        """Whether every running VM of the host has its lease now."""
-        return all(vm.did in (Did.HELD, Did.TAKEN) for vm in self.vms)
+        """Whether every running VM of the host has its lease now, and no other VM's lease is locked there."""
+        return all(vm.did in (Did.HELD, Did.TAKEN) for vm in self.vms) and not self.left_locked
 
 
 @dataclass(frozen=True, slots=True)
 class Place:
     """The host to be mended, the other hosts by name, and who must not be touched.
 
-    `spares` returns why a VM is left alone, None when it may be paused.
+    `leases`: their directory. `spares` returns why a VM is left alone, None when it may be paused.
     """
 
     host: HostEntry
     channel: HostChannel
     others: Mapping[str, HostChannel]
+    leases: str
     spares: Callable[[RunningVm], Problem | None]
 
 
@@ -107,6 +119,10 @@ def mend(place: Place, daemons: Daemons) -> HostMended:
 
     What stands in the way of one VM is its `problem`; a host or daemon that fails is raised as `connection.failures()`.
     """
+    left = _left_locked(place)
+    if left and not any(vm.held and place.spares(vm) for vm in running_vms(place.channel)):
+        daemons.end_lock_daemon()
+        stop_point("mend.lock_daemon_ended")
     started = not daemons.lock_daemon_runs()
     ordered = daemons.in_order()
     daemons.start()
@@ -114,7 +130,13 @@ def mend(place: Place, daemons: Daemons) -> HostMended:
     if not daemons.in_order():
         daemons.restart_libvirtd()
     concerned = [vm for vm in running_vms(place.channel) if vm.state is VmState.RUNNING or vm.mending]
-    return HostMended(place.host.name, started, not ordered, tuple(_mend_vm(place, daemons, vm) for vm in concerned))
+    vms = tuple(_mend_vm(place, daemons, vm) for vm in concerned)
+    still = _left_locked(place)
+    return HostMended(place.host.name, started, not ordered, vms, tuple(i for i in left if i not in still), still)
+
+
+def _left_locked(place: Place) -> tuple[str, ...]:
+    return lease.left_locked(place.channel, place.leases, {vm.id for vm in running_vms(place.channel)})
 
 
 def _mend_vm(place: Place, daemons: Daemons, vm: RunningVm) -> VmMended:

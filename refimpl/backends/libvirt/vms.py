@@ -10,6 +10,7 @@ import threading
 from refimpl.backends.libvirt import connection, lease
 from refimpl.backends.libvirt.domain import VmSpec, domain_xml
 from refimpl.backends.libvirt.mend_leases import unmark
+from refimpl.backends.libvirt.running import running_vms
 from refimpl.backends.libvirt.status import process_gone, read_status
 from refimpl.hosts.factory import channel_for
 from refimpl.model.group import Group, HostEntry
@@ -31,6 +32,19 @@ def start(host: HostEntry, vm: str) -> None:
         domain = fresh.lookupByName(vm)
         if not domain.isActive():
             domain.create()
+
+
+def keeps_lease(group: Group, vm_id: str) -> str | None:
+    """Return the name of the host whose lock daemon holds the lease of a VM that is not on there, None without one."""
+    for host in group.hosts:
+        channel = channel_for(host)
+        try:
+            on = {vm.id for vm in running_vms(channel)}
+            if vm_id in lease.left_locked(channel, group.lease_directory, on):
+                return host.name
+        except OSError:
+            continue
+    return None
 
 
 def pause(host: HostEntry, vm: str) -> None:

@@ -166,3 +166,5 @@ def test_the_socket_of_a_killed_lock_daemon_goes_before_the_new_one_comes(
     assert fake.done == done
     LabDaemons(fake, "h1").restart_libvirtd()  # type: ignore[arg-type]
     assert fake.done[-1] == "restart"
+    LabDaemons(fake, "h1").end_lock_daemon()  # type: ignore[arg-type]
+    assert fake.done[-1] == "stop virtlockd"

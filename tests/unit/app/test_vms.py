@@ -130,6 +130,19 @@ def test_a_vm_that_does_not_fit_is_not_started(desk, hosts, done):
     assert done == []
 
 
+@pytest.mark.error("lease.left_locked")
+def test_a_lease_that_a_host_keeps_of_a_vm_that_is_off_is_told_with_its_mend(desk, hosts, done, monkeypatch):
+    def busy(*_):
+        raise OSError("Lockspace resource is locked")
+
+    hosts.put("a", vm(name="one", state=VmState.OFF))
+    monkeypatch.setattr(vms.vms, "start", busy)
+    monkeypatch.setattr(vms.vms, "keeps_lease", lambda *_: None)
+    refused("vm.not_done", lambda: desk.start("one"))
+    monkeypatch.setattr(vms.vms, "keeps_lease", lambda _, vm_id: "b" if vm_id == vm().id else None)
+    assert "host 'b' still holds" in refused("lease.left_locked", lambda: desk.start("one"))
+
+
 @pytest.mark.error("vm.does_not_stop")
 def test_a_guest_that_does_not_stop_is_told_so_and_force_is_the_mend(desk, hosts, done):
     hosts.put("a", vm(name="one"))

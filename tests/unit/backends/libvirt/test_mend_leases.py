@@ -22,6 +22,7 @@ from tests.unit.backends.libvirt.mover import refusal
 
 libvirt = pytest.importorskip("libvirt")
 
+OFF_ID = "a9c6b1f0-0000-4000-8000-00000000000f"
 DEVICE, DAEMON = os.makedev(0xFE, 0), 49
 BUSY, NO_METADATA = 87, libvirt.VIR_ERR_NO_DOMAIN_METADATA
 STANDS_NS = 24_000_000
@@ -40,6 +41,7 @@ class Host(r.FakeChannel):
         self.state, self.pid, self.mark, self.move = "running", 38, "", ""
         self.lock_daemon, self.ordered, self.file, self.lease = False, False, True, True
         self.holder: int | None = None
+        self.off_holder: int | None = None
         self.raises: dict[str, BaseException] = {}
         self.hears: Callable[[NativeEvent], None] = lambda _: None
 
@@ -53,6 +55,9 @@ class Host(r.FakeChannel):
             raise OSError("host is down")
         if command[0] == "ls":
             return Completed(0, "autostarted\nweb.xml\n" if self.state else "autostarted\n", "")
+        if command[0] == "find":
+            rows = ((77, r.VM_ID), (78, OFF_ID), (79, "0" * 64))
+            return Completed(0, "".join(f"{DEVICE} {inode} {name}\n" for inode, name in rows), "")
         if command[0] == "touch":
             self.act("file")
             self.file = True
@@ -60,9 +65,13 @@ class Host(r.FakeChannel):
 
     def read(self, path: str) -> bytes:
         if path == "/proc/locks":
-            return f"1: POSIX ADVISORY WRITE {self.holder or 1} fe:00:77 0 EOF\n".encode() if self.holder else b""
+            holders = {77: self.holder, 78: self.off_holder, 79: DAEMON}
+            rows = (f"1: POSIX ADVISORY WRITE {pid} fe:00:{inode} 0 EOF\n" for inode, pid in holders.items() if pid)
+            return "".join(rows).encode()
         if path == f"/proc/{DAEMON}/comm":
             return b"virtlockd\n"
+        if path == "/run/libvirt/virtlockd.pid" and self.lock_daemon:
+            return f"{DAEMON}\n".encode()
         if path == "/run/libvirt/qemu/web.xml" and self.state:
             return self._status().encode()
         return super().read(path)
@@ -87,6 +96,11 @@ class Host(r.FakeChannel):
         if not self.lock_daemon:
             self.act("start lock daemon")
             self.lock_daemon = True
+
+    def end_lock_daemon(self) -> None:
+        self.act("end lock daemon")
+        self.lock_daemon = self.ordered = False
+        self.holder = self.off_holder = None
 
     def restart_libvirtd(self) -> None:
         self.act("restart libvirtd")
@@ -152,7 +166,7 @@ def host(monkeypatch: pytest.MonkeyPatch) -> Host:
 
 def mended(host: Host, *, other: Host | None = None, spares: Problem | None = None) -> HostMended:
     others = {"h2": other} if other is not None else {}
-    return mend(Place(r.host("h1"), host, others, lambda _: spares), host)
+    return mend(Place(r.host("h1"), host, others, "/g/shared/leases", lambda _: spares), host)
 
 
 def only(found: HostMended) -> mend_leases.VmMended:
@@ -186,6 +200,30 @@ def test_a_lock_daemon_that_was_started_by_hand_is_not_enough(host: Host) -> Non
     found = mended(host)
     assert host.done == IN_ORDER[1:]
     assert (found.lock_daemon_started, found.libvirtd_restarted) == (False, True)
+
+
+@pytest.mark.rule("R1")
+def test_a_lease_that_has_outlived_its_vm_is_given_back_and_the_others_are_taken_again(host: Host) -> None:
+    host.lock_daemon, host.ordered, host.holder, host.off_holder = True, True, DAEMON, DAEMON
+    found = mended(host)
+    assert host.done == ["end lock daemon", *IN_ORDER]
+    assert (found.released, found.left_locked, found.whole) == ((OFF_ID,), (), True)
+    assert only(found).did is Did.TAKEN
+
+
+@pytest.mark.rule("R1", "R10")
+def test_no_lease_is_given_back_at_the_cost_of_a_vm_that_may_not_be_paused(host: Host) -> None:
+    host.lock_daemon, host.ordered, host.holder, host.off_holder = True, True, DAEMON, DAEMON
+    found = mended(host, spares=Problem("vm.stamped", {"vm": "web", "operation": "0a1b2c3d"}))
+    assert host.done == []
+    assert (found.released, found.left_locked, found.whole) == ((), (OFF_ID,), False)
+    assert only(found).did is Did.HELD
+
+
+def test_a_lease_that_another_host_holds_is_not_this_ones(host: Host) -> None:
+    host.lock_daemon, host.ordered, host.holder, host.off_holder = True, True, DAEMON, DAEMON + 1
+    assert mended(host).whole
+    assert host.done == []
 
 
 def test_with_no_vm_on_only_the_daemons_are_put_in_order(host: Host) -> None:
