@@ -114,17 +114,19 @@ class Rig:
         cancel_at: Kind | Phase | None = None,
         bandwidth_at: Kind | Phase | None = None,
         happens: Happens = None,
+        stop_point: Callable[[str], None] = lambda _: None,
     ) -> Outcome | None:
         """Carry out a move. None: it was killed, at a stop point or when it heard of something.
 
         `happens`: when that is seen or entered, this is done to the rig.
         `cancel_at`, `bandwidth_at`: a cancel, or 20 MiB per second, is wished when that is seen or entered.
+        `stop_point`: is told of every stop point, and may raise Killed.
         """
         timeline = VirtualTimeline(self.world.now_ns())
         backend = SimulatedBackend(self.world, timeline.post, timeline)
         ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().chosen(self.request))
         wishes = {cancel_at: (Kind.CANCEL_WISHED, {}), bandwidth_at: (Kind.BANDWIDTH_WISHED, {"mib_s": 20})}
-        conductor = self._conductor(ledger, backend, timeline, kill_at, wishes, happens=happens)
+        conductor = self._conductor(ledger, backend, timeline, kill_at, wishes, happens=happens, stop_point=stop_point)
         try:
             if cancel_at is Phase.NEW:
                 return conductor.run(Event(Kind.CANCEL_WISHED, timeline.now_ns()))
@@ -206,8 +208,14 @@ class Rig:
         phase: Phase = Phase.NEW,
         last: int = 0,
         happens: Happens = None,
+        stop_point: Callable[[str], None] = lambda _: None,
     ) -> Conductor:
         self.events = []
+
+        def stop(name: str) -> None:
+            _kill(name, kill_at)
+            stop_point(name)
+
         return Conductor(
             ledger,
             backend,
@@ -222,7 +230,7 @@ class Rig:
                 self._happening(happens),
                 lambda event: _kill(event.kind, kill_at),
             ],
-            stop_point=lambda name: _kill(name, kill_at),
+            stop_point=stop,
             step=self.step,
         )
 

@@ -233,6 +233,7 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.PASS_ENDED: _pass_ended,
     Kind.BANDWIDTH_WISHED: lambda v, p: f"bandwidth: {v['mib_s'] or 'no'} {'MiB/s' if v['mib_s'] else 'limit'}",
     Kind.BLACKOUT_TOO_LONG: _problem("the move is cancelled"),
+    Kind.LEASE_SPACE_GONE: lambda v, p: f"host {v['host']} cannot reach the VM's lease any more: {v['detail']}",
     Kind.LOCK_DAEMON_GONE: lambda v, p: f"the lock daemon of host {v['host']} has ended: the leases there are lost",
     Kind.LEASE_UNSAFE: _problem("this is not safe any more"),
     Kind.LEFT_PAUSED: lambda v, p: "the VM stays paused at the destination",

@@ -15,7 +15,7 @@ PREPARE: PREPARED; or NETWORK_FAILED (the address in `plan.address` does not con
     (`plan.autostart`). Of disks that move (`plan.storage`) it makes the files at the destination, empty and of the
     virtual size, registered there by the operation's id before they have their names; a file that has such a name
     already is refused, or, if the plan says so, put aside for the roll-back. Refused too when the source's file is
-    not the one of the plan any more.
+    not the one of the plan any more, or when the destination does not see the source's lease of the VM.
 START_TRANSFER: TRANSFER_STARTED if a native job was seen, then any of STORAGE_SEEN, MEMORY_SEEN, PASS_ENDED (passes
     ended so far), PROGRESS, SWITCH_SEEN, SOURCE_STOPPED, SOURCE_RESUMED, DESTINATION_ARRIVED, DESTINATION_RAN,
     SOURCE_GONE; last and always CALL_RETURNED; or NATIVE_REFUSAL alone when the system below refused before any job was
@@ -61,6 +61,7 @@ CLEAN_UP_MOVED, the destination's copy is the VM and was seen to run: as CLEAN_U
 
 LOCK_DAEMON_GONE comes between PREPARE (or ADOPT) and CLEAN_UP, once for each host, with side and host: what holds the
     leases there has ended, and the host can take none any more. Only of hosts where that can be watched.
+LEASE_SPACE_GONE likewise: a host does not see the VM's lease any more, with why.
 CLAIM, RELEASE, RECORD_*, ANSWER_TOO_LATE and WAIT_TO_LOOK are carried out by the conductor with the group store,
 the journal and the clock; a backend never sees them. Every command is idempotent: given twice, the second finds things
 done.

@@ -10,7 +10,7 @@ from refimpl.model.events import Event, Kind
 from refimpl.model.ledger import Ledger
 from refimpl.policy.closing import closing
 from refimpl.policy.convergence import pass_limit
-from refimpl.policy.leases import lock_daemon_gone
+from refimpl.policy.leases import lease_space_gone, lock_daemon_gone
 from refimpl.policy.networks import next_network
 from refimpl.policy.reconciliation import bound, reconcile
 from refimpl.policy.recovery import recovery
@@ -21,6 +21,7 @@ POLICIES: Mapping[Kind, Callable[[Ledger, Event], Decision | None]] = {
     Kind.PASS_ENDED: pass_limit,
     Kind.NETWORK_FAILED: next_network,
     Kind.LOCK_DAEMON_GONE: lock_daemon_gone,
+    Kind.LEASE_SPACE_GONE: lease_space_gone,
     Kind.BINDING_SEEN: bound,
     Kind.EVIDENCE_SEEN: reconcile,
     Kind.CLEANED: closing,

@@ -61,6 +61,7 @@ class Kind(StrEnum):
     NOT_STEERABLE = "not-steerable"
     CALL_RETURNED = "call-returned"
     LOCK_DAEMON_GONE = "lock-daemon-gone"
+    LEASE_SPACE_GONE = "lease-space-gone"
     EVIDENCE_SEEN = "evidence-seen"
     ADOPTED_STORAGE = "adopted-storage"
     ADOPTED_MEMORY = "adopted-memory"
@@ -150,6 +151,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.STEERED: ("what",),
     Kind.NOT_STEERABLE: ("what", "reason"),
     Kind.CALL_RETURNED: ("ok", "problem", "sent_bytes", "qemu_downtime_ms", "disks_sent_bytes"),
+    Kind.LEASE_SPACE_GONE: ("path", "detail"),
     Kind.EVIDENCE_SEEN: ("evidence",),
     Kind.CANNOT_SETTLE: ("problem",),
     Kind.CLEANED: ("kept",),

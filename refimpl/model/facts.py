@@ -94,6 +94,21 @@ class LeaseFact:
 
 
 @dataclass(frozen=True, slots=True)
+class LeaseSpaceFact:
+    """Where the VM's lease is, as one host sees it, whether or not the VM is there.
+
+    `identity`: of the lease file, None when it is not there. `wrong`: why the directory cannot be used, empty when it
+    can. `probed`: whether a file written beside it was read at the other host, and the other way round; only after a
+    probe.
+    """
+
+    path: str
+    identity: str | None = None
+    wrong: str = ""
+    probed: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
 class NicFact:
     """A network adapter of a VM: name, MAC address, and the virtual switch that it is connected to (None: to none)."""
 
@@ -180,7 +195,8 @@ class HostFacts:
     `disks` are the VM's disks as this host sees them, by path. `names` are all names and addresses that it answers to.
     `routes`: networks that it can send to, as CIDR. `switches`: names of its virtual switches (None: not told).
     `storage_directories`: where it takes disks, the first one where nothing else is said (empty: anywhere); `targets`:
-    places at which disks of the requested move would go, by path.
+    places at which disks of the requested move would go, by path. `lease_space`: where the lease of the VM in question
+    is (None: not looked at).
     `compression`: methods that it can send and receive, best first. `clock` minus `clock_reference` of the same moment
     (the observer's) is its skew. `machine_types`, `accelerators`: what its VMs can be (None: not told).
     """
@@ -208,6 +224,7 @@ class HostFacts:
     versions: Mapping[str, str] = field(default_factory=dict)
     storage_directories: tuple[str, ...] = ()
     targets: Mapping[str, TargetFact] = field(default_factory=dict)
+    lease_space: LeaseSpaceFact | None = None
 
     def vm(self, name: str) -> VmFacts | None:
         """Return the VM of that name on this host, or None."""

@@ -134,6 +134,7 @@ _MARKS = {
     Kind.CALL_RETURNED: "the transfer has ended",
     Kind.SOURCE_GONE: "the source's copy is gone",
     Kind.DESTINATION_RAN: "the VM runs at the destination",
+    Kind.LEASE_SPACE_GONE: "a host cannot reach the VM's lease any more",
     Kind.LOCK_DAEMON_GONE: "a lock daemon has ended: the leases of its host are lost",
 }
 

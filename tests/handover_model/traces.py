@@ -57,6 +57,7 @@ OUTSIDE = {
     Kind.RECORD_REFUSED: "another controller takes the VM over",
     Kind.JOURNAL_LOST: "a journal or a store that fails",
     Kind.LOCK_DAEMON_GONE: "a lock daemon whose end is heard of",
+    Kind.LEASE_SPACE_GONE: "a lease space that is not seen any more",
 }
 """What the model is not about."""
 

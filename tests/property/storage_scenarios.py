@@ -122,6 +122,13 @@ STORAGE_SCENARIOS: dict[str, Scenario] = {
         kill_at="intended:steer-bandwidth",
         also=_slowed,
     ),
+    "the destination's lock daemon ends while disks are copied": Scenario(
+        BACK,
+        world=LOCAL | fault("lock-daemon-dies", host="b", during="storage"),
+        request=taken(),
+        problem="lease.unsafe",
+        also=only_at("a"),
+    ),
     "the file system fills up": Scenario(
         BACK,
         world=LOCAL | fault("disk-full", during="storage"),

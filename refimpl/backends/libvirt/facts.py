@@ -22,7 +22,18 @@ from refimpl.backends.libvirt.parallel import in_parallel
 from refimpl.backends.libvirt.status import Status, domain_part, parse_status, read_text
 from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.factory import channel_for
-from refimpl.model.facts import SAVED_MEMORY, DeviceFact, DiskFact, Facts, HostFacts, LeaseFact, Scope, VmFacts, VmState
+from refimpl.model.facts import (
+    SAVED_MEMORY,
+    DeviceFact,
+    DiskFact,
+    Facts,
+    HostFacts,
+    LeaseFact,
+    LeaseSpaceFact,
+    Scope,
+    VmFacts,
+    VmState,
+)
 from refimpl.model.group import Group, HostEntry
 from refimpl.model.storage import targets
 
@@ -67,6 +78,7 @@ def looking(group: Group, scope: Scope) -> Iterator[list[Looked]]:
         for one in looked:
             _put_together(one, scope)
         _see_targets(looked, scope)
+        _see_lease_space(looked, scope)
         yield looked
     finally:
         in_parallel(_close, looked)
@@ -294,6 +306,26 @@ def _see_targets(looked: Sequence[Looked], scope: Scope) -> None:
         there.facts = replace(there.facts, targets=there.look.targets(list(paths)))
     except OSError as error:
         there.facts = HostFacts(there.host.name, reachable=False, native=connection.native(error))
+
+
+def _see_lease_space(looked: Sequence[Looked], scope: Scope) -> None:
+    """Look from every host at where the lease of the VM in question is."""
+    vms = [vm for one in looked for vm in one.facts.vms if vm.name == scope.vm and vm.lease is not None]
+    path = next((vm.lease.path for vm in vms if vm.lease is not None), None)
+    if path is not None:
+        in_parallel(lambda one: _see_lease(one, path), looked)
+
+
+def _see_lease(one: Looked, path: str) -> None:
+    if one.look is None:
+        return
+    try:
+        place = one.look.targets([path])[path]
+    except OSError as error:
+        one.facts = HostFacts(one.host.name, reachable=False, native=connection.native(error))
+        return
+    wrong = place.directory or ("it takes no writes there" if place.writable is False else "")
+    one.facts = replace(one.facts, lease_space=LeaseSpaceFact(path, place.identity, wrong))
 
 
 def _as_defined(defined: DiskFact, seen: DiskFact) -> DiskFact:

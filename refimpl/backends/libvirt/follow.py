@@ -60,6 +60,7 @@ def adopt(operation: Operation) -> None:
         # It began to run while nobody listened.
         open_port(operation)
     operation.watch_lock_daemons()
+    operation.watch_lease()
     threading.Thread(target=_follow, args=(operation,), name="libvirt-follow", daemon=True).start()
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import re
 from collections.abc import Collection
@@ -11,6 +12,9 @@ from refimpl.model.group import Group
 
 LOCK_DAEMON = "virtlockd"
 _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
+_SEEN = 'stat -L -c "%i %W" -- "$1" && stat -L -f -c %i -- "$1" && test -w "$1"'
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EACCES})
+"""What a path says whose file system is not there any more. That a whole host is down has no number."""
 _PID_FILES = ("/run/virtlockd.pid", "/run/libvirt/virtlockd.pid")
 
 
@@ -24,6 +28,23 @@ def make(channel: HostChannel, file: str) -> None:
     done = channel.run(["touch", "--", file])
     if done.status != 0:
         raise OSError(f"the lease file cannot be made: {done.stderr.strip()}")
+
+
+def seen_at(channel: HostChannel, file: str) -> str:
+    """Return what tells the lease file from any other, as the host sees it. OSError: not there, or takes no writes."""
+    done = channel.run(["bash", "-c", _SEEN, "bash", file])
+    if done.status != 0:
+        raise OSError(done.stderr.strip().rpartition("\n")[2] or "it takes no writes there")
+    return " ".join(done.stdout.split())
+
+
+def gone(channel: HostChannel, file: str) -> str | None:
+    """Return why the host does not see the lease file any more; None when it does, or does not answer at all."""
+    try:
+        channel.read(file)
+    except OSError as error:
+        return error.strerror if error.errno in _GONE else None
+    return None
 
 
 def held(channel: HostChannel, file: str) -> bool | None:

@@ -13,6 +13,7 @@ from enum import Enum
 from typing import Any
 
 from refimpl.backends.libvirt import connection, ended, lease, status
+from refimpl.backends.libvirt.lease_space import LeaseWatch
 from refimpl.backends.libvirt.lock_watch import LockWatch
 from refimpl.backends.libvirt.stamp import Stamp
 from refimpl.backends.libvirt.tap import Taps
@@ -89,6 +90,7 @@ class Operation:
         self._post = post
         self._pidfd: int | None = None
         self._lock_watch: LockWatch | None = None
+        self._lease_watch: LeaseWatch | None = None
         self._listening: tuple[Callable[[NativeEvent], None], Callable[[NativeEvent], None]] | None = None
 
     def problem(self, id: str, side: Side, error: Exception, **more: Value) -> Problem:
@@ -184,6 +186,17 @@ class Operation:
         for side in gone:
             self.post(Kind.LOCK_DAEMON_GONE, side)
 
+    def watch_lease(self) -> None:
+        """Have LEASE_SPACE_GONE told, once for each host, when it does not see the VM's lease any more."""
+        with self.lock:
+            if self._lease_watch is not None:
+                return
+            watch = self._lease_watch = LeaseWatch(self.lease, self._lease_gone)
+        watch.start({side: channel for side, _, channel in self.reach.sides()})
+
+    def _lease_gone(self, side: Side, why: str) -> None:
+        self.post(Kind.LEASE_SPACE_GONE, side, path=self.lease, detail=why)
+
     def forget(self) -> None:
         """Hear nothing more and let the process go."""
         with self.lock:
@@ -197,6 +210,9 @@ class Operation:
             if self._lock_watch is not None:
                 self._lock_watch.close()
                 self._lock_watch = None
+            if self._lease_watch is not None:
+                self._lease_watch.close()
+                self._lease_watch = None
 
     def _post_or_measure(self, events: Sequence[Event]) -> None:
         """Post events, but for ends of passes that are to be posted with what is left: they wait for `progress`."""

@@ -1,4 +1,4 @@
-"""The one look that writes: is a disk's directory the same on both hosts, and are media of the same content (R5).
+"""The one look that writes: is the directory of a disk or of the lease the same on both hosts, media the same (R5).
 
 At each host a file named by the operation is put beside the disks that the VM writes, and read at the other one. The
 helper on the host has made it and takes it away when asked, or when nobody is there to ask any more. What cannot be
@@ -84,11 +84,13 @@ def _staying(vm: VmFacts, request: MigrationRequest) -> VmFacts:
 
 
 def probe_disks(operation: str, vm: VmFacts, source: Looked, destination: Looked) -> None:
-    """Try the directories of the disks that the VM writes, in both directions; what came out is put into the facts."""
+    """Try the directories of the disks that the VM writes and of its lease, in both directions, for the facts."""
+    ends = (source, destination)
     paths = [disk.path for disk in vm.disks if disk.identity is not None and not disk.read_only]
+    spaces = [one.facts.lease_space for one in ends]
+    paths += dict.fromkeys(space.path for space in spaces if space is not None and not space.wrong)
     if not paths:
         return
-    ends = (source, destination)
     names = [file_name(operation, one.host.name) for one in ends]
     texts = [f"{operation} {secrets.token_hex(16)}\n" for _ in ends]
     written = in_parallel(lambda n: _asked(ends[n], "write", paths=paths, name=names[n], text=texts[n]), (0, 1))
@@ -106,6 +108,13 @@ def probe_disks(operation: str, vm: VmFacts, source: Looked, destination: Looked
     }
     for one in ends:
         put_disks(one, found)
+        _put_lease(one, found)
+
+
+def _put_lease(one: Looked, found: Mapping[str, Mapping[str, bool | None]]) -> None:
+    space = one.facts.lease_space
+    if space is not None and space.path in found:
+        one.facts = replace(one.facts, lease_space=replace(space, probed=found[space.path]["probed"]))
 
 
 def _asked(one: Looked, do: str, **values: Any) -> Mapping[str, Told | None]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refimpl.backends.libvirt import compression, connection, lease, port, stamp
+from refimpl.backends.libvirt import compression, connection, lease, lease_space, port, stamp
 from refimpl.backends.libvirt.delegated import let_out
 from refimpl.backends.libvirt.disk_files import device_names, full, make, relocated
 from refimpl.backends.libvirt.domain import moved_to
@@ -70,6 +70,10 @@ def _prepared(operation: Operation) -> Problem | None:
     operation.hold_source_process()
     operation.watch_lock_daemons()
     lease.make(reach.source_channel, operation.lease)
+    failed = lease_space.problem(operation)
+    if failed is not None:
+        return failed
+    operation.watch_lease()
     domain = as_planned(plan, reach.connections.to(reach.source))
     if plan.vm_state is VmState.OFF:
         _mark(operation, domain)

@@ -22,6 +22,7 @@ from refimpl.model.facts import (
     Facts,
     HostFacts,
     LeaseFact,
+    LeaseSpaceFact,
     NicFact,
     Scope,
     TargetFact,
@@ -123,6 +124,7 @@ def _host(world: World, name: str, vm: str | None, request: MigrationRequest | N
         versions=spec.versions,
         storage_directories=spec.storage_directories,
         targets=_targets(world, name, request),
+        lease_space=_lease_space(world, name, vm),
     )
 
 
@@ -165,6 +167,17 @@ def _seen_cpu(world: World, vm: VmSpec) -> CpuFact | None:
 
 def _lease(world: World, host: str, vm: VmSpec) -> LeaseFact | None:
     return LeaseFact(f"/leases/{vm.id}", world.holds_lease(host, vm)) if vm.lease else None
+
+
+def _lease_space(world: World, host: str, vm: str | None) -> LeaseSpaceFact | None:
+    """Return where the lease of the VM in question is, as a host sees it; None when it has none."""
+    found = next((c.vm for c in world.copies.values() if c.vm.name == vm and c.vm.lease), None)
+    if found is None:
+        return None
+    path, sees = f"/leases/{found.id}", world.spec.hosts[host].lease_space
+    if sees == "missing":
+        return LeaseSpaceFact(path, wrong="there is no such directory")
+    return LeaseSpaceFact(path, f"{host if sees == 'own' else sees}:{path}", probed=sees == "shared")
 
 
 def _targets(world: World, host: str, request: MigrationRequest | None) -> dict[str, TargetFact]:

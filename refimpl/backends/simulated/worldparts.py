@@ -89,6 +89,7 @@ class HostSpec(Strict):
     `clock_skew_ms`: how far its clock is ahead; `clock_uncertainty_ms`: how far that reading may be off. `switches`,
     `machine_types`, `accelerators`, `cpu`: None when it does not tell them. `directories`: those to which disks can go;
     `storage_directories`: those that are allowed (empty: all); `files`: files that are there already.
+    `lease_space`: whether it sees the leases that the others see, leases of its own, or none.
     """
 
     memory_mib: int = Field(gt=0)
@@ -108,6 +109,7 @@ class HostSpec(Strict):
     directories: dict[str, DirectorySpec] = {"/local": DirectorySpec()}
     storage_directories: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
+    lease_space: Literal["shared", "own", "missing"] = "shared"
 
 
 class DiskSpec(Strict):

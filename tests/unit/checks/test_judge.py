@@ -9,7 +9,7 @@ import pytest
 from refimpl.checks.subject import subject
 from refimpl.model.errors import Native
 from refimpl.model.events import Kind
-from refimpl.model.facts import DiskFact, LeaseFact, VmState
+from refimpl.model.facts import DiskFact, Facts, LeaseFact, LeaseSpaceFact, VmState
 from refimpl.model.phase import Side
 from refimpl.model.request import PerformanceOption
 from refimpl.model.settings import HostSettings, MigrationSubnet
@@ -169,6 +169,30 @@ def test_certificates(change: dict[str, object] | None, id: str) -> None:
     seen = facts(host("a", vms=(vm(),)), host("b", certificates=tuple(certificates)))
     assert set(found(seen)) == {id}
     assert judged(seen, request(encryption=False)).kind is Kind.CHECKS_PASSED
+
+
+@pytest.mark.rule("R1", "R5")
+@pytest.mark.error("lease.unreachable", "lease.unshared")
+def test_both_hosts_have_to_see_the_same_lease() -> None:
+    def with_them(here: LeaseSpaceFact, there: LeaseSpaceFact) -> Facts:
+        return seen(here={"lease_space": here}, lease_space=there)
+
+    def with_spaces(here: LeaseSpaceFact, there: LeaseSpaceFact) -> list[tuple[str, str]]:
+        return [(id, problem.text) for id, problem in found(with_them(here, there)).items()]
+
+    good = LeaseSpaceFact("/leases/web", "fs:1", probed=True)
+    bad = replace(good, identity=None, wrong="there is no such directory")
+    assert passed(with_them(good, good))
+    none_yet = replace(good, identity=None)
+    assert passed(with_them(none_yet, none_yet))
+    assert passed(with_them(replace(good, probed=None), replace(good, probed=None)))
+    for here, there, place in ((good, bad, "'b'"), (bad, good, "'a'")):
+        ((id, text),) = with_spaces(here, there)
+        assert id == "lease.unreachable"
+        assert f"on host {place}: there is no such directory" in text
+    for other in (none_yet, replace(good, identity="fs:2"), replace(good, probed=False)):
+        ((id, text),) = with_spaces(good, other)
+        assert (id, "fs:1" in text) == ("lease.unshared", True)
 
 
 @pytest.mark.rule("R1")

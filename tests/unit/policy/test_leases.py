@@ -13,7 +13,7 @@ from refimpl.model.ledger import Ledger, record
 from refimpl.model.phase import Phase, Side
 from refimpl.model.request import HandOver
 from refimpl.policy.closing import closing
-from refimpl.policy.leases import lock_daemon_gone
+from refimpl.policy.leases import lease_space_gone, lock_daemon_gone
 from tests.builders import destination, event, evidence, ledger, source
 
 HOSTS = {Side.SOURCE: "a", Side.DESTINATION: "b"}
@@ -54,6 +54,30 @@ def test_a_move_is_broken_off_when_only_leases_guard_it_or_it_could_not_run_ther
         problem = made.values["problem"]
         assert (problem.id, problem.side, problem.host) == ("lease.unsafe", side, HOSTS[side])
         assert f"refimpl lab mend {HOSTS[side]}" in problem.mend
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.error("lease.space_lost")
+@pytest.mark.parametrize("hand_over", [HandOver.STRICT, HandOver.DELEGATED])
+def test_so_it_is_when_the_destination_cannot_reach_the_lease_any_more(hand_over: HandOver) -> None:
+    made = lease_space_gone(ledger(hand_over=hand_over), unreached(Side.DESTINATION))
+    assert made is not None
+    problem = made.values["problem"]
+    assert (made.kind, problem.id, problem.side) == (Kind.LEASE_UNSAFE, "lease.space_lost", Side.DESTINATION)
+    assert "host 'b' cannot reach" in problem.text
+    assert "/leases/web: Stale file handle" in problem.text
+    assert lease_space_gone(unsafe(), unreached(Side.DESTINATION)) is None
+
+
+@pytest.mark.rule("R1")
+def test_a_source_that_cannot_reach_it_matters_only_where_leases_are_all_there_is() -> None:
+    assert lease_space_gone(ledger(hand_over=HandOver.STRICT), unreached(Side.SOURCE)) is None
+    assert lease_space_gone(ledger(hand_over=HandOver.DELEGATED), unreached(Side.SOURCE)) is not None
+
+
+def unreached(side: Side) -> Event:
+    values = {"path": "/leases/web", "detail": "Stale file handle"}
+    return Event(Kind.LEASE_SPACE_GONE, 1, values, side, HOSTS[side])
 
 
 def test_it_is_broken_off_once() -> None:

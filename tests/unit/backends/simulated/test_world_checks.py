@@ -50,6 +50,8 @@ def test_the_built_in_world_passes_all_checks() -> None:
         ("lock_daemon.down", lambda w: w["hosts"]["b"].update(lock_daemon=False)),
         ("lease.absent", lambda w: w["vms"][0].update(lease=False)),
         ("lease.not_held", lambda w: w["vms"][0].update(lease_held=False)),
+        ("lease.unreachable", lambda w: w["hosts"]["b"].update(lease_space="missing")),
+        ("lease.unshared", lambda w: w["hosts"]["b"].update(lease_space="own")),
         ("disk.missing", lambda w: w["vms"][0]["disks"][0].update(missing_on=["b"])),
         ("disk.different", lambda w: w["vms"][0]["disks"][0].update(different_on=["b"])),
         ("certificate.missing", lambda w: w["hosts"]["b"].update(certificate="missing")),
