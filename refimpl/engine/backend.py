@@ -33,7 +33,11 @@ STEER_SWITCH: STEERED(switch) or NOT_STEERABLE. STEER_BANDWIDTH, to `plan.bandwi
     NOT_STEERABLE; before there is a transfer STEERED, as START_TRANSFER takes the plan of then.
 REQUEST_CANCEL: CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes
     PREPARE answer PREPARE_FAILED and START_TRANSFER answer CALL_RETURNED(ok=False), without any transfer.
-LOOK_FOR_BINDING (strict hand-over only): BINDING_SEEN whenever what is seen changes, until seen bound or denied.
+LOOK_FOR_BINDING (strict hand-over only): BINDING_SEEN whenever what is seen changes, until seen bound or denied. With
+    `silent_ms`, ever more seldom, while all has arrived and the source's system answers nothing.
+END_SOURCE (strict hand-over only): end the process of the source's copy, which has been held since before the switch:
+    SOURCE_ENDED once it is gone; or SOURCE_NOT_ENDED, nothing done, unless all has arrived, the destination's job is
+    closed, and the source's copy is seen not to have been taken back, while nothing could let it run.
 ALLOW_RUN (strict hand-over only): DESTINATION_RAN, also when the copy runs already, or RUN_REFUSED. Nothing when this
     backend object has reported DESTINATION_RAN before. Of a VM that was paused: LEFT_PAUSED.
 INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception. What

@@ -50,6 +50,8 @@ class Kind(StrEnum):
     SOURCE_RESUMED = "source-resumed"
     DESTINATION_ARRIVED = "destination-arrived"
     BINDING_SEEN = "binding-seen"
+    SOURCE_ENDED = "source-ended"
+    SOURCE_NOT_ENDED = "source-not-ended"
     DESTINATION_RAN = "destination-ran"
     LEFT_PAUSED = "left-paused"
     RUN_REFUSED = "run-refused"
@@ -82,6 +84,7 @@ class Kind(StrEnum):
     BLACKOUT_TOO_LONG = "blackout-too-long"
     LEASE_UNSAFE = "lease-unsafe"
     SOURCE_BOUND = "source-bound"
+    SOURCE_SILENT = "source-silent"
     SOURCE_OWNS = "source-owns"
     DESTINATION_OWNS = "destination-owns"
     JOB_STILL_RUNS = "job-still-runs"
@@ -143,7 +146,8 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
         "disks_remaining_bytes",
         "disks_sent_bytes",
     ),
-    Kind.BINDING_SEEN: ("bound", "reason"),
+    Kind.BINDING_SEEN: ("bound", "reason", "silent_ms"),
+    Kind.SOURCE_NOT_ENDED: ("reason",),
     Kind.DESTINATION_RAN: ("port_ms",),
     Kind.RUN_REFUSED: ("problem",),
     Kind.CANCEL_TOO_LATE: ("reason",),
@@ -164,6 +168,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.BLACKOUT_TOO_LONG: ("problem",),
     Kind.LEASE_UNSAFE: ("problem",),
     Kind.SOURCE_BOUND: ("why",),
+    Kind.SOURCE_SILENT: ("why",),
     Kind.SOURCE_OWNS: ("why",),
     Kind.DESTINATION_OWNS: ("why", "state"),
     Kind.JOB_STILL_RUNS: ("why",),

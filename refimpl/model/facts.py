@@ -269,6 +269,8 @@ class CopySeen:
     this copy cannot run again by itself, because its process is gone or its system has taken the order to end it
     (handover 1.2). `arrived` (destination only): the whole VM is in it, and it was not let run yet.
     `ended_by_guest`: the guest switched itself off. `operation`: id of the migration that stamped it.
+    `endable` (source only): its process has been held since before the switch, so that it can be ended although its
+    system does not answer. Of a host that does not answer the rest is what could be seen without it.
     """
 
     host: str
@@ -282,6 +284,7 @@ class CopySeen:
     ended_by_guest: bool = False
     operation: str | None = None
     lease_held: bool | None = None
+    endable: bool = False
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,6 +30,7 @@ class Ledger:
     the destination's switch port took, most of it while the copy began to run.
     `ownership`: the owner record as it stands for this operation. `left_on`: the host that has the definition of a VM
     that was lost. `source_ran_on`: the source was seen to take the VM back after all had arrived at the destination.
+    `ends_source`: the silent source's process is to be ended and no answer to that has come yet.
     `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
     was to be broken off because it carried nothing.
     """
@@ -42,6 +43,7 @@ class Ledger:
     ownership: OwnerRecord | None = None
     left_on: str | None = None
     source_ran_on: bool = False
+    ends_source: bool = False
     owner: Kind | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
@@ -148,7 +150,7 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
 def _look_again(ledger: Ledger, _: Event) -> Ledger:
     """Start anew without the problems of before. What was asked of the transfer may never have reached it."""
     anew = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0, stalls=0)
-    return replace(anew, steered=False, blackout_refused=False, lease_unsafe=False)
+    return replace(anew, steered=False, blackout_refused=False, lease_unsafe=False, ends_source=False)
 
 
 def _nothing_touched(ledger: Ledger, _: Event) -> Ledger:
@@ -185,6 +187,13 @@ def _checks_passed(ledger: Ledger, event: Event) -> Ledger:
 
 def _binding_seen(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, source_ran_on=True) if event["bound"] is False else ledger
+
+
+def _source_ended(ledger: Ledger, event: Event) -> Ledger:
+    """Note that the copy of a silent source was ended by its process: whoever looks after that host must know."""
+    values = {"vm": ledger.request.vm, "host": event.host, "operation": ledger.operation}
+    ended = Problem("source.ended", values, side=Side.SOURCE, host=event.host)
+    return replace(ledger, ends_source=False, warnings=(*_but(ledger.warnings, ended.id), ended))
 
 
 def _memory_gone(ledger: Ledger, event: Event) -> Ledger:
@@ -381,6 +390,9 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.SOURCE_STOPPED: _stopped,
     Kind.SOURCE_RESUMED: lambda ledger, _: replace(ledger, stop_ns=None),
     Kind.BINDING_SEEN: _binding_seen,
+    Kind.SOURCE_SILENT: lambda ledger, _: replace(ledger, ends_source=True),
+    Kind.SOURCE_ENDED: _source_ended,
+    Kind.SOURCE_NOT_ENDED: lambda ledger, _: replace(ledger, ends_source=False),
     Kind.DESTINATION_RAN: _ran,
     Kind.RUN_REFUSED: lambda ledger, _: replace(ledger, run_refusals=ledger.run_refusals + 1),
     Kind.CALL_RETURNED: _call_returned,

@@ -162,6 +162,7 @@ class CommandKind(StrEnum):
     REQUEST_CANCEL = "request-cancel"
     ANSWER_TOO_LATE = "answer-too-late"
     LOOK_FOR_BINDING = "look-for-binding"
+    END_SOURCE = "end-source"
     RECORD_PENDING = "record-pending"
     RECORD_COMMIT = "record-commit"
     RECORD_SOURCE = "record-source"

@@ -15,6 +15,7 @@ from refimpl.backends.libvirt.follow import has_switched
 from refimpl.backends.libvirt.status import Status, judge_binding
 from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, VmState
+from refimpl.policy.reconciliation import SILENT_MS
 from tests.handover_model.mind import UNANSWERED, Key, Minds
 from tests.handover_model.world import DESTINATION_ALIVE, SOURCE_ALIVE, Options, State, end_source, unawaited
 
@@ -119,6 +120,8 @@ def submit(state: State, command: str) -> State:
         return state._replace(tasks=(*state.tasks, first))
     if command == "look-for-binding":
         return state._replace(watching=True)
+    if command == "end-source":
+        return state._replace(ending=True)
     if command == "request-cancel":
         return state._replace(cancelling=True)
     if command == "start-transfer":
@@ -134,6 +137,8 @@ def steps(options: Options, minds: Minds, state: State, apart: bool = True) -> I
         yield from _look_for_binding(options, state)
     if state.cancelling:
         yield from _cancel(state)
+    if state.ending:
+        yield from _end_source(state)
     yield from _follow(state)
     if state.tasks:
         kind, *rest = state.tasks[0]
@@ -151,10 +156,13 @@ def _pidfd_says_dead(state: State) -> bool:
 
 
 def _look_for_binding(options: Options, state: State) -> Iterator[Does]:
-    silent = options.ends_silent and state.sd != "up" and state.sq == "stopped" and not state.djob
-    if state.dq == "arrived" and (silent or (options.kill_in_finish and state.sq in SOURCE_ALIVE)):
+    if state.dq == "arrived" and options.kill_in_finish and state.sq in SOURCE_ALIVE:
         yield Does("backend ends the source's QEMU", end_source(state, "dead"))
         return
+    if options.ends_silent and _waits_for_silent(state) and not state.ending and "silent" not in state.told:
+        # Told again and again; what it leads to is the same while the order is being carried out.
+        told = state._replace(told=state.told | {"silent"})
+        yield Does("backend finds the source silent", told, (Kind.BINDING_SEEN, None, SILENT_MS))
     source = source_status(state)
     gone = _pidfd_says_dead(state) or state.sq in _NO_PROCESS
     if not options.death_binds and not _pidfd_says_dead(state):
@@ -168,6 +176,22 @@ def _look_for_binding(options: Options, state: State) -> Iterator[Does]:
         yield Does(what, ended, (Kind.BINDING_SEEN, bound))
     elif state.call == "over":
         yield Does("backend looks for the binding no more", ended)
+
+
+def _waits_for_silent(state: State) -> bool:
+    return state.pidfd and state.sd != "up" and state.sq in SOURCE_ALIVE and state.dq == "arrived" and not state.djob
+
+
+def _end_source(state: State) -> Iterator[Does]:
+    """The process is stopped, both files are read, and it is ended or goes on: nothing can come in between."""
+    done = state._replace(ending=False, told=state.told - {"silent"})
+    there = state.dq == "arrived" and not state.djob
+    stands = state.sq == "stopped" and state.sjob != "confirm3_cancelled"
+    if there and state.pidfd and (stands or state.sq not in SOURCE_ALIVE):
+        ended = end_source(done, "dead") if stands else done
+        yield Does("backend ends the source's QEMU", ended, (Kind.SOURCE_ENDED,))
+    else:
+        yield Does("backend does not end the source's QEMU", done, (Kind.SOURCE_NOT_ENDED,))
 
 
 def _cancel(state: State) -> Iterator[Does]:
@@ -211,6 +235,8 @@ def _inspect(options: Options, minds: Minds, state: State, others: State, rest: 
         assert isinstance(source, int)
         if _pidfd_says_dead(state) and not minds.views[source].bound:
             source = minds.view(replace(minds.views[source], bound=True))
+        elif options.ends_silent and state.pidfd:
+            source = minds.view(replace(minds.views[source], endable=True))
         yield Does("backend tells what both hosts show", others, (Kind.EVIDENCE_SEEN, source, destination))
 
 

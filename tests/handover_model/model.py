@@ -213,6 +213,7 @@ def _dies(state: State) -> State:
         told=frozenset(),
         call="",
         watching=False,
+        ending=False,
         pidfd=False,
         cancelling=False,
     )

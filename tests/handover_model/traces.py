@@ -34,6 +34,8 @@ _TOLD = frozenset(
         Kind.SWITCH_SEEN,
         Kind.DESTINATION_ARRIVED,
         Kind.BINDING_SEEN,
+        Kind.SOURCE_ENDED,
+        Kind.SOURCE_NOT_ENDED,
         Kind.DESTINATION_RAN,
         Kind.RUN_REFUSED,
         Kind.SOURCE_GONE,
@@ -163,7 +165,7 @@ def _note(kind: Kind, values: Mapping[str, Any]) -> str:
 
 def _says_nothing(seen: Observed) -> bool:
     if seen.kind is Kind.BINDING_SEEN:
-        return not seen.values["bound"]
+        return not (seen.values["bound"] or seen.notes)
     return seen.kind in _ONLY_WITH_A_REACTION and not seen.notes
 
 

@@ -79,6 +79,7 @@ class _Fields(NamedTuple):
     watching: bool = False
     pidfd: bool = True
     cancelling: bool = False
+    ending: bool = False
     quiet: bool = True
     # what may still happen
     faults: int = 0

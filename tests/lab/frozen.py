@@ -1,4 +1,4 @@
-"""A daemon that is frozen at a moment of a move and goes on once the other one has given it up; always thawed."""
+"""A daemon that is frozen at a moment of a move and goes on once the source has given the move up; always thawed."""
 
 from __future__ import annotations
 
@@ -37,10 +37,13 @@ def at_the_end(hand_over: HandOver) -> Moment:
 
 
 class Freeze:
-    """The freeze of a destination's daemon. `seen`: it happened; `given_up`: the source closed its job meanwhile."""
+    """The freeze of a daemon. `seen`: it happened; `given_up`: the source closed its job meanwhile.
 
-    def __init__(self, lab: Lab, plan: Plan) -> None:
-        daemon = lab.daemon(plan.destination, "libvirtd")
+    The source's own daemon closes nothing while it is frozen: it goes on at the end of the block.
+    """
+
+    def __init__(self, lab: Lab, plan: Plan, of: str) -> None:
+        daemon = lab.daemon(of, "libvirtd")
         assert daemon is not None
         self._pid = daemon.pid
         self._plan = plan
@@ -78,9 +81,9 @@ class Freeze:
 
 
 @contextmanager
-def frozen_at(lab: Lab, plan: Plan, host: str, moment: Moment) -> Iterator[Freeze]:
-    """Freeze the destination's daemon when `host` tells of that moment of the VM of a plan."""
-    freeze, taps = Freeze(lab, plan), Taps(time.time_ns)
+def frozen_at(lab: Lab, plan: Plan, host: str, moment: Moment, of: str | None = None) -> Iterator[Freeze]:
+    """Freeze the daemon `of` a host, the destination's otherwise, when `host` tells of that moment of a plan's VM."""
+    freeze, taps = Freeze(lab, plan, of or plan.destination), Taps(time.time_ns)
 
     def listen(native: NativeEvent) -> None:
         if moment(native):

@@ -22,6 +22,7 @@ from refimpl.backends.libvirt.domain import VmSpec
 from refimpl.engine.conductor import Conductor, Identity
 from refimpl.engine.journal import NoJournal
 from refimpl.engine.store import MemoryStore
+from refimpl.hosts.wait import until
 from refimpl.lab import Lab
 from refimpl.meter.lines import join
 from refimpl.model.events import Event, Kind
@@ -60,6 +61,10 @@ class Stage:
         with connection.fresh(host_of(self.group, host)) as fresh:
             return connection.find(fresh, vm_id) is not None
 
+    def plan_is_clear(self, plan: Plan) -> bool:
+        """Whether the source of a plan has the VM no more."""
+        return not self._has(plan.source, plan.vm_id)
+
     def conduct(self, plan: Plan) -> tuple[Outcome, list[Event]]:
         """Have the engine carry out a plan from behind the checks."""
         timeline, events = RealTimeline(), list[Event]()
@@ -89,10 +94,10 @@ class Seen:
     freeze: Freeze
 
 
-def moved(stage: Stage, plan: Plan, host: str, moment: object) -> Seen:
-    """Move with the destination's daemon frozen at a moment that a host tells of."""
+def moved(stage: Stage, plan: Plan, host: str, moment: object, of: str | None = None) -> Seen:
+    """Move with a daemon, the destination's unless said, frozen at a moment that a host tells of."""
     before = {entry.name: len(line_bytes(entry, plan.vm)) for entry in stage.group.hosts}
-    with frozen_at(stage.lab, plan, host, moment) as freeze:  # type: ignore[arg-type]
+    with frozen_at(stage.lab, plan, host, moment, of) as freeze:  # type: ignore[arg-type]
         outcome, _ = stage.conduct(plan)
     assert freeze.seen
     wait_for_lines(host_of(stage.group, outcome.runs_on or plan.source), plan.vm, 20)
@@ -158,6 +163,23 @@ def test_s4_with_either_one_copy_runs(stage: Stage, lease: bool, hand_over: Hand
     seen = in_s4(stage, lease=lease, hand_over=hand_over)
     assert seen.freeze.given_up
     assert (seen.twice, seen.outcome.end) == (0, Phase.COMPLETED if hand_over is DELEGATED else Phase.FAILED)
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize("lease", [True, False])
+def test_a_silent_source_is_answered_by_ending_its_process(stage: Stage, lease: bool) -> None:
+    """Its daemon is frozen as long as the move lasts. It may have heard of the arrival before that; then try again."""
+    for _ in range(ATTEMPTS):
+        plan = stage.plan(lease, STRICT)
+        seen = moved(stage, plan, plan.destination, at_the_end(STRICT), of=plan.source)
+        assert (seen.outcome.completed, seen.outcome.runs_on, seen.twice) == (True, plan.destination, 0)
+        # Thawed, the daemon finds its copy gone and does what it had to do next.
+        assert until(lambda: stage.plan_is_clear(plan), 30.0, 0.1)
+        warned = {warning.id for warning in seen.outcome.warnings}
+        if "source.ended" in warned:
+            break
+    assert {"source.ended", "cleanup.left_behind"} <= warned
+    assert seen.outcome.blackout_ms is not None
 
 
 def test_a_delegated_move_there_and_back_opens_the_port_and_leaves_nothing(moving: Moving) -> None:

@@ -95,6 +95,16 @@ def took_longer_than_s(seconds: int) -> Callable[[Rig], bool]:
     return lambda rig: rig.events[-1].at_ns - rig.events[0].at_ns > seconds * 1_000_000_000
 
 
+def within_s(seconds: int) -> Callable[[Rig], bool]:
+    """The VM stood still for no longer than that."""
+
+    def stood(rig: Rig) -> bool:
+        at_ns = {event.kind: event.at_ns for event in rig.events}
+        return at_ns[Kind.DESTINATION_RAN] - at_ns[Kind.SOURCE_STOPPED] < seconds * 1_000_000_000
+
+    return stood
+
+
 def broken_off_first(rig: Rig) -> bool:
     """The stalled transfer was asked to end before anybody looked, and only because it was stalled."""
     commands = rig.commands()

@@ -18,6 +18,7 @@ from tests.property.scenario import (
     started_by_host,
     stays_paused,
     took_longer_than_s,
+    within_s,
 )
 from tests.property.storage_scenarios import STORAGE_SCENARIOS
 
@@ -398,9 +399,40 @@ SCENARIOS: dict[str, Scenario] = {
     ),
     "the source's host is silent for a while": Scenario(
         "check setup memory switch reconcile undoing failed",
-        world=faults(hangs("look-for-binding"), fault("host-freezes", host="a", during="bound", for_ms=8_000)),
+        world=faults(
+            hangs("look-for-binding"),
+            fault("not-ended", times=0),
+            fault("host-freezes", host="a", during="bound", for_ms=8_000),
+        ),
         problem="transfer.failed",
-        also=lambda rig: Kind.HOST_SILENT in rig.kinds(),
+        also=lambda rig: Kind.HOST_SILENT in rig.kinds() and Kind.SOURCE_NOT_ENDED in rig.kinds(),
+    ),
+    "the source's system is silent at the arrival": Scenario(
+        COMMIT + "-with-warnings",
+        {"a": "off", "b": "running"},
+        fault("host-freezes", host="a", during="arrived", for_ms=200_000),
+        deadlines=("committed",),
+        problem="source.ended",
+        also=lambda rig: given("end-source", 1)(rig) and within_s(2)(rig),
+    ),
+    "the source's system is silent at the arrival, and back afterwards": Scenario(
+        COMMIT + "-with-warnings",
+        AT_DESTINATION,
+        fault("host-freezes", host="a", during="arrived", for_ms=3_000),
+        problem="source.ended",
+    ),
+    "the source's system is silent at the arrival for less than a second": Scenario(
+        COMMIT,
+        AT_DESTINATION,
+        fault("host-freezes", host="a", during="arrived", for_ms=900),
+        also=given("end-source", 0),
+    ),
+    "the source's system is silent, seen by the evidence": Scenario(
+        "check setup memory switch reconcile committed reconcile cleanup completed-with-warnings",
+        {"a": "off", "b": "running"},
+        faults(hangs("look-for-binding"), fault("host-freezes", host="a", during="bound", for_ms=200_000)),
+        problem="source.ended",
+        also=given("end-source", 1),
     ),
     "both ran": Scenario(
         "check setup memory switch reconcile settling dual-run", AT_DESTINATION, BOTH_RUN, problem="owner.dual_run"

@@ -47,7 +47,8 @@ def recorded(name: str, patch: pytest.MonkeyPatch) -> JsonTrace:
 
 def guards_of(name: str) -> Options:
     """Return the guards of the simulated world: leases, and strict unless it says otherwise."""
-    return Options(strict=SCENARIOS[name].world.get("hand_over", "strict") == "strict", lease=True)
+    strict = SCENARIOS[name].world.get("hand_over", "strict") == "strict"
+    return Options(strict=strict, lease=True, ends_silent=strict)
 
 
 def is_scripted(name: str) -> bool:
@@ -72,7 +73,9 @@ def test_without_a_fault_a_move_needs_none(monkeypatch: pytest.MonkeyPatch) -> N
     assert (told.accepted, told.faults) == (True, 0)
     killed = explain(recorded("killed in the switch, seen late", monkeypatch), guards_of("moved"))
     assert (killed.accepted, killed.faults) == (True, 0)
-    silent = explain(recorded("the source's host is silent for a while", monkeypatch), guards_of("moved"))
+    silent = explain(
+        recorded("the source's system is silent at the arrival, and back afterwards", monkeypatch), guards_of("moved")
+    )
     assert (silent.accepted, silent.faults) == (True, 1)
 
 

@@ -57,6 +57,7 @@ _HANGING = (
     "adopt",
     "settle-source",
     "settle-destination",
+    "end-source",
 )
 _ORDERS = (
     "hangs",
@@ -68,6 +69,7 @@ _ORDERS = (
     "leaves-behind",
     "cancel-late",
     "steer-refused",
+    "not-ended",
 )
 _STRIKES = (
     "host-dies",

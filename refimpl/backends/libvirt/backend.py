@@ -12,6 +12,7 @@ from collections.abc import Callable
 
 from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.binding import allow_run, look_for_binding
+from refimpl.backends.libvirt.ending import end_source
 from refimpl.backends.libvirt.evidence import inspect
 from refimpl.backends.libvirt.facts import observe
 from refimpl.backends.libvirt.follow import adopt
@@ -52,6 +53,7 @@ AT_ONCE: dict[CommandKind, Work] = {
     CommandKind.STEER_SWITCH: force_switch,
     CommandKind.STEER_BANDWIDTH: change_bandwidth,
     CommandKind.LOOK_FOR_BINDING: look_for_binding,
+    CommandKind.END_SOURCE: end_source,
 }
 
 

@@ -15,6 +15,7 @@ from typing import Any
 from refimpl.backends.libvirt import connection, port
 from refimpl.backends.libvirt.announcing import ANNOUNCE_TIMEOUT_S, announce
 from refimpl.backends.libvirt.operation import Call, Operation
+from refimpl.backends.libvirt.silence import Silence
 from refimpl.backends.libvirt.status import Status, judge_binding, process_gone, read_status
 from refimpl.model.events import Kind
 from refimpl.model.phase import Side
@@ -29,13 +30,23 @@ OPENING_ATTEMPTS = 2
 
 def look_for_binding(operation: Operation) -> None:
     """Report what is seen whenever it changes, until bound or denied, the call's return, or a minute."""
-    began, last = time.monotonic(), ""
+    silence = Silence(operation.reach.source, operation.closing)
+    try:
+        _look_on(operation, silence)
+    finally:
+        silence.close()
+
+
+def _look_on(operation: Operation, silence: Silence) -> None:
+    began, last = time.monotonic(), ("", 0)
     while True:
         over = operation.call is Call.RETURNED
-        bound, reason = _look(operation)
-        if reason != last:
-            operation.post(Kind.BINDING_SEEN, Side.SOURCE, bound=bound, reason=reason)
-            last = reason
+        bound, reason, waits = _look(operation)
+        silent_ms = silence.waits(bound is None and waits and operation.holds_source_process())
+        if (reason, silent_ms) != last:
+            silent = {"silent_ms": silent_ms} if silent_ms else {}
+            operation.post(Kind.BINDING_SEEN, Side.SOURCE, bound=bound, reason=reason, **silent)
+            last = (reason, silent_ms)
         passed = time.monotonic() - began
         if bound is not None or over or passed > SLOW_S:
             return
@@ -127,7 +138,8 @@ def _tell_left_paused(operation: Operation) -> None:
         operation.post_all(operation.let_run(False))
 
 
-def _look(operation: Operation) -> tuple[bool | None, str]:
+def _look(operation: Operation) -> tuple[bool | None, str, bool]:
+    """Return whether the source is bound, why, and whether the destination only waits for that."""
     reach, vm = operation.reach, operation.plan.vm
     try:
         source = read_status(reach.source_channel, vm)
@@ -135,12 +147,12 @@ def _look(operation: Operation) -> tuple[bool | None, str]:
     except OSError as error:
         source, gone = None, operation.source_process_ended()
         if not gone:
-            return None, f"the source does not show its state: {error}"
+            return None, f"the source does not show its state: {error}", False
     try:
         destination = read_status(reach.destination_channel, vm)
     except OSError as error:
-        return None, f"the destination does not show its state: {error}"
-    return judge_binding(source, destination, gone)
+        return None, f"the destination does not show its state: {error}", False
+    return *judge_binding(source, destination, gone), destination is not None and destination.waits
 
 
 def _resume(operation: Operation) -> Any:

@@ -35,6 +35,8 @@ def inspect(operation: Operation) -> None:
     elif _died(source, destination, ended_now):
         said = ended.last_words(operation.reach.source_channel, operation.plan.vm)
         source = replace(source, reason=ended.reason(operation.source_process_end(), said))
+    if not source.reachable:
+        source = replace(source, endable=operation.holds_source_process() and not ended_now)
     operation.post(Kind.EVIDENCE_SEEN, evidence=Evidence(source, destination))
 
 

@@ -162,10 +162,18 @@ class Operation:
             poller.register(self._pidfd, select.POLLIN)
             return bool(poller.poll(0))
 
+    def holds_source_process(self) -> bool:
+        """Whether the source's process is held, ended or not."""
+        return self._pidfd is not None
+
+    def source_pidfd(self) -> int | None:
+        """Return another descriptor of the held process, which the caller closes; None when none is held."""
+        with self.lock:
+            return None if self._pidfd is None else os.dup(self._pidfd)
+
     def await_source_process(self, timeout_ms: int) -> None:
         """Wait for the end of the held process (`ended.await_end`), if one is held. Events come meanwhile."""
-        with self.lock:
-            pidfd = None if self._pidfd is None else os.dup(self._pidfd)
+        pidfd = self.source_pidfd()
         if pidfd is not None:
             ended.await_end(pidfd, timeout_ms)
             os.close(pidfd)

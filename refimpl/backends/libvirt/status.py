@@ -54,6 +54,11 @@ class Status:
         """Whether this is a strict destination with the whole VM in it, not yet let run."""
         return (self.state, self.reason) == ("paused", "user")
 
+    @property
+    def waits(self) -> bool:
+        """Whether this is such a destination whose daemon has closed its part of the move as well."""
+        return self.arrived and not self.job
+
 
 _STATES = {
     "running": VmState.RUNNING,
@@ -129,7 +134,7 @@ def judge_binding(source: Status | None, destination: Status | None, source_gone
             return False, f"the source is {source.state} ({source.reason}), and no migration has it any more"
     if destination is None:
         return None, "there is no copy at the destination"
-    if destination.job or not destination.arrived:
+    if not destination.waits:
         return None, f"the destination is {_words(destination)}"
     if source_gone or source is None:
         return True, "the source's process is gone"

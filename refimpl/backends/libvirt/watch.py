@@ -46,6 +46,7 @@ class Watch:
         self._passes_ended = 0
         self._stopped_by_disk = False
         self._guest_ends = False
+        self._ends_source = False
         self.panicked = False
         self.following = False
         self.statistics: Mapping[str, Any] = {}
@@ -95,6 +96,10 @@ class Watch:
             return []
         self._passes_ended = ended
         return [self._event(Kind.PASS_ENDED, at_ns, Side.SOURCE, {"number": ended})]
+
+    def ends_source(self) -> None:
+        """Take an end of the source's process from now on for the hand-over's, and for none of its own."""
+        self._ends_source = True
 
     def adopt(self) -> None:
         """Follow a transfer that has been going on: its passes are counted from QEMU's first."""
@@ -149,7 +154,7 @@ class Watch:
             arrived = (native.event, native.detail) == (LIFECYCLE_SUSPENDED, _PAUSED)
             return self._arrived(native.at_ns) if arrived and self.following else []
         ended = native.event == LIFECYCLE_CRASHED or (native.event == LIFECYCLE_STOPPED and native.detail != _MIGRATED)
-        if ended and self.following and Kind.DESTINATION_RAN not in self._seen:
+        if ended and self.following and not self._ends_source and Kind.DESTINATION_RAN not in self._seen:
             return self.once(Kind.SOURCE_GONE, native.at_ns, side)
         return []
 

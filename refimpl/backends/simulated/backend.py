@@ -10,6 +10,7 @@ from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
+from refimpl.backends.simulated.ending import Ending
 from refimpl.backends.simulated.facts import look, seen
 from refimpl.backends.simulated.settling import Settling
 from refimpl.backends.simulated.transfer import Stage, Transfer, cancelled
@@ -39,6 +40,7 @@ class SimulatedBackend:
         self._said: set[tuple[str, Kind]] = set()
         self._watched: set[tuple[str, str]] = set()
         self._settling = Settling(self)
+        self._ending = Ending(self)
         self._doing: Mapping[CommandKind, Callable[[Command, Plan], None]] = {
             CommandKind.PREPARE: self._prepare,
             CommandKind.START_TRANSFER: self._start,
@@ -46,6 +48,7 @@ class SimulatedBackend:
             CommandKind.STEER_BANDWIDTH: self._steer_bandwidth,
             CommandKind.REQUEST_CANCEL: self._cancel,
             CommandKind.LOOK_FOR_BINDING: self._look_for_binding,
+            CommandKind.END_SOURCE: self._ending.end_source,
             CommandKind.ALLOW_RUN: self._allow_run,
             CommandKind.INSPECT: self._inspect,
             CommandKind.ADOPT: self._adopt,
@@ -102,6 +105,10 @@ class SimulatedBackend:
     def close(self) -> None:
         """Let go of the world: nothing is told or done by this object any more; transfers go on."""
         self._closed = True
+
+    def source_is_ended(self, operation: str, plan: Plan) -> bool:
+        """Whether the source's process, held by this object, is known to be gone."""
+        return self._ending.has_ended(operation, plan)
 
     def later(self, delay_ns: int, action: Callable[[], None]) -> None:
         """Do something of this controller's own after a delay, unless it is lost by then."""
@@ -179,6 +186,7 @@ class SimulatedBackend:
             self._prepare_failed(_failed("no room for the planned VM"))
         else:
             source.operation, source.plan, source.autostart = command.operation, plan, False
+            self._ending.hold(command.operation)
             self._stamp(command, plan)
             self.say(Kind.PREPARED, Side.DESTINATION, plan.destination, address=plan.address)
 
@@ -262,7 +270,7 @@ class SimulatedBackend:
         last: list[tuple[bool | None, str]] = []
 
         def look_again() -> None:
-            bound, reason, final = self._binding(plan)
+            bound, reason, final = self._binding(command.operation, plan)
             if self._alive() and not (last and last[-1][0] == bound and last[-1][1] == reason):
                 last.append((bound, reason))
                 self.say(Kind.BINDING_SEEN, Side.SOURCE, plan.source, bound=bound, reason=reason)
@@ -272,11 +280,14 @@ class SimulatedBackend:
         if transfer is not None:
             transfer.watchers.append(look_again)
         look_again()
+        self._ending.watch(command.operation, plan)
 
-    def _binding(self, plan: Plan) -> tuple[bool | None, str, bool]:
+    def _binding(self, operation: str, plan: Plan) -> tuple[bool | None, str, bool]:
         """Return (bound, None for not yet; why; whether that is final), by what both sides show (handover 1.2)."""
         source, destination = self.side(plan, Side.SOURCE), self.side(plan, Side.DESTINATION)
         waiting = destination.state is VmState.PAUSED and not destination.job_open
+        if waiting and self._ending.has_ended(operation, plan):
+            return True, "the source's process is gone", True
         if source.bound and waiting:
             return True, source.job_phase or f"source {source.state}", True
         if source.reachable and not source.job_open:
@@ -323,8 +334,9 @@ class SimulatedBackend:
         problem = Problem(id="run.refused", values=values, side=Side.DESTINATION, host=plan.destination)
         self.say(Kind.RUN_REFUSED, Side.DESTINATION, plan.destination, problem=problem)
 
-    def _inspect(self, _: Command, plan: Plan) -> None:
-        evidence = Evidence(self.side(plan, Side.SOURCE), self.side(plan, Side.DESTINATION))
+    def _inspect(self, command: Command, plan: Plan) -> None:
+        source = self._ending.seen(command.operation, plan, self.side(plan, Side.SOURCE))
+        evidence = Evidence(source, self.side(plan, Side.DESTINATION))
         self.say(Kind.EVIDENCE_SEEN, evidence=evidence)
 
     def _adopt(self, command: Command, plan: Plan) -> None:
@@ -332,6 +344,7 @@ class SimulatedBackend:
         if transfer is None or not transfer.open:
             self._returned(transfer)
             return
+        self._ending.hold(command.operation)
         if command.operation not in self._following:
             self._follow(transfer)
         source = self.world.copy(plan.source, plan.vm)

@@ -72,7 +72,8 @@ def seen(world: World, host: str, vm: str, as_source: bool) -> CopySeen:
     if not world.hosts[host].answers:
         return CopySeen(host, reachable=False)
     copy, job = world.copy(host, vm), world.job_of(vm)
-    open_here = job is not None and not (job.stage is Stage.BOUND and not as_source)
+    closed_there = job is not None and (job.stage is Stage.BOUND or job.finished_there)
+    open_here = job is not None and (as_source or not closed_there)
     return CopySeen(
         host=host,
         reachable=True,

@@ -85,7 +85,7 @@ class Settling:
             self._cannot(command, plan, "scripted: it cannot be settled")
         elif not self._world.hosts[plan.destination].answers or not (there or self._source_is_gone(plan)):
             self._cannot(command, plan, f"the destination's copy is not seen to be {plan.vm_state}")
-        elif self._source_may_run_again(plan, transfer):
+        elif self._source_may_run_again(plan, transfer) and not self._backend.source_is_ended(command.operation, plan):
             self._cannot(command, plan, f"host {plan.source} does not answer, and its copy may run again")
         else:
             if source is not None and self._world.hosts[plan.source].answers:

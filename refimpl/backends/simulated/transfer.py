@@ -62,6 +62,7 @@ class Transfer:
         self.lies = False
         self.forced = False
         self.stuck = False
+        self.finished_there = False
         self._cancelling = False
         self.listeners: list[Callable[[Event], None]] = []
         self.watchers: list[Callable[[], None]] = []
@@ -155,6 +156,10 @@ class Transfer:
             self.tell(Kind.SOURCE_GONE, Side.SOURCE)
         self._changed()
 
+    def source_ended(self) -> None:
+        """The source's process was ended by a controller: that is no end of its own."""
+        self._changed()
+
     def tell(self, kind: Kind, side: Side | None = None, **values: Any) -> None:
         """Tell whoever follows this transfer what happened on a side."""
         host = {Side.SOURCE: self.plan.source, Side.DESTINATION: self.plan.destination, None: None}.get(side)
@@ -209,6 +214,8 @@ class Transfer:
         elif waited_out and not self._reply_is_under_way():
             self.break_off(f"{detail} for {self.world.spec.latency_ms.keepalive} ms")
         else:
+            # The destination has done its part; what it answers waits for a source that takes nothing.
+            self.finished_there = self.finished_there or self._reply_is_under_way()
             self._stalled_ns += STALL_MS * 1_000_000
             self._later(STALL_MS * 1_000_000, then)
 

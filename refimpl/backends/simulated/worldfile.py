@@ -66,6 +66,7 @@ class FaultKind(StrEnum):
     LEAVES_BEHIND = "leaves-behind"
     CANCEL_LATE = "cancel-late"
     STEER_REFUSED = "steer-refused"
+    NOT_ENDED = "not-ended"
 
 
 _KINDS = list(FaultKind)

@@ -1,0 +1,112 @@
+"""Ending the copy of a source whose daemon does not answer, by its process (handover 1.1, 5).
+
+The process is held by a pidfd since before the switch, so it cannot be mistaken. It is stopped first: while it stands,
+nothing that its daemon orders can let it run, and what the daemon has ordered before is in its file, which it writes
+before it gives the order. Only if that says that the copy was not taken back is the process ended; if not, it goes on.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import select
+import signal
+from pathlib import Path
+
+from refimpl.backends.libvirt.operation import Operation
+from refimpl.backends.libvirt.status import DENIED_PHASE, Status, read_status
+from refimpl.hosts.wait import until
+from refimpl.model.events import Kind
+from refimpl.model.phase import Side
+
+STANDS_S, POLL_S = 1.0, 0.0005
+END_TIMEOUT_MS = 5000
+_STANDING = frozenset("TtZXx")
+
+
+def end_source(operation: Operation) -> None:
+    """Carry out END_SOURCE."""
+    held = operation.source_pidfd()
+    if held is None:
+        _not_ended(operation, "its process is not held from here")
+        return
+    try:
+        why = _end(operation, held)
+    except OSError as error:
+        why = str(error)
+    finally:
+        os.close(held)
+    if why:
+        _not_ended(operation, why)
+    else:
+        operation.post(Kind.SOURCE_ENDED, Side.SOURCE)
+
+
+def why_not(source: Status | None, destination: Status | None) -> str:
+    """Return why the source's copy must not be ended, by what both files show; empty when it may.
+
+    Before the destination's job is closed, the death of its daemon would end its copy, the last one then.
+    """
+    if destination is None or not destination.waits:
+        return "the destination's copy is not there to be let run"
+    if source is None:
+        return "the source does not show its copy"
+    if source.phase == DENIED_PHASE or (source.state, source.reason) != ("paused", "migration"):
+        return f"the source's copy is {source.state} ({source.reason}) {source.phase}".rstrip()
+    return ""
+
+
+def _end(operation: Operation, held: int) -> str:
+    """Return why it was not ended, nothing when it is gone."""
+    why = _why_not(operation)
+    if why or _over(held, 0):
+        return why
+    why = "stopping it failed"
+    try:
+        signal.pidfd_send_signal(held, signal.SIGSTOP)
+        stands = until(lambda: _stands(held), STANDS_S, POLL_S)
+        why = _why_not(operation) if stands else "its process does not stop"
+    finally:
+        if why:
+            with contextlib.suppress(ProcessLookupError):
+                signal.pidfd_send_signal(held, signal.SIGCONT)
+    if why:
+        return why
+    operation.watch.ends_source()
+    signal.pidfd_send_signal(held, signal.SIGKILL)
+    return "" if _over(held, END_TIMEOUT_MS) else "its process does not end"
+
+
+def _why_not(operation: Operation) -> str:
+    reach, vm = operation.reach, operation.plan.vm
+    return why_not(read_status(reach.source_channel, vm), read_status(reach.destination_channel, vm))
+
+
+def _over(held: int, timeout_ms: int) -> bool:
+    poller = select.poll()
+    poller.register(held, select.POLLIN)
+    return bool(poller.poll(timeout_ms))
+
+
+def _stands(held: int) -> bool:
+    """Whether every thread of the process is stopped, or it is gone."""
+    (pid,) = re.findall(r"^Pid:\s+(-?\d+)$", Path(f"/proc/self/fdinfo/{held}").read_text(), re.MULTILINE)
+    if int(pid) <= 0:
+        return True
+    try:
+        threads = list(Path(f"/proc/{pid}/task").iterdir())
+        return all(_state(thread / "stat") in _STANDING for thread in threads)
+    except (FileNotFoundError, ProcessLookupError):
+        return False
+
+
+def _state(stat: Path) -> str:
+    try:
+        return stat.read_text("utf-8", "replace").rpartition(")")[2].split()[0]
+    except (FileNotFoundError, ProcessLookupError):
+        return "X"
+
+
+def _not_ended(operation: Operation, reason: str) -> None:
+    operation.post(Kind.SOURCE_NOT_ENDED, Side.SOURCE, reason=reason)
