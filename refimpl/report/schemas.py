@@ -72,6 +72,7 @@ def _values(known: Definitions) -> Mapping[str, Schema]:
         "problems": list_of(problem),
         "qemu_downtime_ms": {**NUMBER, "description": "QEMU's own figure; not the blackout"},
         "reason": TEXT,
+        "silent_ms": COUNT,
         "reference": TEXT,
         "remaining_bytes": NUMBER,
         "request": known.of(MigrationRequest),

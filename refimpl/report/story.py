@@ -128,6 +128,8 @@ _MARKS = {
     Kind.SOURCE_RESUMED: "the VM runs on at the source",
     Kind.DESTINATION_ARRIVED: "all has arrived at the destination, which waits",
     Kind.SOURCE_BOUND: "the source is bound: its copy cannot run again",
+    Kind.SOURCE_SILENT: "the source does not answer: its copy is to be ended",
+    Kind.SOURCE_ENDED: "the source's copy was ended by its process",
     Kind.COMMIT_RECORDED: "the commit is recorded: the destination owns the VM",
     Kind.RUN_REFUSED: "the destination was not let run",
     Kind.CANCEL_ACCEPTED: "cancel accepted",
@@ -190,6 +192,7 @@ _CONCLUSIONS = frozenset(
         Kind.HOST_SILENT,
         Kind.UNKNOWN,
         Kind.SOURCE_BOUND,
+        Kind.SOURCE_SILENT,
     }
 )
 

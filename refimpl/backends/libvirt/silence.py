@@ -1,4 +1,4 @@
-"""Whether the source's daemon answers at all, asked only when a hand-over takes unusually long (handover 1 and 6).
+"""Whether the source's daemon answers at all, asked only when a hand-over takes unusually long (handover 1, 5).
 
 In an ordinary move the source is seen bound long before anybody asks. What is asked then is a new connection and
 nothing about the VM: a daemon that is ending its copy does not answer questions about that for up to 200 ms.
