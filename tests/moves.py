@@ -113,19 +113,25 @@ class Rig:
         kill_at: str | Kind | None = None,
         cancel_at: Kind | Phase | None = None,
         bandwidth_at: Kind | Phase | None = None,
+        post_copy_at: Kind | Phase | None = None,
         happens: Happens = None,
         stop_point: Callable[[str], None] = lambda _: None,
     ) -> Outcome | None:
         """Carry out a move. None: it was killed, at a stop point or when it heard of something.
 
         `happens`: when that is seen or entered, this is done to the rig.
-        `cancel_at`, `bandwidth_at`: a cancel, or 20 MiB per second, is wished when that is seen or entered.
+        `cancel_at`, `bandwidth_at`, `post_copy_at`: a cancel, 20 MiB per second, or post-copy, is wished when that is
+        seen or entered.
         `stop_point`: is told of every stop point, and may raise Killed.
         """
         timeline = VirtualTimeline(self.world.now_ns())
         backend = SimulatedBackend(self.world, timeline.post, timeline)
         ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().chosen(self.request))
-        wishes = {cancel_at: (Kind.CANCEL_WISHED, {}), bandwidth_at: (Kind.BANDWIDTH_WISHED, {"mib_s": 20})}
+        wishes = {
+            cancel_at: (Kind.CANCEL_WISHED, {}),
+            bandwidth_at: (Kind.BANDWIDTH_WISHED, {"mib_s": 20}),
+            post_copy_at: (Kind.POSTCOPY_WISHED, {}),
+        }
         conductor = self._conductor(ledger, backend, timeline, kill_at, wishes, happens=happens, stop_point=stop_point)
         try:
             if cancel_at is Phase.NEW:

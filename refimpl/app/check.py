@@ -20,13 +20,14 @@ from refimpl.engine.backend import Backend
 from refimpl.engine.store import Store, completed
 from refimpl.model.compatibility import CompatibilityReport
 from refimpl.model.errors import RefimplError, error
-from refimpl.model.request import MOST_BANDWIDTH_MIB_S, HandOver, MigrationRequest, PerformanceOption
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S, HandOver, MigrationRequest, PerformanceOption, PostCopy
 
 
 def compare(backend: Backend, store: Store, group: str, request: MigrationRequest) -> CompatibilityReport:
     """Look at the group's hosts, probe the VM's storage, and return what a move would find."""
     operation = new_operation_id()
-    seen = replace(backend.probe(operation, request), hand_overs=backend.capabilities().hand_overs)
+    can = backend.capabilities()
+    seen = replace(backend.probe(operation, request), hand_overs=can.hand_overs, post_copy=can.post_copy)
     facts = completed(seen, store, operation)
     return compared(subject(request, operation, group, facts))
 
@@ -66,6 +67,7 @@ class ChoicesFile(BaseModel):
     vm_id: str | None
     storage: StorageFile | None
     hand_over: HandOver | None = Field(default=None, strict=False)
+    post_copy: PostCopy = Field(default=PostCopy.OFF, strict=False)
 
 
 def load_report(file: Path) -> CompatibilityReport:

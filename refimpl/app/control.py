@@ -1,8 +1,9 @@
 """The socket between a conductor process and those who attach to it: events out, wishes in.
 
 One JSON object a line. A client sends `{"do": "events"}` and is sent every event, from the first on, as
-`{"seq": n, "event": {...}}` until `{"outcome": {...}}`. With `{"do": "cancel"}` or `{"do": "bandwidth", "mib_s": n}` it
-wishes something, and is answered `{"ok": true}`; what becomes of the wish is told by events.
+`{"seq": n, "event": {...}}` until `{"outcome": {...}}`. With `{"do": "cancel"}`, `{"do": "post-copy"}` or
+`{"do": "bandwidth", "mib_s": n}` it wishes something, and is answered `{"ok": true}`; what becomes of the wish is told
+by events.
 """
 
 from __future__ import annotations
@@ -88,6 +89,8 @@ def _wish(request: Mapping[str, Any]) -> tuple[Kind, Mapping[str, Any]] | None:
     mib_s = request.get("mib_s")
     if request.get("do") == "cancel":
         return Kind.CANCEL_WISHED, {}
+    if request.get("do") == "post-copy":
+        return Kind.POSTCOPY_WISHED, {}
     if request.get("do") == "bandwidth" and type(mib_s) is int and 0 <= mib_s <= MOST_BANDWIDTH_MIB_S:
         return Kind.BANDWIDTH_WISHED, {"mib_s": mib_s}
     return None
@@ -138,6 +141,11 @@ def ask_cancel(path: Path) -> None:
 def ask_bandwidth(path: Path, mib_s: int) -> None:
     """Ask a conductor to limit the transfer to so many MiB per second; 0: no limit. OSError when nobody listens."""
     _ask(path, {"do": "bandwidth", "mib_s": mib_s})
+
+
+def ask_post_copy(path: Path) -> None:
+    """Ask a conductor to begin post-copy. OSError when nobody listens."""
+    _ask(path, {"do": "post-copy"})
 
 
 def _ask(path: Path, request: Mapping[str, Any]) -> None:

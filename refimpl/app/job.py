@@ -2,8 +2,8 @@
 
 A fold over the events of one operation (the JSON values of the event stream) and how it ended; it stays readable for
 as long as the operation is kept. Percent never falls: below 10 while nothing but set-up was done, below 70 while disks
-and below 90 while memory is copied, 100 only when the VM is at the destination, and where it stood when the move
-ended otherwise.
+and below 90 while memory is copied (below 99 while it follows a VM in post-copy), 100 only when the VM is at the
+destination, and where it stood when the move ended otherwise.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ LIVE_MIGRATION_WITH_STORAGE = 32771
 CHECKING, CHECKING_WITH_STORAGE, MOVING, MOVING_WITH_STORAGE = 301, 302, 305, 306
 _STORAGE_FROM, _STORAGE_TO = 10, 69
 _MEMORY_FROM, _MEMORY_TO = 10, 89
+_SWITCHED, _POST_COPY_TO = 91, 98
 
 
 class JobState(IntEnum):
@@ -45,6 +46,7 @@ _AT_LEAST: Mapping[str, int] = {
     Phase.MEMORY: _MEMORY_FROM,
     Phase.SWITCH: 90,
     Phase.COMMITTED: 99,
+    Phase.POSTCOPY: _SWITCHED,
     Phase.CLEANUP: 99,
 }
 
@@ -113,6 +115,9 @@ def _fold(job: MigrationJob, event: JsonEvent) -> MigrationJob:
         case Kind.PROGRESS if job.phase == Phase.STORAGE:
             share = _share(values.get("disks_total_bytes"), values.get("disks_remaining_bytes"))
             return _at(job, share, _STORAGE_FROM, _STORAGE_TO)
+        case Kind.PROGRESS if job.phase == Phase.POSTCOPY:
+            share = _share(values.get("total_bytes"), values.get("remaining_bytes"))
+            return _at(job, share, _SWITCHED, _POST_COPY_TO)
         case Kind.PROGRESS if job.phase == Phase.MEMORY:
             share = _share(values.get("total_bytes"), values.get("remaining_bytes"))
             return _at(job, share, _STORAGE_TO if job.with_storage else _MEMORY_FROM, _MEMORY_TO)

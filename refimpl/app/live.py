@@ -12,8 +12,8 @@ from typing import Any, Protocol
 from refimpl.model.events import Kind
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ENDS, Phase
-from refimpl.model.request import Steer
-from refimpl.report.words import PHASE_TEXTS
+from refimpl.model.request import PostCopy, Steer
+from refimpl.report.words import PHASE_TEXTS, POST_COPY_RISK, label
 
 JsonEvent = Mapping[str, Any]
 
@@ -130,6 +130,8 @@ def status(progress: Progress) -> str:
             parts.append(f"{_mib(progress.bytes_s)} MiB/s")
         if progress.dirty_bytes_s is not None:
             parts.append(f"guest writes {_mib(progress.dirty_bytes_s)} MiB/s")
+    elif progress.phase == Phase.POSTCOPY:
+        parts += _post_copy(progress)
     elif progress.phase == Phase.STORAGE:
         parts += _disks(progress)
     else:
@@ -144,6 +146,13 @@ def _disks(progress: Progress) -> list[str]:
         return [PHASE_TEXTS[Phase.STORAGE]]
     left = f"{_mib(progress.disks_remaining_bytes)} of {_mib(progress.disks_total_bytes)} MiB of disks left"
     return [left, *([f"{_mib(progress.bytes_s)} MiB/s"] if progress.bytes_s else [])]
+
+
+def _post_copy(progress: Progress) -> list[str]:
+    parts = ["the VM runs there, part of its memory is not there yet"]
+    if progress.remaining_bytes is not None:
+        parts.append(f"{_mib(progress.remaining_bytes)} MiB left")
+    return [*parts, *([f"{_mib(progress.bytes_s)} MiB/s"] if progress.bytes_s else [])]
 
 
 def line(event: JsonEvent, progress: Progress) -> str | None:
@@ -167,6 +176,12 @@ def _phase(values: Mapping[str, Any], _: Progress) -> str | None:
     return None if phase in ENDS else f"phase {phase}: {PHASE_TEXTS.get(phase, '')}"
 
 
+def _warned(plan: Mapping[str, Any]) -> str:
+    """Return what a plan risks beyond what every move does."""
+    allowed = plan.get("post_copy", PostCopy.OFF)
+    return "" if allowed == PostCopy.OFF else f"; post-copy {label(allowed)}: {POST_COPY_RISK}"
+
+
 def _checks_passed(values: Mapping[str, Any], progress: Progress) -> str:
     if progress.phase == Phase.SETUP:
         return "checks passed again, now that nobody else can move the VM"
@@ -174,7 +189,8 @@ def _checks_passed(values: Mapping[str, Any], progress: Progress) -> str:
     text = f"checks passed: from host {plan['source']} to host {plan['destination']}, {plan['memory_mib']} MiB"
     disks = (plan.get("storage") or {}).get("disks") or ()
     mib = _mib(sum(disk["virtual_size_bytes"] for disk in disks))
-    return f"{text} of memory and {len(disks)} disk(s) of {mib} MiB" if disks else text
+    text = f"{text} of memory and {len(disks)} disk(s) of {mib} MiB" if disks else text
+    return text + _warned(plan)
 
 
 def _pass_ended(values: Mapping[str, Any], progress: Progress) -> str:
@@ -212,10 +228,14 @@ def _returned(values: Mapping[str, Any], progress: Progress) -> str | None:
     return _problem("the transfer ended with an error")(values, progress) if problem else "the transfer is over"
 
 
-_NOT_STEERED = {Steer.SWITCH: "the switch could not be forced", Steer.BANDWIDTH: "the bandwidth could not be changed"}
+_NOT_STEERED = {
+    Steer.SWITCH: "the switch could not be forced",
+    Steer.BANDWIDTH: "the bandwidth could not be changed",
+    Steer.POST_COPY: "post-copy was not begun",
+}
 
 _STALLED = "nothing is sent any more; the transfer is broken off"
-_DEADLINES = {Phase.STORAGE: _STALLED, Phase.MEMORY: _STALLED}
+_DEADLINES = {Phase.STORAGE: _STALLED, Phase.MEMORY: _STALLED, Phase.POSTCOPY: "no memory has come for too long"}
 
 _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.STARTED: _started,
@@ -232,6 +252,15 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.NATIVE_REFUSAL: _problem("refused"),
     Kind.PASS_ENDED: _pass_ended,
     Kind.BANDWIDTH_WISHED: lambda v, p: f"bandwidth: {v['mib_s'] or 'no'} {'MiB/s' if v['mib_s'] else 'limit'}",
+    Kind.POSTCOPY_WISHED: lambda v, p: "post-copy asked for",
+    Kind.POSTCOPY_DUE: _why("post-copy is begun, from which there is no way back"),
+    Kind.POSTCOPY_ENDED: lambda v, p: "all memory has come",
+    Kind.POSTCOPY_BROKEN: _why("post-copy is broken: the VM stops at every page that is missing"),
+    Kind.POSTCOPY_RESUMED: lambda v, p: "post-copy goes on",
+    Kind.POSTCOPY_NOT_RESUMED: _problem("post-copy does not go on"),
+    Kind.POSTCOPY_PENDING: _why("the VM is in two halves, and both are kept"),
+    Kind.POSTCOPY_RECOVERABLE: _why("the VM is in two halves: resuming the transfer between them"),
+    Kind.POSTCOPY_LOST: _why("the VM's memory is gone"),
     Kind.BLACKOUT_TOO_LONG: _problem("the move is cancelled"),
     Kind.LEASE_SPACE_GONE: lambda v, p: f"host {v['host']} cannot reach the VM's lease any more: {v['detail']}",
     Kind.LOCK_DAEMON_GONE: lambda v, p: f"the lock daemon of host {v['host']} has ended: the leases there are lost",

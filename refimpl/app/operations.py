@@ -21,7 +21,7 @@ from refimpl.model.errors import RefimplError, error
 from refimpl.model.group import Group
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
-from refimpl.model.request import MigrationRequest, Plan
+from refimpl.model.request import MigrationRequest, Plan, PostCopy
 from refimpl.model.storage import wish_of
 
 START_TIMEOUT_S = 60.0
@@ -57,7 +57,7 @@ class Summary:
         if self.outcome is None:
             return True
         left_behind = any(warning.id == "cleanup.left_behind" for warning in self.outcome.warnings)
-        return left_behind or self.outcome.end is Phase.INDETERMINATE
+        return left_behind or self.outcome.end in (Phase.INDETERMINATE, Phase.POSTCOPY_PAUSED)
 
 
 class Operation:
@@ -118,6 +118,13 @@ class Operation:
         """Ask for another limit of the transfer in MiB per second (0: none); what became of it is told by events."""
         self._ask(lambda socket: control.ask_bandwidth(socket, mib_s))
 
+    def start_post_copy(self) -> None:
+        """Ask for post-copy; what became of it is told by events. `post_copy.not_allowed` of a move without it."""
+        request = MigrationRequest.from_json(self._files.read_spec()["request"])
+        if request.post_copy is PostCopy.OFF:
+            raise error("post_copy.not_allowed", vm=request.vm, operation=self.id)
+        self._ask(control.ask_post_copy)
+
     def _ask(self, ask: Callable[[Path], None]) -> None:
         try:
             ask(self._files.socket)
@@ -176,6 +183,7 @@ def request_of(plan: Plan) -> MigrationRequest:
         cancel_if_blackout_exceeds_ms=plan.cancel_if_blackout_exceeds_ms,
         storage=wish_of(plan.storage) if plan.storage is not None and plan.storage.disks else None,
         hand_over=plan.hand_over,
+        post_copy=plan.post_copy,
     )
 
 

@@ -16,6 +16,7 @@ from refimpl.app.machine import machine
 from refimpl.meter.samples import DIRECTORY, read_samples
 from refimpl.model.errors import error
 from refimpl.model.outcome import Outcome
+from refimpl.model.request import PostCopy
 from refimpl.report.data import ReportData, State, Track
 
 if TYPE_CHECKING:
@@ -108,6 +109,8 @@ def command(request: Mapping[str, Any], options: Sequence[str] = ()) -> str:
             words += [option, str(request[name])]
     if not request.get("encryption", True):
         words += ["--encryption", "off"]
+    if request.get("post_copy", PostCopy.OFF) != PostCopy.OFF:
+        words += ["--post-copy", str(request["post_copy"])]
     words += _storage(request.get("storage") or {})
     return shlex.join([*words, "--", request["vm"], request["destination"]])
 

@@ -9,7 +9,7 @@ from refimpl.model.decision import Decision, decision
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import Facts, VmState
 from refimpl.model.ledger import Ledger
-from refimpl.model.request import HandOver, PerformanceOption, Plan
+from refimpl.model.request import HandOver, MigrationRequest, PerformanceOption, Plan, PostCopy
 
 
 def judge(ledger: Ledger, event: Event) -> Decision:
@@ -52,9 +52,11 @@ def _plan(s: Subject, hand_over: HandOver) -> Plan:
         unexpected_blackout_ms=settings.unexpected_blackout_ms,
         autostart=s.vm.autostart,
         storage=disk_moves.plan(s),
+        post_copy=request.post_copy,
         epoch=max(copy.epoch for h in s.facts.hosts.values() for copy in h.vms if copy.id == s.vm.id),
         origins={
-            "hand_over": "request" if request.hand_over else "default",
+            "hand_over": _hand_over_origin(request),
+            "post_copy": "default" if request.post_copy is PostCopy.OFF else "request",
             "performance_option": "request" if request.performance_option else host,
             "pass_limit": "request" if request.pass_limit else host,
             "networks": f"host {s.destination.name}",
@@ -64,3 +66,9 @@ def _plan(s: Subject, hand_over: HandOver) -> Plan:
             "cancel_if_blackout_exceeds_ms": "request" if request.cancel_if_blackout_exceeds_ms else "default",
         },
     )
+
+
+def _hand_over_origin(request: MigrationRequest) -> str:
+    if request.hand_over is not None:
+        return "request"
+    return "default" if request.post_copy is PostCopy.OFF else "post-copy"

@@ -12,7 +12,7 @@ import click
 from click.core import ParameterSource
 
 from refimpl.cli.vm_types import PATH_PAIR
-from refimpl.model.request import MOST_BANDWIDTH_MIB_S, HandOver, MigrationRequest, PerformanceOption
+from refimpl.model.request import MOST_BANDWIDTH_MIB_S, HandOver, MigrationRequest, PerformanceOption, PostCopy
 from refimpl.model.storage import StorageWish, conflict
 
 Verb = Callable[..., Any]
@@ -92,6 +92,14 @@ _OPTIONS = (
         "[default: strict]",
     ),
     click.option(
+        "--post-copy",
+        type=click.Choice([option.value for option in PostCopy]),
+        default=PostCopy.OFF.value,
+        show_default=True,
+        help="Let the VM run at the destination before its memory is there: when `operations post-copy` asks for it, "
+        "or also at the pass limit. No way back, and until all has come the end of either QEMU loses the VM.",
+    ),
+    click.option(
         "--compatibility-report",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="FILE",
@@ -116,6 +124,7 @@ _CARRIED = (
     "cancel_if_blackout_exceeds",
     *_STORAGE,
     "hand_over",
+    "post_copy",
 )
 """What a report carries, so that it cannot be said beside it."""
 
@@ -140,6 +149,7 @@ class Choices:
     avoid_removing_vhds: bool
     allow_overwrite: bool
     hand_over: str | None
+    post_copy: str
     compatibility_report: Path | None
 
     def request(self) -> MigrationRequest:
@@ -162,6 +172,7 @@ class Choices:
             cancel_if_blackout_exceeds_ms=self.cancel_if_blackout_exceeds,
             storage=self.storage(),
             hand_over=HandOver(self.hand_over) if self.hand_over else None,
+            post_copy=PostCopy(self.post_copy),
         )
 
     def storage(self) -> StorageWish | None:

@@ -8,7 +8,7 @@ from refimpl.cli.failing import problem_text
 from refimpl.cli.say import as_json, columns, mib, milliseconds
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import ExitCode, Phase
-from refimpl.model.request import HandOver, VmState
+from refimpl.model.request import HandOver, PostCopy, VmState
 
 
 def tell_outcome(outcome: Outcome | None, operation: str, *, json: bool = False, jsonl: bool = False) -> int:
@@ -61,6 +61,14 @@ def _blackout(outcome: Outcome) -> str:
     return f"{milliseconds(outcome.blackout_ms)}  (no vCPU ran: source stopped to destination runs)"
 
 
+def _post_copy(outcome: Outcome) -> str:
+    if outcome.end is Phase.POSTCOPY_PAUSED:
+        return "begun and broken: end neither copy; refimpl recover goes on"
+    if outcome.post_copy_ms is None:
+        return f"{outcome.post_copy}" + ("" if outcome.end is Phase.LOST else ", not used")
+    return f"used; the memory was whole {milliseconds(outcome.post_copy_ms)} after it began"
+
+
 def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
     place = outcome.runs_on or _UNKNOWN_PLACES.get(outcome.end, "not known")
     rows = [
@@ -85,5 +93,7 @@ def _figures(outcome: Outcome) -> list[tuple[str, ...]]:
         rows.append(("commit record", f"{milliseconds(outcome.commit_cost_ms)}  (written within the blackout)"))
     if outcome.hand_over == HandOver.DELEGATED:
         rows.append(("hand-over", "delegated: the lease alone excludes a second copy"))
+    if outcome.post_copy != PostCopy.OFF:
+        rows.append(("post-copy", _post_copy(outcome)))
     rows.append(("encryption", "on" if outcome.encryption else "OFF, as asked: memory crossed the network in clear"))
     return [("  " + name, value) for name, value in rows]

@@ -13,6 +13,7 @@ import click
 from refimpl.cli.context import home, is_root, json_option, operation_argument, operation_named
 from refimpl.cli.ending import outcome_text
 from refimpl.cli.failing import errors_as_json
+from refimpl.cli.operations_post_copy import post_copy
 from refimpl.cli.operations_set import set_
 from refimpl.cli.recover import PASS_BOUND
 from refimpl.cli.say import as_json as print_json
@@ -39,6 +40,7 @@ def operations() -> None:
 
 
 operations.add_command(set_)
+operations.add_command(post_copy)
 
 
 @operations.command("list", short_help="List operations, interrupted ones among them.")

@@ -33,6 +33,14 @@ STEER_SWITCH: STEERED(switch) or NOT_STEERABLE. STEER_BANDWIDTH, to `plan.bandwi
     NOT_STEERABLE; before there is a transfer STEERED, as START_TRANSFER takes the plan of then.
 REQUEST_CANCEL: CANCEL_ACCEPTED, CANCEL_TOO_LATE or CANCEL_UNSUPPORTED. Accepted before the transfer has begun, it makes
     PREPARE answer PREPARE_FAILED and START_TRANSFER answer CALL_RETURNED(ok=False), without any transfer.
+START_POSTCOPY, only of a plan that allows it and while memory is copied: POSTCOPY_SEEN, before or after SWITCH_SEEN and
+    SOURCE_STOPPED, once the VM is in two halves, or NOT_STEERABLE(post-copy); from then on DESTINATION_RAN, PROGRESS as
+    long as pages are sent, POSTCOPY_ENDED when the destination has them all, POSTCOPY_BROKEN when it goes on only after
+    a recovery, and the CALL_RETURNED of the transfer. Neither half is ended by the backend.
+RECOVER_POSTCOPY: POSTCOPY_RESUMED, also when it flows again already, and then as after START_POSTCOPY, or
+    POSTCOPY_NOT_RESUMED. What carries nothing and does not know it is broken first. Any number of times.
+END_HALVES, one half is gone, and with it part of the memory: HALVES_ENDED when no process of the VM is left on either
+    host and its definition is at the source, or CANNOT_SETTLE: always so while both live or one may be whole.
 LOOK_FOR_BINDING (strict hand-over only): BINDING_SEEN whenever what is seen changes, until seen bound or denied. With
     `silent_ms`, ever more seldom, while all has arrived and the source's system answers nothing.
 END_SOURCE (strict hand-over only): end the process of the source's copy, which has been held since before the switch:
@@ -42,11 +50,11 @@ ALLOW_RUN (strict hand-over only): DESTINATION_RAN, also when the copy runs alre
     backend object has reported DESTINATION_RAN before. Of a VM that was paused: LEFT_PAUSED.
 INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception. What
     is known of its copy by another way may be told with that.
-ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_STORAGE, ADOPTED_MEMORY or
-    ADOPTED_SWITCH when a native job runs and the destination does not run yet (and DESTINATION_ARRIVED if it has
-    arrived), then as START_TRANSFER; CALL_RETURNED as soon as no job is on either side any more, at once when it is
-    over already. The same goes for a call of this process's own, which still returns only once; what it returned may
-    be told again.
+ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_POSTCOPY when the VM is in two
+    halves; ADOPTED_STORAGE, ADOPTED_MEMORY or ADOPTED_SWITCH when a native job runs and the destination does not run
+    yet (and DESTINATION_ARRIVED if it has arrived), then as START_TRANSFER; CALL_RETURNED as soon as no job is on
+    either side any more, at once when it is over already. The same goes for a call of this process's own, which still
+    returns only once; what it returned may be told again.
 SETTLE_SOURCE, the source's copy is the VM: remove a copy at the destination, wait until it is gone, then resume the
     source if the system below paused it. SETTLED or CANNOT_SETTLE. A destination that does not answer forbids to
     resume, and nothing else: a source that runs is settled.
@@ -81,7 +89,7 @@ from typing import Protocol
 
 from refimpl.model.events import Event
 from refimpl.model.facts import Facts, Scope
-from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest
+from refimpl.model.request import Command, CommandKind, HandOver, MigrationRequest, PostCopy
 
 Post = Callable[[Event], None]
 
@@ -91,6 +99,7 @@ OWN_COMMANDS = frozenset(
         CommandKind.RELEASE,
         CommandKind.RECORD_PENDING,
         CommandKind.RECORD_COMMIT,
+        CommandKind.RECORD_POSTCOPY,
         CommandKind.RECORD_SOURCE,
         CommandKind.RECORD_DESTINATION,
         CommandKind.ANSWER_TOO_LATE,
@@ -132,6 +141,7 @@ class Capabilities:
     cancels: bool
     adopts: bool
     others: tuple[HandOver, ...] = ()
+    post_copy: bool = False
 
     @property
     def hand_overs(self) -> tuple[HandOver, ...]:
@@ -139,8 +149,12 @@ class Capabilities:
         return (self.hand_over, *self.others)
 
     def chosen(self, request: MigrationRequest) -> HandOver:
-        """Return the hand-over of a move: the request's, else the backend's own. CHECK refuses what cannot be had."""
-        return request.hand_over or self.hand_over
+        """Return the hand-over of a move: the request's, else the backend's own. CHECK refuses what cannot be had.
+
+        What runs before its memory is there cannot arrive paused and wait, so post-copy is delegated (ADR 0014).
+        """
+        own = self.hand_over if request.post_copy is PostCopy.OFF else HandOver.DELEGATED
+        return request.hand_over or own
 
 
 class Backend(Protocol):

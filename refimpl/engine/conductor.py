@@ -25,7 +25,7 @@ from refimpl.model.ledger import Ledger, record
 from refimpl.model.outcome import Outcome, outcome
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import ENDS, Phase, Side
-from refimpl.model.request import Command, CommandKind, Plan
+from refimpl.model.request import Command, CommandKind, Plan, Steer
 from refimpl.policy.convergence import progressed
 
 _DECIDING = {
@@ -126,7 +126,8 @@ class Conductor:
         if event.kind is Kind.DEADLINE:
             event = self._explained(event)
         elif event.kind is Kind.FACTS_SEEN:
-            offered = replace(event["facts"], hand_overs=self._backend.capabilities().hand_overs)
+            can = self._backend.capabilities()
+            offered = replace(event["facts"], hand_overs=can.hand_overs, post_copy=can.post_copy)
             whole = completed(offered, self._store, self.ledger.operation)
             event = replace(event, values={**event.values, "facts": whole})
         row = self._step(self.phase, event.kind)
@@ -207,6 +208,8 @@ class Conductor:
             self._record_pending()
         elif command.kind is CommandKind.RECORD_COMMIT:
             self._record_commit(command)
+        elif command.kind is CommandKind.RECORD_POSTCOPY:
+            self._record_post_copy()
         elif command.kind in _DECIDING:
             self._record_owner(command.kind)
         elif command.kind is CommandKind.RELEASE:
@@ -232,10 +235,17 @@ class Conductor:
             self._waiting.append(self._event(Kind.CLAIM_REFUSED, problem=_claim_problem(plan, standing)))
 
     def _record_pending(self) -> None:
-        """Record the move in the owner record; without that nothing is touched."""
+        """Record the move in the owner record; without that nothing is touched.
+
+        Once more after post-copy was recorded and not begun: the destination is not the owner after all.
+        """
         assert self.ledger.plan is not None
+        known, operation = self.ledger.ownership, self.ledger.operation
         try:
-            ownership = recording.begin(self._store, self.ledger.plan, self.ledger.operation)
+            if known is None or known.pending is not None:
+                ownership = recording.begin(self._store, self.ledger.plan, operation)
+            else:
+                ownership = recording.take_back(self._store, self.ledger.plan, operation, known)
         except RefimplError as failure:
             self._waiting.append(self._event(Kind.RECORD_REFUSED, problem=failure.problems[0]))
         else:
@@ -254,6 +264,22 @@ class Conductor:
             self._write(lambda: self._journal.intend(self.phase, self.ledger, [command]))
         cost_ms = (self._timeline.now_ns() - before_ns) / 1e6
         self._waiting.append(self._event(Kind.COMMIT_RECORDED, cost_ms=cost_ms, ownership=ownership))
+
+    def _record_post_copy(self) -> None:
+        """Make the destination the owner before it may run: once begun there is no way back to the source.
+
+        Nothing stands still yet, so without the record it is not begun.
+        """
+        plan, operation, known = self.ledger.plan, self.ledger.operation, self.ledger.ownership
+        assert plan is not None
+        try:
+            ownership = recording.decide(self._store, plan, operation, plan.destination, known)
+        except RefimplError as failure:
+            (problem,) = failure.problems
+            values = {"what": Steer.POST_COPY, "reason": problem.text}
+            self._waiting.append(self._event(Kind.NOT_STEERABLE, **values))
+        else:
+            self._waiting.append(self._event(Kind.POSTCOPY_RECORDED, ownership=ownership))
 
     def _record_owner(self, kind: CommandKind) -> None:
         side, recorded = _DECIDING[kind]

@@ -12,6 +12,7 @@ from refimpl.policy.closing import closing
 from refimpl.policy.convergence import pass_limit
 from refimpl.policy.leases import lease_space_gone, lock_daemon_gone
 from refimpl.policy.networks import next_network
+from refimpl.policy.post_copy import not_started, wished
 from refimpl.policy.reconciliation import bound, reconcile
 from refimpl.policy.recovery import recovery
 
@@ -19,6 +20,10 @@ POLICIES: Mapping[Kind, Callable[[Ledger, Event], Decision | None]] = {
     Kind.RECOVER_WISHED: recovery,
     Kind.FACTS_SEEN: judge,
     Kind.PASS_ENDED: pass_limit,
+    Kind.POSTCOPY_WISHED: wished,
+    Kind.MEMORY_SEEN: wished,
+    Kind.ADOPTED_MEMORY: wished,
+    Kind.NOT_STEERABLE: not_started,
     Kind.NETWORK_FAILED: next_network,
     Kind.LOCK_DAEMON_GONE: lock_daemon_gone,
     Kind.LEASE_SPACE_GONE: lease_space_gone,

@@ -31,6 +31,17 @@ def begin(store: Store, plan: Plan, operation: str) -> OwnerRecord:
     return after
 
 
+def take_back(store: Store, plan: Plan, operation: str, known: OwnerRecord) -> OwnerRecord:
+    """Record that the source owns the VM still and the move goes on: the destination was recorded and did not run.
+
+    `owner.superseded`, `store.failed`.
+    """
+    after = replace(known, owner=plan.source).begun(operation, plan.destination)
+    if not store.swap_owner(known, after):
+        raise _superseded(plan, operation, store.owner(plan.vm_id))
+    return after
+
+
 def decide(
     store: Store, plan: Plan, operation: str, owner: str, known: OwnerRecord | None, wait_s: float = WAIT_S
 ) -> OwnerRecord:

@@ -24,6 +24,7 @@ class Kind(StrEnum):
     STARTED = "started"
     CANCEL_WISHED = "cancel-wished"
     BANDWIDTH_WISHED = "bandwidth-wished"
+    POSTCOPY_WISHED = "post-copy-wished"
     RECOVER_WISHED = "recover-wished"
     DEADLINE = "deadline"
     LOOK_DUE = "look-due"
@@ -33,6 +34,7 @@ class Kind(StrEnum):
     CLAIM_REFUSED = "claim-refused"
     PENDING_RECORDED = "pending-recorded"
     COMMIT_RECORDED = "commit-recorded"
+    POSTCOPY_RECORDED = "post-copy-recorded"
     SOURCE_RECORDED = "source-recorded"
     DESTINATION_RECORDED = "destination-recorded"
     RECORD_REFUSED = "record-refused"
@@ -44,6 +46,11 @@ class Kind(StrEnum):
     STORAGE_SEEN = "storage-seen"
     MEMORY_SEEN = "memory-seen"
     SWITCH_SEEN = "switch-seen"
+    POSTCOPY_SEEN = "post-copy-seen"
+    POSTCOPY_BROKEN = "post-copy-broken"
+    POSTCOPY_ENDED = "post-copy-ended"
+    POSTCOPY_RESUMED = "post-copy-resumed"
+    POSTCOPY_NOT_RESUMED = "post-copy-not-resumed"
     PASS_ENDED = "pass-ended"
     PROGRESS = "progress"
     SOURCE_STOPPED = "source-stopped"
@@ -68,6 +75,8 @@ class Kind(StrEnum):
     ADOPTED_STORAGE = "adopted-storage"
     ADOPTED_MEMORY = "adopted-memory"
     ADOPTED_SWITCH = "adopted-switch"
+    ADOPTED_POSTCOPY = "adopted-post-copy"
+    HALVES_ENDED = "halves-ended"
     SETTLED = "settled"
     CANNOT_SETTLE = "cannot-settle"
     CLEANED = "cleaned"
@@ -82,6 +91,8 @@ class Kind(StrEnum):
     NO_NETWORK_LEFT = "no-network-left"
     PASS_LIMIT_REACHED = "pass-limit-reached"
     BLACKOUT_TOO_LONG = "blackout-too-long"
+    POSTCOPY_DUE = "post-copy-due"
+    POSTCOPY_NOT_STARTED = "post-copy-not-started"
     LEASE_UNSAFE = "lease-unsafe"
     SOURCE_BOUND = "source-bound"
     SOURCE_SILENT = "source-silent"
@@ -90,6 +101,9 @@ class Kind(StrEnum):
     JOB_STILL_RUNS = "job-still-runs"
     BOTH_RAN = "both-ran"
     MEMORY_GONE = "memory-gone"
+    POSTCOPY_PENDING = "post-copy-pending"
+    POSTCOPY_RECOVERABLE = "post-copy-recoverable"
+    POSTCOPY_LOST = "post-copy-lost"
     GUEST_ENDED = "guest-ended"
     HOST_SILENT = "host-silent"
     UNKNOWN = "unknown"
@@ -110,6 +124,7 @@ _PERSON = (
     Kind.STARTED,
     Kind.CANCEL_WISHED,
     Kind.BANDWIDTH_WISHED,
+    Kind.POSTCOPY_WISHED,
     Kind.RECOVER_WISHED,
     Kind.DEADLINE,
     Kind.LOOK_DUE,
@@ -127,6 +142,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.CLAIM_REFUSED: ("problem",),
     Kind.PENDING_RECORDED: ("ownership",),
     Kind.COMMIT_RECORDED: ("cost_ms", "ownership"),
+    Kind.POSTCOPY_RECORDED: ("ownership",),
     Kind.SOURCE_RECORDED: ("ownership",),
     Kind.DESTINATION_RECORDED: ("ownership",),
     Kind.RECORD_REFUSED: ("problem",),
@@ -135,6 +151,8 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.PREPARE_FAILED: ("problem",),
     Kind.NATIVE_REFUSAL: ("problem",),
     Kind.TRANSFER_STARTED: ("reference",),
+    Kind.POSTCOPY_BROKEN: ("reason",),
+    Kind.POSTCOPY_NOT_RESUMED: ("problem",),
     Kind.PASS_ENDED: ("number", "remaining_bytes", "bytes_s"),
     Kind.PROGRESS: (
         "total_bytes",
@@ -166,6 +184,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.NO_NETWORK_LEFT: ("problem",),
     Kind.PASS_LIMIT_REACHED: ("passes",),
     Kind.BLACKOUT_TOO_LONG: ("problem",),
+    Kind.POSTCOPY_DUE: ("why",),
     Kind.LEASE_UNSAFE: ("problem",),
     Kind.SOURCE_BOUND: ("why",),
     Kind.SOURCE_SILENT: ("why",),
@@ -174,6 +193,9 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.JOB_STILL_RUNS: ("why",),
     Kind.BOTH_RAN: ("why",),
     Kind.MEMORY_GONE: ("why", "host"),
+    Kind.POSTCOPY_PENDING: ("why",),
+    Kind.POSTCOPY_RECOVERABLE: ("why",),
+    Kind.POSTCOPY_LOST: ("why", "host"),
     Kind.GUEST_ENDED: ("why",),
     Kind.HOST_SILENT: ("why",),
     Kind.UNKNOWN: ("why",),

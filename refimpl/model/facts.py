@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from enum import StrEnum
 
 from refimpl.model.errors import Native, Problem
 from refimpl.model.ownership import OwnerRecord
@@ -146,7 +147,8 @@ class VmFacts:
     `epoch`: of the owner record as this copy carries it, 0 when it carries none.
     `cpu`: what its guest sees. `unmovable`: devices that tie it to its host. `busy`: a job of the system below other
     than a migration that has it now (a backup, a block copy), empty without. `accelerator`: kvm or tcg. `autostart`:
-    the host starts it by itself when it boots.
+    the host starts it by itself when it boots. `second_socket`: its monitor can be reached beside the system below.
+    `memory_backing`: what its memory is made of that is not plain memory (huge pages, a file, shared), empty without.
     """
 
     name: str
@@ -168,6 +170,8 @@ class VmFacts:
     snapshots: tuple[str, ...] = ()
     busy: str = ""
     autostart: bool = False
+    second_socket: bool = False
+    memory_backing: str = ""
 
 
 @dataclass(frozen=True, slots=True)
@@ -196,7 +200,8 @@ class HostFacts:
     `routes`: networks that it can send to, as CIDR. `switches`: names of its virtual switches (None: not told).
     `storage_directories`: where it takes disks, the first one where nothing else is said (empty: anywhere); `targets`:
     places at which disks of the requested move would go, by path. `lease_space`: where the lease of the VM in question
-    is (None: not looked at).
+    is (None: not looked at). `user_faults`: whether a QEMU there can be told of pages that are
+    missing (None: not looked at, or not seen).
     `compression`: methods that it can send and receive, best first. `clock` minus `clock_reference` of the same moment
     (the observer's) is its skew. `machine_types`, `accelerators`: what its VMs can be (None: not told).
     """
@@ -225,6 +230,7 @@ class HostFacts:
     storage_directories: tuple[str, ...] = ()
     targets: Mapping[str, TargetFact] = field(default_factory=dict)
     lease_space: LeaseSpaceFact | None = None
+    user_faults: bool | None = None
 
     def vm(self, name: str) -> VmFacts | None:
         """Return the VM of that name on this host, or None."""
@@ -249,7 +255,7 @@ class Facts:
 
     The group store's part is put in by the engine: `settings` of hosts by name (missing: the defaults), `moving`: ids
     of the operations that a host takes part in, `owners` by the VM's id, and `store_problem` when it did not answer;
-    and `hand_overs`, those that the backend offers, its own first.
+    and `hand_overs`, those that the backend offers, its own first, and whether it can do `post_copy`.
     """
 
     hosts: Mapping[str, HostFacts]
@@ -259,6 +265,14 @@ class Facts:
     owners: Mapping[str, OwnerRecord] = field(default_factory=dict)
     store_problem: Problem | None = None
     hand_overs: tuple[HandOver, ...] = ()
+    post_copy: bool = False
+
+
+class Half(StrEnum):
+    """How a copy that is one of two halves stands. FLOWS: pages are being sent; BROKEN: not before a recovery."""
+
+    FLOWS = "flows"
+    BROKEN = "broken"
 
 
 @dataclass(frozen=True, slots=True)
@@ -271,6 +285,8 @@ class CopySeen:
     `ended_by_guest`: the guest switched itself off. `operation`: id of the migration that stamped it.
     `endable` (source only): its process has been held since before the switch, so that it can be ended although its
     system does not answer. Of a host that does not answer the rest is what could be seen without it.
+    `half`: the VM is in post-copy: it runs at the destination, whose memory is not whole, as part of it is at the
+    source still. None when it is not, or not any more, or that cannot be seen.
     """
 
     host: str
@@ -285,6 +301,7 @@ class CopySeen:
     operation: str | None = None
     lease_held: bool | None = None
     endable: bool = False
+    half: Half | None = None
 
 
 @dataclass(frozen=True, slots=True)

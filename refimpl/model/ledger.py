@@ -33,6 +33,9 @@ class Ledger:
     `ends_source`: the silent source's process is to be ended and no answer to that has come yet.
     `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
     was to be broken off because it carried nothing.
+    `post_copy`: the VM was seen in post-copy, since `post_copy_ns`, and whole since `whole_ns`. `post_copy_wished`: a
+    person asked for it; `post_copy_asked`: the transfer was asked for it, which it `post_copy_refused`.
+    `post_copy_stuck`: it carries nothing. `post_copy_recoveries`: how often it was resumed since a person said so.
     """
 
     operation: str
@@ -77,6 +80,14 @@ class Ledger:
     sent_bytes: int | None = None
     qemu_downtime_ms: float | None = None
     commit_cost_ms: float | None = None
+    post_copy: bool = False
+    post_copy_wished: bool = False
+    post_copy_asked: bool = False
+    post_copy_refused: bool = False
+    post_copy_stuck: bool = False
+    post_copy_recoveries: int = 0
+    post_copy_ns: int | None = None
+    whole_ns: int | None = None
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that `from_json` reads back."""
@@ -150,6 +161,7 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
 def _look_again(ledger: Ledger, _: Event) -> Ledger:
     """Start anew without the problems of before. What was asked of the transfer may never have reached it."""
     anew = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0, stalls=0)
+    anew = replace(anew, post_copy_asked=False, post_copy_refused=False, post_copy_recoveries=0)
     return replace(anew, steered=False, blackout_refused=False, lease_unsafe=False, ends_source=False)
 
 
@@ -312,10 +324,14 @@ def _figures(ledger: Ledger, event: Event) -> Ledger:
 def _progress(ledger: Ledger, event: Event) -> Ledger:
     disks = event["disks_sent_bytes"]
     known = {} if disks is None else {"disks_sent_bytes": disks}
+    moved = event["sent_bytes"] != ledger.sent_so_far_bytes
+    ledger = replace(ledger, post_copy_stuck=ledger.post_copy_stuck and not moved)
     return replace(_figures(ledger, event), sent_so_far_bytes=event["sent_bytes"], **known)
 
 
 def _deadline(ledger: Ledger, event: Event) -> Ledger:
+    if event["problem"] is not None and event["problem"].id == "post_copy.stalled":
+        return replace(ledger, post_copy_stuck=True)
     stalled = event["problem"] is not None and event["problem"].id == "transfer.stalled"
     kept = _but(ledger.problems, "transfer.stalled")
     return replace(ledger, stalls=ledger.stalls + 1, problems=kept) if stalled else ledger
@@ -327,6 +343,25 @@ def _pass_ended(ledger: Ledger, event: Event) -> Ledger:
 
 def _steered(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, steered=True) if event["what"] == Steer.SWITCH else ledger
+
+
+def _not_steerable(ledger: Ledger, event: Event) -> Ledger:
+    """Note that post-copy was not begun, which a user has to know: the move goes on without it."""
+    if event["what"] != Steer.POST_COPY:
+        return ledger
+    warning = Problem("post_copy.not_started", {"vm": ledger.request.vm, "reason": event["reason"]})
+    kept = _but(ledger.warnings, warning.id)
+    ledger = replace(ledger, post_copy_asked=False, post_copy_wished=False, post_copy_refused=True)
+    return replace(ledger, warnings=(*kept, warning))
+
+
+def _post_copy_seen(ledger: Ledger, event: Event) -> Ledger:
+    kept = _but(ledger.warnings, "post_copy.not_started")
+    return replace(ledger, post_copy=True, post_copy_ns=ledger.post_copy_ns or event.at_ns, warnings=kept)
+
+
+def _post_copy_lost(ledger: Ledger, event: Event) -> Ledger:
+    return replace(_blame_id("owner.lost")(ledger, event), owner=Kind.MEMORY_GONE, left_on=event["host"])
 
 
 def _finished_with_warnings(ledger: Ledger, event: Event) -> Ledger:
@@ -384,6 +419,17 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.PASS_ENDED: _pass_ended,
     Kind.PROGRESS: _progress,
     Kind.STEERED: _steered,
+    Kind.NOT_STEERABLE: _not_steerable,
+    Kind.POSTCOPY_WISHED: lambda ledger, _: replace(ledger, post_copy_wished=True, post_copy_refused=False),
+    Kind.POSTCOPY_DUE: lambda ledger, _: replace(ledger, post_copy_asked=True, post_copy_refused=False),
+    Kind.POSTCOPY_RECORDED: _recorded,
+    Kind.POSTCOPY_SEEN: _post_copy_seen,
+    Kind.ADOPTED_POSTCOPY: _post_copy_seen,
+    Kind.POSTCOPY_ENDED: lambda ledger, event: replace(ledger, whole_ns=event.at_ns),
+    Kind.POSTCOPY_RECOVERABLE: lambda ledger, _: replace(ledger, post_copy_recoveries=ledger.post_copy_recoveries + 1),
+    Kind.POSTCOPY_RESUMED: lambda ledger, _: replace(ledger, post_copy_stuck=False, problems=()),
+    Kind.POSTCOPY_PENDING: _blame_id("post_copy.paused"),
+    Kind.POSTCOPY_LOST: _post_copy_lost,
     Kind.BLACKOUT_TOO_LONG: _blackout_too_long,
     Kind.LEFT_PAUSED: lambda ledger, _: replace(ledger, left_paused=True),
     Kind.FINISHED_WITH_WARNINGS: _finished_with_warnings,

@@ -10,7 +10,7 @@ from refimpl.model.errors import Problem
 from refimpl.model.events import Kind, plain
 from refimpl.model.ledger import Ledger
 from refimpl.model.phase import EXIT_CODES, ExitCode, Phase
-from refimpl.model.request import VmState
+from refimpl.model.request import PostCopy, VmState
 
 SCHEMA_VERSION = 1
 
@@ -22,7 +22,8 @@ class Outcome:
     `blackout_ms` is QMP STOP at the source to RESUME at the destination (design rule 4), None when not both were seen;
     `port_ms` is how long opening the destination's switch port took, most of it while the copy began to run; `vm_state`
     is the VM's before the move.
-    `disks_sent_bytes`: of disks that moved, None when none did.
+    `disks_sent_bytes`: of disks that moved, None when none did. `post_copy`: whether it was allowed; `post_copy_ms`:
+    how long the VM ran at the destination without the whole of its memory, None when it did not or does so still.
     `qemu_downtime_ms` is QEMU's own figure and never the same thing. `total_ms` is from start to end of the operation.
     """
 
@@ -48,6 +49,8 @@ class Outcome:
     hand_over: str
     recovered: bool
     disks_sent_bytes: int | None = None
+    post_copy: str = PostCopy.OFF
+    post_copy_ms: float | None = None
 
     @property
     def exit_code(self) -> ExitCode:
@@ -73,7 +76,7 @@ class Outcome:
     @classmethod
     def from_json(cls, data: Mapping[str, Any]) -> Outcome:
         """Build an outcome from what `to_json` gave."""
-        values = {name: data[name] for name in cls.__slots__}
+        values = {name: data[name] for name in cls.__slots__ if name in data}
         values["end"] = Phase(values["end"])
         for name in ("problems", "warnings"):
             values[name] = tuple(Problem.from_json(p) for p in values[name])
@@ -87,12 +90,13 @@ _SENTENCES: Mapping[Phase, str] = {
     Phase.FAILED: "The move of VM {vm!r} to {destination} failed; it is on {source} as before.",
     Phase.CANCELLED: "The move of VM {vm!r} to {destination} was cancelled; it {does} on {source} as before.",
     Phase.INDETERMINATE: "The move of VM {vm!r} from {source} to {destination} needs a person.",
+    Phase.POSTCOPY_PAUSED: "VM {vm!r} runs on {destination} as far as it can: part of its memory is on {source} still.",
     Phase.LOST: "VM {vm!r} runs nowhere: its memory was lost while it moved from {source} to {destination}.",
     Phase.DUAL_RUN: "Two copies of VM {vm!r} ran, on {source} and {destination}; the second was kept.",
 }
 
 _AT_SOURCE = frozenset({Phase.REFUSED, Phase.FAILED, Phase.CANCELLED})
-_AT_DESTINATION = frozenset({Phase.COMPLETED, Phase.COMPLETED_WITH_WARNINGS, Phase.DUAL_RUN})
+_AT_DESTINATION = frozenset({Phase.COMPLETED, Phase.COMPLETED_WITH_WARNINGS, Phase.POSTCOPY_PAUSED, Phase.DUAL_RUN})
 
 
 def outcome(ledger: Ledger, end: Phase) -> Outcome:
@@ -122,6 +126,8 @@ def outcome(ledger: Ledger, end: Phase) -> Outcome:
         vm_state=plan.vm_state if plan else VmState.UNKNOWN,
         hand_over=ledger.hand_over,
         recovered=ledger.interrupted,
+        post_copy=plan.post_copy if plan else request.post_copy,
+        post_copy_ms=_span_ms(ledger.post_copy_ns, ledger.whole_ns) if ledger.post_copy else None,
     )
 
 

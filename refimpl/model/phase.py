@@ -6,7 +6,7 @@ from enum import IntEnum, StrEnum
 
 
 class Phase(StrEnum):
-    """Where a migration stands. The last eight are ends."""
+    """Where a migration stands. The last nine are ends; POSTCOPY_PAUSED is one that a recovery goes on from."""
 
     NEW = "new"
     CHECK = "check"
@@ -15,6 +15,7 @@ class Phase(StrEnum):
     MEMORY = "memory"
     SWITCH = "switch"
     COMMITTED = "committed"
+    POSTCOPY = "post-copy"
     RECONCILE = "reconcile"
     UNDOING = "undoing"
     SETTLING = "settling"
@@ -25,6 +26,7 @@ class Phase(StrEnum):
     FAILED = "failed"
     CANCELLED = "cancelled"
     INDETERMINATE = "indeterminate"
+    POSTCOPY_PAUSED = "post-copy-paused"
     LOST = "lost"
     DUAL_RUN = "dual-run"
 
@@ -58,6 +60,7 @@ EXIT_CODES: dict[Phase, ExitCode] = {
     Phase.FAILED: ExitCode.FAILED,
     Phase.CANCELLED: ExitCode.CANCELLED,
     Phase.INDETERMINATE: ExitCode.INDETERMINATE,
+    Phase.POSTCOPY_PAUSED: ExitCode.INDETERMINATE,
     Phase.LOST: ExitCode.LOST,
     Phase.DUAL_RUN: ExitCode.LOST,
 }

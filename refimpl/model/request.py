@@ -31,6 +31,7 @@ class Steer(StrEnum):
 
     SWITCH = "switch"
     BANDWIDTH = "bandwidth"
+    POST_COPY = "post-copy"
 
 
 class VmState(StrEnum):
@@ -52,13 +53,24 @@ class HandOver(StrEnum):
     OPAQUE = "opaque"
 
 
+class PostCopy(StrEnum):
+    """Whether a move may let the VM run at the destination before its memory is there (ADR 0014).
+
+    ALLOWED: when a person asks for it. ON_PASS_LIMIT: also by itself, in place of forcing the switch.
+    """
+
+    OFF = "off"
+    ALLOWED = "allowed"
+    ON_PASS_LIMIT = "on-pass-limit"
+
+
 @dataclass(frozen=True, slots=True)
 class MigrationRequest:
     """A move of one VM, as asked. `source` None: the host that has it.
 
     `performance_option` and `pass_limit` None: as the source host is set (R12). `bandwidth_mib_s` 0: unlimited.
     `cancel_if_blackout_exceeds_ms`: Hyper-V's CancelIfBlackoutThresholdExceeded with a number; None: never.
-    `hand_over` None: the backend's own.
+    `hand_over` None: the backend's own, or with `post_copy` the only one that goes with it.
     `vm_id`: only if the VM of that name has this id, as a compatibility report says; None: whichever it has.
     `storage` None: the disks stay where they are, on storage that both hosts share.
     """
@@ -74,6 +86,7 @@ class MigrationRequest:
     vm_id: str | None = None
     storage: StorageWish | None = None
     hand_over: HandOver | None = None
+    post_copy: PostCopy = PostCopy.OFF
 
     def to_json(self) -> dict[str, Any]:
         """Return a dictionary that `from_json` reads back."""
@@ -89,6 +102,7 @@ class MigrationRequest:
         values["storage"] = None if storage is None else StorageWish.from_json(storage)
         chosen = values.get("hand_over")
         values["hand_over"] = None if chosen is None else HandOver(chosen)
+        values["post_copy"] = PostCopy(values.get("post_copy", PostCopy.OFF))
         return cls(**values)
 
 
@@ -125,6 +139,7 @@ class Plan:
     autostart: bool = False
     origins: Mapping[str, str] = field(default_factory=dict)
     storage: StoragePlan | None = None
+    post_copy: PostCopy = PostCopy.OFF
 
     @property
     def address(self) -> str | None:
@@ -145,6 +160,7 @@ class Plan:
         values["vm_state"] = VmState(values["vm_state"])
         storage = values.get("storage")
         values["storage"] = None if storage is None else StoragePlan.from_json(storage)
+        values["post_copy"] = PostCopy(values.get("post_copy", PostCopy.OFF))
         return cls(**values)
 
 
@@ -159,12 +175,16 @@ class CommandKind(StrEnum):
     START_TRANSFER = "start-transfer"
     STEER_SWITCH = "steer-switch"
     STEER_BANDWIDTH = "steer-bandwidth"
+    START_POSTCOPY = "start-post-copy"
+    RECOVER_POSTCOPY = "recover-post-copy"
+    END_HALVES = "end-halves"
     REQUEST_CANCEL = "request-cancel"
     ANSWER_TOO_LATE = "answer-too-late"
     LOOK_FOR_BINDING = "look-for-binding"
     END_SOURCE = "end-source"
     RECORD_PENDING = "record-pending"
     RECORD_COMMIT = "record-commit"
+    RECORD_POSTCOPY = "record-post-copy"
     RECORD_SOURCE = "record-source"
     RECORD_DESTINATION = "record-destination"
     ALLOW_RUN = "allow-run"

@@ -11,13 +11,19 @@ from refimpl.model.decision import Decision, decision
 from refimpl.model.errors import Problem, Value
 from refimpl.model.events import Event, Kind
 from refimpl.model.ledger import Ledger
+from refimpl.model.request import PostCopy
+from refimpl.policy.post_copy import may_begin
 
 
 def pass_limit(ledger: Ledger, event: Event) -> Decision | None:
-    """Return PASS_LIMIT_REACHED or BLACKOUT_TOO_LONG when as many passes have ended as the plan allows, else None."""
+    """Return PASS_LIMIT_REACHED, BLACKOUT_TOO_LONG or POSTCOPY_DUE when as many passes ended as the plan allows."""
     plan = ledger.plan
     if plan is None or event["number"] < plan.pass_limit or ledger.steered or ledger.blackout_refused:
         return None
+    if ledger.post_copy_asked:
+        return None
+    if plan.post_copy is PostCopy.ON_PASS_LIMIT and may_begin(ledger) and not ledger.post_copy_refused:
+        return decision(Kind.POSTCOPY_DUE, why=f"pass limit of {plan.pass_limit} reached")
     limit_ms = plan.cancel_if_blackout_exceeds_ms
     predicted_ms = predicted_blackout_ms(ledger)
     if limit_ms is None or (predicted_ms is not None and predicted_ms <= limit_ms):

@@ -10,6 +10,7 @@ from refimpl.model.events import Event, Kind
 from refimpl.model.facts import CopySeen, Evidence, VmState
 from refimpl.model.ledger import Ledger
 from refimpl.model.request import HandOver
+from refimpl.policy.post_copy import in_halves
 
 MOST_RUN_REFUSALS = 3
 """How often a destination that the source is bound to may refuse to run before a person is asked."""
@@ -44,6 +45,9 @@ def reconcile(ledger: Ledger, event: Event) -> Decision | None:
         # Whatever is decided now must not meet that order: it leaves at most one copy of the two.
         patient = ledger.silent_looks < MOST_SILENT_LOOKS
         return decision(Kind.HOST_SILENT if patient else Kind.UNKNOWN, why="the source's process is being ended")
+    halves = in_halves(ledger, source, destination, patient=ledger.silent_looks < MOST_SILENT_LOOKS)
+    if halves is not None:
+        return halves
     if not source.reachable or not destination.reachable:
         return _one_silent(ledger, source, destination)
     if destination.state is VmState.RUNNING:

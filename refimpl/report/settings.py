@@ -6,6 +6,9 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
+from refimpl.model.request import PostCopy
+from refimpl.report.words import POST_COPY_RISK, label
+
 
 @dataclass(frozen=True, slots=True)
 class Setting:
@@ -24,6 +27,10 @@ def _bound(value: Any) -> str:
     return "never" if value is None else f"{value} ms"
 
 
+def _post_copy(value: Any) -> str:
+    return str(value) if value == PostCopy.OFF else f"{label(value)}; {POST_COPY_RISK}"
+
+
 _NAMES: Sequence[tuple[str, str, Callable[[Any], str]]] = (
     ("performance_option", "performance option", str),
     ("compression", "compression method", lambda value: str(value or "none")),
@@ -33,6 +40,7 @@ _NAMES: Sequence[tuple[str, str, Callable[[Any], str]]] = (
     ("cancel_if_blackout_exceeds_ms", "cancel if the blackout exceeds", _bound),
     ("unexpected_blackout_ms", "a blackout is unexpected above", _bound),
     ("hand_over", "hand-over", str),
+    ("post_copy", "post-copy", _post_copy),
     ("vm_state", "state of the VM", str),
     ("memory_mib", "memory of the VM", lambda value: f"{value} MiB"),
 )

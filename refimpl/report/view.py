@@ -158,6 +158,7 @@ _TONES: Mapping[Phase, tuple[str, str]] = {
     Phase.CANCELLED: ("warn", "↩"),
     Phase.FAILED: ("bad", "✕"),
     Phase.INDETERMINATE: ("bad", "?"),
+    Phase.POSTCOPY_PAUSED: ("bad", "½"),
     Phase.LOST: ("bad", "✕"),
     Phase.DUAL_RUN: ("bad", "‖"),
 }
@@ -209,6 +210,8 @@ def figures(data: ReportData, length_ms: float) -> list[Figure]:
         late = end.hand_over == HandOver.DELEGATED
         words = "until it was open, after the VM ran" if late else "opening it at the destination, in the blackout"
         found.append(Figure("switch port", duration(end.port_ms), words))
+    if end.post_copy_ms is not None:
+        found.append(Figure("post-copy", duration(end.post_copy_ms), "ran without the whole of its memory"))
     return [*found, _encryption(end)]
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from refimpl.checks.post_copy import RISK
 from refimpl.model.phase import Phase
 
 PHASE_TEXTS: Mapping[Phase, str] = {
@@ -13,12 +14,16 @@ PHASE_TEXTS: Mapping[Phase, str] = {
     Phase.MEMORY: "memory is copied while the VM runs (brownout)",
     Phase.SWITCH: "the VM stands still: last pages, CPU and device state (blackout)",
     Phase.COMMITTED: "the source is bound to end, the destination may run",
+    Phase.POSTCOPY: "the VM runs at the destination, its memory follows page by page",
     Phase.RECONCILE: "looking at both hosts for what is true",
     Phase.UNDOING: "putting everything back as it was",
     Phase.SETTLING: "keeping what is left of the VM",
     Phase.CLEANUP: "removing the source's copy and what the move had made",
 }
 """What happens in each phase that takes time."""
+
+POST_COPY_RISK = RISK
+"""What post-copy risks, in the words of the check."""
 
 NOT_MEASURED = "not measured"
 MIB = 1024 * 1024

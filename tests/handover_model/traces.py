@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from refimpl.model.events import DECISIONS, Event, Kind
 from refimpl.model.facts import CopySeen, VmState
 from refimpl.model.phase import Phase
-from refimpl.model.request import CommandKind
+from refimpl.model.request import CommandKind, PostCopy
 from tests.handover_model.mind import Key
 from tests.handover_model.model import Bounds, Model, Move
 from tests.handover_model.world import Options, State
@@ -60,6 +60,7 @@ OUTSIDE = {
     Kind.JOURNAL_LOST: "a journal or a store that fails",
     Kind.LOCK_DAEMON_GONE: "a lock daemon whose end is heard of",
     Kind.LEASE_SPACE_GONE: "a lease space that is not seen any more",
+    Kind.POSTCOPY_SEEN: "a move that may use post-copy",
 }
 """What the model is not about."""
 
@@ -135,6 +136,8 @@ def _must_be_modelled(kind: Kind, values: Mapping[str, Any]) -> None:
         raise NotModelled(OUTSIDE[kind])
     if kind is Kind.CHECKS_PASSED and values["plan"]["vm_state"] != VmState.RUNNING:
         raise NotModelled(OUTSIDE[Kind.LEFT_PAUSED])
+    if kind is Kind.CHECKS_PASSED and values["plan"].get("post_copy", PostCopy.OFF) != PostCopy.OFF:
+        raise NotModelled(OUTSIDE[Kind.POSTCOPY_SEEN])
     if kind is Kind.EVIDENCE_SEEN and any(side["ended_by_guest"] for side in values["evidence"].values()):
         raise NotModelled(OUTSIDE[Kind.GUEST_ENDED])
 

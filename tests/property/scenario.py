@@ -23,14 +23,19 @@ AT_DESTINATION = {"b": "running"}
 COMMIT = "check setup memory switch committed reconcile cleanup completed"
 ANSWERS = (Kind.CANCEL_ACCEPTED, Kind.CANCEL_TOO_LATE, Kind.CANCEL_UNSUPPORTED)
 
+NEEDS_A_PERSON = (Phase.INDETERMINATE, Phase.POSTCOPY_PAUSED)
+
 ENTERED_ON = {
     Phase.STORAGE: {Kind.STORAGE_SEEN, Kind.ADOPTED_STORAGE},
     Phase.MEMORY: {Kind.MEMORY_SEEN, Kind.ADOPTED_MEMORY},
     Phase.SWITCH: {Kind.SWITCH_SEEN, Kind.DESTINATION_ARRIVED, Kind.ADOPTED_SWITCH},
+    Phase.POSTCOPY: {Kind.POSTCOPY_SEEN, Kind.ADOPTED_POSTCOPY, Kind.POSTCOPY_RECOVERABLE},
     Phase.RECONCILE: {
         Kind.CALL_RETURNED,
         Kind.SOURCE_GONE,
         Kind.RUN_REFUSED,
+        Kind.POSTCOPY_BROKEN,
+        Kind.POSTCOPY_NOT_RESUMED,
         Kind.DEADLINE,
         Kind.LOOK_AGAIN,
     },
@@ -52,6 +57,7 @@ class Scenario:
     request: Mapping[str, Any] = field(default_factory=dict)
     cancel_at: Kind | Phase | None = None
     bandwidth_at: Kind | Phase | None = None
+    post_copy_at: Kind | Phase | None = None
     happens: Happens = None
     kill_at: str | Kind | None = None
     ended: Phase | None = None
@@ -131,6 +137,7 @@ def play(scenario: Scenario, step: Step = table_step) -> tuple[Rig, Outcome]:
         kill_at=scenario.kill_at,
         cancel_at=scenario.cancel_at,
         bandwidth_at=scenario.bandwidth_at,
+        post_copy_at=scenario.post_copy_at,
         happens=scenario.happens,
     )
     if scenario.kill_at is not None or scenario.ended is not None:
@@ -156,18 +163,19 @@ def judge(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
 def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
     kinds, commands = rig.kinds(), rig.commands()
     claims = [claim.operation for claim in rig.store.claims()]
-    assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if outcome.end is Phase.INDETERMINATE else [])
+    assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if outcome.end in NEEDS_A_PERSON else [])
     _owner(rig, outcome)
     left = "cleanup.left_behind" in [w.id for w in outcome.warnings]
-    assert outcome.end is Phase.INDETERMINATE or left or rig.marks() == []
-    assert outcome.end in (Phase.INDETERMINATE, Phase.LOST) or left or rig.made() == []
+    assert outcome.end in NEEDS_A_PERSON or left or rig.marks() == []
+    assert outcome.end in (*NEEDS_A_PERSON, Phase.LOST) or left or rig.made() == []
     assert outcome.end is Phase.DUAL_RUN or rig.lacking() == []
     stalled = sum(e.kind is Kind.DEADLINE and e["name"] in (Phase.STORAGE, Phase.MEMORY) for e in rig.events)
     wished = kinds.count(Kind.CANCEL_WISHED) + (0 if "request-cancel" in str(scenario.world) else stalled)
     wished += Kind.LEASE_UNSAFE in kinds and "request-cancel" in commands
     assert outcome.end is Phase.CANCELLED or sum(kinds.count(kind) for kind in ANSWERS) == wished
-    for at in (i for i, command in enumerate(commands) if command == "allow-run"):
-        assert commands[at - 1] == "record-commit"
+    for later, earlier in (("allow-run", "record-commit"), ("start-post-copy", "record-post-copy")):
+        for at in (i for i, command in enumerate(commands) if command == later):
+            assert commands[at - 1] == earlier
     assert kinds.count(Kind.PREPARED) <= 1
     assert kinds.count(Kind.TRANSFER_STARTED) <= 1
     for phase, reasons in ENTERED_ON.items():
@@ -182,6 +190,8 @@ def _owner(rig: Rig, outcome: Outcome) -> None:
     if record is None or rig.store.down or outcome.end is Phase.INDETERMINATE or record.operation != OPERATION:
         return
     assert (record.owner, record.pending) == ("b" if "b" in rig.copies() and outcome.runs_on != "a" else "a", None)
+    if outcome.end is Phase.POSTCOPY_PAUSED:
+        return
     carried = {copy.epoch for (host, _), copy in rig.world.copies.items() if host == record.owner}
     left = "cleanup.left_behind" in [w.id for w in outcome.warnings]
     assert left or carried <= {record.epoch}, (carried, record)

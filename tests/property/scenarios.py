@@ -5,6 +5,7 @@ from __future__ import annotations
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
 from tests.moves import Rig
+from tests.property.post_copy_scenarios import POST_COPY_SCENARIOS
 from tests.property.scenario import (
     AT_DESTINATION,
     COMMIT,
@@ -40,6 +41,7 @@ LIES = fault("call-lies", during="memory")
 
 SCENARIOS: dict[str, Scenario] = {
     **STORAGE_SCENARIOS,
+    **POST_COPY_SCENARIOS,
     # the way through
     "moved": Scenario(COMMIT, AT_DESTINATION, also=given("settle-destination", 1)),
     "moved, memory not shown": Scenario(

@@ -16,7 +16,8 @@ from refimpl.model.request import CommandKind as C
 AFTER_CLAIM = frozenset(Phase) - ENDS - {Phase.NEW, Phase.CHECK}
 CLEANING = {C.CLEAN_UP: Phase.SETTLING, C.CLEAN_UP_UNDONE: Phase.UNDOING, C.CLEAN_UP_MOVED: Phase.CLEANUP}
 UNCLAIMED = {Kind.CLAIM_REFUSED}
-LATE = (Phase.SWITCH, Phase.COMMITTED, Phase.RECONCILE, Phase.UNDOING, Phase.SETTLING, Phase.CLEANUP)
+NEED_A_PERSON = (Phase.INDETERMINATE, Phase.POSTCOPY_PAUSED)
+LATE = (Phase.SWITCH, Phase.COMMITTED, Phase.POSTCOPY, Phase.RECONCILE, Phase.UNDOING, Phase.SETTLING, Phase.CLEANUP)
 
 
 def reachable(start: Phase, without: frozenset[Phase] = frozenset()) -> set[Phase]:
@@ -44,7 +45,10 @@ def test_an_end_is_an_end() -> None:
     """Only an end that needs a person, or that left something behind, can be left again, and by a recovery alone."""
     left = {(phase, kind) for phase, kind in TABLE if phase in ENDS}
     tidied = (Phase.COMPLETED_WITH_WARNINGS, Phase.REFUSED, Phase.FAILED, Phase.CANCELLED)
-    assert left == {(Phase.INDETERMINATE, Kind.LOOK_AGAIN), *((phase, Kind.TIDY_AGAIN) for phase in tidied)}
+    assert left == {
+        *((phase, Kind.LOOK_AGAIN) for phase in NEED_A_PERSON),
+        *((phase, Kind.TIDY_AGAIN) for phase in tidied),
+    }
 
 
 def test_rows_are_made_of_what_exists() -> None:
@@ -77,7 +81,20 @@ def test_committed_only_by_a_bound_source() -> None:
 
 
 @pytest.mark.rule("R1")
-@pytest.mark.parametrize("phase", [Phase.SWITCH, Phase.COMMITTED])
+def test_post_copy_begins_only_with_the_destination_recorded_first() -> None:
+    begun = {key: row.phase for key, row in TABLE.items() if C.START_POSTCOPY in row.commands}
+    assert begun == {(Phase.MEMORY, Kind.POSTCOPY_RECORDED): Phase.MEMORY}
+
+
+@pytest.mark.rule("R1")
+def test_a_vm_in_two_halves_is_ended_only_where_one_was_seen_to_be_gone() -> None:
+    assert {key for key, row in TABLE.items() if C.END_HALVES in row.commands} == {
+        (Phase.RECONCILE, Kind.POSTCOPY_LOST)
+    }
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize("phase", [Phase.SWITCH, Phase.COMMITTED, Phase.POSTCOPY])
 def test_nothing_is_undone_after_the_switch_without_evidence(phase: Phase) -> None:
     assert not {Phase.UNDOING, Phase.CLEANUP, Phase.SETTLING} & reachable(phase, frozenset({Phase.RECONCILE}))
 
@@ -115,7 +132,7 @@ def test_files_go_only_where_it_was_decided_whose_copy_is_the_vm_and_after_that_
 def test_the_claim_is_given_back_at_every_end_but_where_a_person_is_needed() -> None:
     for (phase, kind), row in TABLE.items():
         if row.phase in ENDS and phase in AFTER_CLAIM and kind not in UNCLAIMED:
-            assert (C.RELEASE in row.commands) == (row.phase is not Phase.INDETERMINATE), (phase, kind)
+            assert (C.RELEASE in row.commands) == (row.phase not in NEED_A_PERSON), (phase, kind)
 
 
 @pytest.mark.rule("R5")
@@ -132,7 +149,7 @@ def test_a_phase_that_the_clock_can_end_says_what_then() -> None:
 
 def test_every_interrupted_phase_can_be_recovered() -> None:
     before = {Phase.NEW, Phase.CHECK}
-    for phase in frozenset(Phase) - ENDS - before | {Phase.INDETERMINATE}:
+    for phase in frozenset(Phase) - ENDS - before | set(NEED_A_PERSON):
         assert TABLE[phase, Kind.LOOK_AGAIN] == (Phase.RECONCILE, (C.INSPECT,))
     for phase in before | {Phase.SETUP}:
         assert TABLE[phase, Kind.NOTHING_TOUCHED].phase is Phase.FAILED
@@ -197,7 +214,7 @@ def test_after_the_switch_nothing_is_settled_without_evidence_on_any_walk(choice
 @given(CHOICES)
 def test_every_walk_gives_the_claim_back_at_most_once_and_only_at_its_end(choices: list[int]) -> None:
     steps = walk(Phase.NEW, choices)
-    ends = [i for i, (phase, _, _) in enumerate(steps) if phase in ENDS and phase is not Phase.INDETERMINATE]
+    ends = [i for i, (phase, _, _) in enumerate(steps) if phase in ENDS and phase not in NEED_A_PERSON]
     steps = steps[: ends[0] + 1] if ends else steps
     released = [i for i, (_, _, commands) in enumerate(steps) if C.RELEASE in commands]
     assert released in ([], [len(steps) - 1])

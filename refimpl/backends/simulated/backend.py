@@ -13,7 +13,8 @@ from typing import Any
 from refimpl.backends.simulated.ending import Ending
 from refimpl.backends.simulated.facts import look, seen
 from refimpl.backends.simulated.settling import Settling
-from refimpl.backends.simulated.transfer import Stage, Transfer, cancelled
+from refimpl.backends.simulated.stages import Stage, cancelled
+from refimpl.backends.simulated.transfer import Transfer
 from refimpl.backends.simulated.world import World
 from refimpl.backends.simulated.worldfile import FaultKind, Moment
 from refimpl.engine.backend import Capabilities, Post
@@ -46,6 +47,9 @@ class SimulatedBackend:
             CommandKind.START_TRANSFER: self._start,
             CommandKind.STEER_SWITCH: self._steer,
             CommandKind.STEER_BANDWIDTH: self._steer_bandwidth,
+            CommandKind.START_POSTCOPY: self._start_post_copy,
+            CommandKind.RECOVER_POSTCOPY: self._recover_post_copy,
+            CommandKind.END_HALVES: self._settling.end_halves,
             CommandKind.REQUEST_CANCEL: self._cancel,
             CommandKind.LOOK_FOR_BINDING: self._look_for_binding,
             CommandKind.END_SOURCE: self._ending.end_source,
@@ -75,6 +79,7 @@ class SimulatedBackend:
             cancels=True,
             adopts=True,
             others=tuple(h for h in _HAND_OVERS if h is not self.world.spec.hand_over),
+            post_copy=True,
         )
 
     def observe(self, scope: Scope) -> Facts:
@@ -255,6 +260,26 @@ class SimulatedBackend:
         else:
             self.say(Kind.STEERED, what=Steer.BANDWIDTH)
 
+    def _start_post_copy(self, command: Command, plan: Plan) -> None:
+        transfer = self.world.transfers.get(command.operation)
+        if self.world.faults.asked(FaultKind.POST_COPY_REFUSED, plan.vm):
+            self.say(Kind.NOT_STEERABLE, what=Steer.POST_COPY, reason="scripted: the system does not take it")
+        elif transfer is None or not transfer.start_post_copy():
+            self.say(Kind.NOT_STEERABLE, what=Steer.POST_COPY, reason="no memory is being copied")
+
+    def _recover_post_copy(self, command: Command, plan: Plan) -> None:
+        transfer = self.world.transfers.get(command.operation)
+        if transfer is not None and command.operation not in self._following:
+            self._follow(transfer)
+        refused = "there is no transfer" if transfer is None else transfer.post_copy.resume()
+        if refused is None:
+            self.say(Kind.POSTCOPY_RESUMED)
+        else:
+            problem = Problem(
+                "post_copy.not_resumed", {"vm": plan.vm, "operation": command.operation, "detail": refused}
+            )
+            self.say(Kind.POSTCOPY_NOT_RESUMED, problem=problem)
+
     def _cancel(self, command: Command, _: Plan) -> None:
         transfer = self.world.transfers.get(command.operation)
         if transfer is None:
@@ -347,6 +372,9 @@ class SimulatedBackend:
         self._ending.hold(command.operation)
         if command.operation not in self._following:
             self._follow(transfer)
+        if transfer.stage is Stage.POST_COPY:
+            self.say(Kind.ADOPTED_POSTCOPY, Side.SOURCE, plan.source)
+            return
         source = self.world.copy(plan.source, plan.vm)
         if command.operation in self.world.let_go_ns or source is None or source.state is VmState.OFF:
             return

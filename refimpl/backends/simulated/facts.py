@@ -6,7 +6,8 @@ from collections.abc import Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 
-from refimpl.backends.simulated.transfer import Stage, Transfer
+from refimpl.backends.simulated.stages import Stage
+from refimpl.backends.simulated.transfer import Transfer
 from refimpl.backends.simulated.world import MIB, Copy, World
 from refimpl.backends.simulated.worldfile import VmSpec
 from refimpl.backends.simulated.worldparts import CpuSpec, DiskSpec, HostSpec
@@ -86,6 +87,7 @@ def seen(world: World, host: str, vm: str, as_source: bool) -> CopySeen:
         ended_by_guest=copy.ended_by_guest if copy else False,
         operation=copy.operation if copy else None,
         lease_held=world.holds_lease(host, copy.vm) if copy and copy.vm.lease else None,
+        half=job.half(host) if job else None,
     )
 
 
@@ -126,6 +128,7 @@ def _host(world: World, name: str, vm: str | None, request: MigrationRequest | N
         storage_directories=spec.storage_directories,
         targets=_targets(world, name, request),
         lease_space=_lease_space(world, name, vm),
+        user_faults=spec.user_faults,
     )
 
 
@@ -151,6 +154,8 @@ def _vm(world: World, copy: Copy) -> VmFacts:
         snapshots=vm.snapshots,
         busy=vm.busy,
         autostart=copy.autostart,
+        second_socket=vm.second_socket,
+        memory_backing=vm.memory_backing,
     )
 
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
-from refimpl.backends.simulated.transfer import Stage, Transfer
+from refimpl.backends.simulated.stages import Stage
+from refimpl.backends.simulated.transfer import Transfer
 from refimpl.backends.simulated.world import PAUSED_BY_SYSTEM, Copy, World
 from refimpl.backends.simulated.worldfile import FaultKind
 from refimpl.model.errors import Problem
@@ -72,6 +73,26 @@ class Settling:
         if source is not None and stands and not self._world.run(source):
             return "the source's copy cannot take its lease"
         return None
+
+    def end_halves(self, command: Command, plan: Plan) -> None:
+        """END_HALVES: one of two halves is gone, so end the other; the definition stays at the source."""
+        transfer = self._world.transfers.get(command.operation)
+        source, destination = self._sides(plan)
+        here, there = (copy is not None and copy.alive for copy in (source, destination))
+        silent = next((h for h in (plan.source, plan.destination) if not self._world.hosts[h].answers), None)
+        if self._world.faults.asked(FaultKind.SETTLE_FAILS, plan.vm):
+            self._cannot(command, plan, "scripted: it cannot be settled")
+        elif silent is not None:
+            self._cannot(command, plan, f"host {silent} does not answer")
+        elif transfer is None or (here and there) or not (transfer.open and transfer.stage is Stage.POST_COPY):
+            self._cannot(command, plan, "the two copies are not seen to be halves of which one is gone")
+        else:
+            if source is not None:
+                self._world.stop(source, VmState.OFF, "the other half was gone")
+            if destination is not None and source is not None:
+                self._world.remove(destination)
+            transfer.end_in_halves()
+            self._backend.say(Kind.HALVES_ENDED)
 
     def keep_destination(self, command: Command, plan: Plan, waited_ms: int = 0) -> None:
         """SETTLE_DESTINATION: remove the source's copy, once the destination's is seen to be what the VM was."""

@@ -8,14 +8,14 @@ taken only while both systems and the link answer; silence longer than the keepa
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
-from enum import IntEnum
 from typing import TYPE_CHECKING, Any
 
+from refimpl.backends.simulated.postcopy import PostCopyPart
+from refimpl.backends.simulated.stages import Result, Stage, cancelled
 from refimpl.backends.simulated.worldfile import FaultKind, Moment
 from refimpl.model.errors import Native, Problem
 from refimpl.model.events import Event, Kind
-from refimpl.model.facts import VmState
+from refimpl.model.facts import Half, VmState
 from refimpl.model.phase import Side
 from refimpl.model.request import CommandKind, HandOver, Plan
 
@@ -26,28 +26,6 @@ MIB = 1 << 20
 SECOND_NS = 1_000_000_000
 STALL_MS = 50
 """How often a silent peer is asked again, milliseconds."""
-
-
-class Stage(IntEnum):
-    """How far a transfer is. FINISH: arrived, the source may still take it back. BOUND: it may not."""
-
-    STARTING = 0
-    STORAGE = 1
-    MEMORY = 2
-    SWITCH = 3
-    FINISH = 4
-    BOUND = 5
-    OVER = 6
-
-
-@dataclass(frozen=True)
-class Result:
-    """What the native call returns."""
-
-    ok: bool
-    problem: Problem | None
-    sent_bytes: int
-    qemu_downtime_ms: float | None
 
 
 class Transfer:
@@ -66,18 +44,19 @@ class Transfer:
         self._cancelling = False
         self.listeners: list[Callable[[Event], None]] = []
         self.watchers: list[Callable[[], None]] = []
+        self.post_copy = PostCopyPart(self)
         self._mute = world.faults.asked(FaultKind.HANGS, plan.vm, command=CommandKind.START_TRANSFER)
         self._token = 0
         self._stalled_ns = 0
         self._passes = 0
-        self._sent = 0
+        self.sent = 0
         self._remaining = 0
         self._disks_remaining = 0
         self._pass_ns = 0
         self._stop_ns: int | None = None
         self._downtime_ms: float | None = None
         self._link = world.spec.networks[world.network_of(plan.address) or min(world.spec.networks)].bytes_s
-        self._rate = self._rate_of(plan.bandwidth_mib_s)
+        self.rate = self._rate_of(plan.bandwidth_mib_s)
 
     @property
     def open(self) -> bool:
@@ -100,7 +79,7 @@ class Transfer:
     def begin(self) -> None:
         """Take the order: the job starts after the latency `start`."""
         self.world.faults.strike(self.plan.vm, Moment.START)
-        self._later(self.world.span_ns(self.world.spec.latency_ms.start), self._started)
+        self.later(self.world.span_ns(self.world.spec.latency_ms.start), self._started)
 
     def force(self) -> bool:
         """Switch now, whatever remains. False: it is not copying memory."""
@@ -109,11 +88,22 @@ class Transfer:
         self.forced = True
         return True
 
+    def start_post_copy(self) -> bool:
+        """Switch now, and send what remains afterwards. False: it is not copying memory."""
+        if self.stage is not Stage.MEMORY or self._cancelling:
+            return False
+        self.forced = self.post_copy.wanted = True
+        return True
+
+    def half(self, host: str) -> Half | None:
+        """How the copy on a host stands as one of two halves, None when it is none."""
+        return self.post_copy.half(host) if self.stage is Stage.POST_COPY else None
+
     def limit_to(self, bandwidth_mib_s: int) -> bool:
         """Send no faster from the next pass on; 0: as fast as the link. False: it is not copying memory any more."""
-        if self.stage > Stage.MEMORY:
+        if self.stage > Stage.POST_COPY or self.stage is Stage.SWITCH:
             return False
-        self._rate = self._rate_of(bandwidth_mib_s)
+        self.rate = self._rate_of(bandwidth_mib_s)
         return True
 
     def _rate_of(self, bandwidth_mib_s: int) -> int:
@@ -126,12 +116,14 @@ class Transfer:
             return False
         if not self._cancelling and not self.world.faults.asked(FaultKind.CANCEL_LATE, self.plan.vm):
             self._cancelling = True
-            self._later(self.world.span_ns(self.world.spec.latency_ms.cancel), lambda: self._fail(cancelled(self.plan)))
+            self.later(self.world.span_ns(self.world.spec.latency_ms.cancel), lambda: self._fail(cancelled(self.plan)))
         return True
 
     def break_off(self, detail: str) -> None:
-        """Fail now, for a reason of the system's own."""
-        if self.stage < Stage.BOUND:
+        """Fail now, for a reason of the system's own. There is no way back from post-copy: that stands still."""
+        if self.stage is Stage.POST_COPY:
+            self.post_copy.stop(detail)
+        elif self.stage < Stage.BOUND:
             self._fail(self._failed(1, detail))
 
     def fill_up(self) -> None:
@@ -154,6 +146,8 @@ class Transfer:
         """A copy's process has ended by itself."""
         if host == self.plan.source and self.stage < Stage.BOUND:
             self.tell(Kind.SOURCE_GONE, Side.SOURCE)
+        if self.stage is Stage.POST_COPY:
+            self.post_copy.stop("the other end has gone")
         self._changed()
 
     def source_ended(self) -> None:
@@ -171,7 +165,8 @@ class Transfer:
         for watcher in list(self.watchers):
             watcher()
 
-    def _later(self, delay_ns: int, then: Callable[[], None]) -> None:
+    def later(self, delay_ns: int, then: Callable[[], None]) -> None:
+        """Take the next step after a delay, unless another one is taken first."""
         self._token += 1
         token = self._token
         self.world.clock.after(delay_ns, lambda: self._go(then) if token == self._token else None)
@@ -195,7 +190,9 @@ class Transfer:
         return answers and (copy is None or not copy.alive) and self.stage is not Stage.STARTING
 
     def _silence(self) -> str | None:
-        """Return which part of the path does not answer."""
+        """Return which part of the path does not answer. The halves of a VM need no daemon."""
+        if self.stage is Stage.POST_COPY:
+            return None
         hosts = self.world.hosts
         silent = [name for name in (self.plan.source, self.plan.destination) if not hosts[name].answers]
         if self.stage >= Stage.BOUND:
@@ -210,14 +207,14 @@ class Transfer:
         detail = self._silence() or ""
         waited_out = self._stalled_ns >= self.world.spec.latency_ms.keepalive * 1_000_000
         if waited_out and self.stage is Stage.BOUND:
-            self._return(ok=False, problem=self._connection_lost(detail))
+            self._return(ok=False, problem=self.connection_lost(detail))
         elif waited_out and not self._reply_is_under_way():
             self.break_off(f"{detail} for {self.world.spec.latency_ms.keepalive} ms")
         else:
             # The destination has done its part; what it answers waits for a source that takes nothing.
             self.finished_there = self.finished_there or self._reply_is_under_way()
             self._stalled_ns += STALL_MS * 1_000_000
-            self._later(STALL_MS * 1_000_000, then)
+            self.later(STALL_MS * 1_000_000, then)
 
     def _reply_is_under_way(self) -> bool:
         """A source that is merely slow finds the destination's reply when it wakes (handover 1.1)."""
@@ -268,9 +265,9 @@ class Transfer:
         if not self.open:
             return
         tick_ns = self.world.spec.latency_ms.progress * 1_000_000
-        amount = 0 if self.stuck else min(self._disks_remaining, self._rate * tick_ns // SECOND_NS)
-        span_ns = amount * SECOND_NS // self._rate + 1 if amount else tick_ns
-        self._later(span_ns, lambda: self._disks_copied(amount))
+        amount = 0 if self.stuck else min(self._disks_remaining, self.rate * tick_ns // SECOND_NS)
+        span_ns = amount * SECOND_NS // self.rate + 1 if amount else tick_ns
+        self.later(span_ns, lambda: self._disks_copied(amount))
 
     def _disks_copied(self, amount: int) -> None:
         self._disks_remaining -= amount
@@ -278,7 +275,7 @@ class Transfer:
         self.tell(
             Kind.PROGRESS,
             Side.SOURCE,
-            bytes_s=self._rate,
+            bytes_s=self.rate,
             disks_total_bytes=total,
             disks_remaining_bytes=self._disks_remaining,
             disks_sent_bytes=total - self._disks_remaining,
@@ -292,7 +289,7 @@ class Transfer:
 
     def _begin_memory(self) -> None:
         self.tell(Kind.MEMORY_SEEN, Side.SOURCE)
-        self._remaining = self._memory_bytes()
+        self._remaining = self.memory_bytes()
         self._pass_ns = self.world.now_ns()
         self.world.faults.strike(self.plan.vm, Moment.MEMORY)
         self._tick()
@@ -302,46 +299,46 @@ class Transfer:
         if not self.open:
             return
         if self.stuck:
-            self._later(self.world.spec.latency_ms.progress * 1_000_000, lambda: self._ticked(0))
+            self.later(self.world.spec.latency_ms.progress * 1_000_000, lambda: self._ticked(0))
             return
-        whole_ns = self._remaining * SECOND_NS // self._rate + 1
+        whole_ns = self._remaining * SECOND_NS // self.rate + 1
         tick_ns = self.world.spec.latency_ms.progress * 1_000_000
         if whole_ns <= tick_ns:
-            self._later(whole_ns, lambda: self._ticked(self._remaining))
+            self.later(whole_ns, lambda: self._ticked(self._remaining))
         else:
-            self._later(tick_ns, lambda: self._ticked(self._rate * tick_ns // SECOND_NS))
+            self.later(tick_ns, lambda: self._ticked(self.rate * tick_ns // SECOND_NS))
 
     def _ticked(self, sent: int) -> None:
-        self._sent += sent
+        self.sent += sent
         self._remaining -= sent
         dirty = self._dirty()
         lasted_ns = max(1, self.world.now_ns() - self._pass_ns)
         self.tell(
             Kind.PROGRESS,
             Side.SOURCE,
-            total_bytes=self._memory_bytes(),
+            total_bytes=self.memory_bytes(),
             remaining_bytes=self._remaining + dirty,
-            sent_bytes=self._sent,
+            sent_bytes=self.sent,
             dirty_bytes_s=dirty * SECOND_NS // lasted_ns,
-            bytes_s=self._rate,
+            bytes_s=self.rate,
         )
         if self.stuck:
             self._tick()
         elif self._remaining == 0:
             self._pass_ended(dirty)
         elif self.forced:
-            self._switch(min(self._remaining + dirty, self._memory_bytes()))
+            self._switch(min(self._remaining + dirty, self.memory_bytes()))
         else:
             self._tick()
 
     def _pass_ended(self, dirty: int) -> None:
         self._passes += 1
         self._remaining, self._pass_ns = dirty, self.world.now_ns()
-        figures = {"remaining_bytes": self._remaining, "bytes_s": self._rate}
+        figures = {"remaining_bytes": self._remaining, "bytes_s": self.rate}
         self.tell(Kind.PASS_ENDED, Side.SOURCE, number=self._passes, **figures)
         self.world.faults.strike(self.plan.vm, on_pass=self._passes)
         limits_ms = (self.world.spec.downtime_limit_ms, self.plan.cancel_if_blackout_exceeds_ms)
-        fits = self._remaining * 1000 <= self._rate * min(ms for ms in limits_ms if ms is not None)
+        fits = self._remaining * 1000 <= self.rate * min(ms for ms in limits_ms if ms is not None)
         if fits or self.forced:
             self._go(lambda: self._switch(self._remaining))
         else:
@@ -351,7 +348,8 @@ class Transfer:
         source = self._source
         return self.world.dirtied_bytes(source.vm, self._pass_ns) if source else 0
 
-    def _memory_bytes(self) -> int:
+    def memory_bytes(self) -> int:
+        """How much memory the VM has."""
         source = self._source
         return source.vm.memory_mib * MIB if source else 0
 
@@ -359,25 +357,31 @@ class Transfer:
         source = self._source
         if source is None:
             return
+        if self.post_copy.wanted:
+            self.post_copy.left, remaining = remaining, 0
         self.stage = Stage.SWITCH
         self.tell(Kind.SWITCH_SEEN, Side.SOURCE)
         self._stop_ns = self.world.now_ns()
         if source.state is VmState.RUNNING:
             self.world.stop(source, VmState.PAUSED, "migration")
             self.tell(Kind.SOURCE_STOPPED, Side.SOURCE)
-        self._sent += remaining
+        self.sent += remaining
         self.world.faults.strike(self.plan.vm, Moment.SWITCH)
-        span_ns = remaining * SECOND_NS // self._rate
+        span_ns = remaining * SECOND_NS // self.rate
         self._if_open(span_ns + self.world.span_ns(self.world.spec.latency_ms.device), self._arrived)
 
     def _if_open(self, delay_ns: int, then: Callable[[], None]) -> None:
         """Go on, unless what has just struck has broken the transfer off."""
         if self.open:
-            self._later(delay_ns, then)
+            self.later(delay_ns, then)
 
     def _arrived(self) -> None:
         destination = self._destination
         if destination is None:
+            return
+        if self.post_copy.wanted:
+            self._downtime_ms = (self.world.now_ns() - (self._stop_ns or 0)) / 1e6
+            self.post_copy.begin()
             return
         self.stage = Stage.FINISH
         destination.state, destination.reason = VmState.PAUSED, "arrived"
@@ -392,7 +396,7 @@ class Transfer:
         self.stage = Stage.BOUND
         self.world.faults.strike(self.plan.vm, Moment.BOUND)
         self._changed()
-        self._later(self.world.span_ns(self.world.spec.latency_ms.teardown), self._torn_down)
+        self.later(self.world.span_ns(self.world.spec.latency_ms.teardown), self._torn_down)
 
     def _runs(self) -> None:
         """Delegated hand-over: the destination's system lets its copy run by itself."""
@@ -422,6 +426,19 @@ class Transfer:
         if source is not None:
             self.world.remove(source)
         self._return(ok=True)
+
+    def memory_is_there(self) -> None:
+        """The destination has all memory: each system does the rest by itself, as far as it answers."""
+        self._bound()
+
+    def leave_in_halves(self, problem: Problem) -> None:
+        """The call returns although the VM is in two halves still."""
+        self._tell_returned(ok=False, problem=problem)
+
+    def end_in_halves(self) -> None:
+        """Nothing of it is left."""
+        self._token += 1
+        self.stage = Stage.OVER
 
     def _fail(self, problem: Problem) -> None:
         """End without success: each side does what its system does by itself, as far as it answers."""
@@ -462,7 +479,8 @@ class Transfer:
         else:
             self.world.remove(copy)
 
-    def _connection_lost(self, detail: str) -> Problem:
+    def connection_lost(self, detail: str) -> Problem:
+        """Return the problem of a call whose connection was lost."""
         return self._failed(38, detail)
 
     def _failed(self, code: int, detail: str) -> Problem:
@@ -471,21 +489,19 @@ class Transfer:
 
     def _return(self, ok: bool, problem: Problem | None = None) -> None:
         if ok and self.lies:
-            ok, problem = False, self._connection_lost("the answer of the destination was lost")
+            ok, problem = False, self.connection_lost("the answer of the destination was lost")
         self._token += 1
         self.stage = Stage.OVER
-        self.result = Result(ok, problem, self._sent, self._downtime_ms)
         self._changed()
+        self._tell_returned(ok, problem)
+
+    def _tell_returned(self, ok: bool, problem: Problem | None) -> None:
+        self.result = Result(ok, problem, self.sent, self._downtime_ms)
         if not self._mute:
             self.tell(
                 Kind.CALL_RETURNED,
                 ok=ok,
                 problem=problem,
-                sent_bytes=self._sent,
+                sent_bytes=self.sent,
                 qemu_downtime_ms=self._downtime_ms,
             )
-
-
-def cancelled(plan: Plan) -> Problem:
-    """Return the problem with which a move ends that was broken off on request."""
-    return Problem(id="transfer.cancelled", values={"vm": plan.vm, "source": plan.source})

@@ -39,6 +39,7 @@ class Moment(StrEnum):
     ARRIVED = "arrived"
     BOUND = "bound"
     RAN = "ran"
+    POST_COPY = "post-copy"
 
 
 class FaultKind(StrEnum):
@@ -67,6 +68,8 @@ class FaultKind(StrEnum):
     CANCEL_LATE = "cancel-late"
     STEER_REFUSED = "steer-refused"
     NOT_ENDED = "not-ended"
+    POST_COPY_REFUSED = "post-copy-refused"
+    RESUME_REFUSED = "resume-refused"
 
 
 _KINDS = list(FaultKind)
@@ -96,6 +99,7 @@ class VmSpec(Strict):
     `dirty_bytes_s`: steps of (seconds since the world began, bytes written per second); the last one holds on.
     `working_set_mib`: at most so much is dirty however long it is written to. `cpu`: what its guest sees; without it
     the processor of its host, and with `processor_compatibility` of that only `sse2`. `autostart`: its host starts it.
+    `second_socket`, `memory_backing`: what post-copy needs of a VM, and what it does not go with.
     """
 
     name: str
@@ -118,6 +122,8 @@ class VmSpec(Strict):
     snapshots: tuple[str, ...] = ()
     busy: str = ""
     autostart: bool = False
+    second_socket: bool = True
+    memory_backing: str = ""
 
     @model_validator(mode="after")
     def _rising(self) -> Self:

@@ -90,6 +90,7 @@ class HostSpec(Strict):
     `machine_types`, `accelerators`, `cpu`: None when it does not tell them. `directories`: those to which disks can go;
     `storage_directories`: those that are allowed (empty: all); `files`: files that are there already.
     `lease_space`: whether it sees the leases that the others see, leases of its own, or none.
+    `user_faults`: whether a VM can run there before its memory has come.
     """
 
     memory_mib: int = Field(gt=0)
@@ -102,7 +103,7 @@ class HostSpec(Strict):
     cpu: CpuSpec | None = CpuSpec()
     machine_types: frozenset[str] | None = frozenset({"simulated-1"})
     accelerators: frozenset[str] | None = frozenset({"simulated"})
-    compression: tuple[str, ...] = ("zstd",)
+    compression: tuple[str, ...] = ("zstd", "xbzrle")
     versions: dict[str, str] = {"simulated": "1"}
     clock_skew_ms: float = 0.0
     clock_uncertainty_ms: float = Field(default=0.0, ge=0)
@@ -110,6 +111,7 @@ class HostSpec(Strict):
     storage_directories: tuple[str, ...] = ()
     files: tuple[str, ...] = ()
     lease_space: Literal["shared", "own", "missing"] = "shared"
+    user_faults: bool | None = True
 
 
 class DiskSpec(Strict):

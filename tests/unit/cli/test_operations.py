@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 
 import click
 import pytest
@@ -12,6 +13,8 @@ from refimpl.cli import main
 from refimpl.cli.operations import phases
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
+from refimpl.model.request import PostCopy
+from tests.unit.cli import kept
 from tests.unit.cli.fakes import NOW_NS, event
 from tests.unit.cli.kept import operation
 
@@ -152,3 +155,24 @@ def test_the_last_phase_has_no_duration():
         {"phase": "setup", "ms": 20.0},
         {"phase": "memory", "ms": None},
     ]
+
+
+@pytest.mark.error("post_copy.not_allowed")
+def test_post_copy_of_a_move_that_does_not_allow_it_is_refused(home, capsys):
+    operation(home, "22222222", None)
+    assert main(["operations", "post-copy", "2"]) == 3
+    assert "--post-copy allowed" in capsys.readouterr().err
+
+
+def test_post_copy_of_a_dead_one_cannot_be_asked_for(home, capsys, monkeypatch):
+    monkeypatch.setattr(kept, "REQUEST", replace(kept.REQUEST, post_copy=PostCopy.ALLOWED))
+    operation(home, "22222222", None)
+    assert main(["operations", "post-copy", "2"]) == 6
+    assert "refimpl recover" in capsys.readouterr().err
+
+
+def test_an_end_in_two_halves_needs_recovery_too(home, capsys):
+    operation(home, "33333333", Phase.POSTCOPY_PAUSED)
+    main(["operations", "list", "--json"])
+    (row,) = json.loads(capsys.readouterr().out)["operations"]
+    assert (row["state"], row["needs_recovery"], row["exit_code"]) == ("post-copy-paused", True, 6)
