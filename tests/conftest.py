@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import tomllib
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Generator, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from refimpl.model import errors
-from tests import outcomes
+from tests import outcomes, traced
 
 RULES = tomllib.loads((Path(__file__).parent / "rules.toml").read_text("utf-8"))
 
@@ -71,3 +73,55 @@ def _error_marks(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch
     # One that failed has not come to where it would meet it; one that was skipped neither.
     missed = sorted(wanted - met) if outcomes.passed(request.node) else []
     assert not missed, f"the test is marked with errors that it did not meet: {missed}"
+
+
+@pytest.fixture(autouse=True)
+def _moves_of_the_model(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Every move that a test has the real engine make could have happened in the model of the hand-over."""
+    yield
+    refused = traced.TRACES.look(_directories(request))
+    if refused:
+        raise traced.Refused("\n".join(refused))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _last_moves_of_the_model(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """What ran to the last, or was put away with something that many tests share."""
+    yield
+    refused = traced.TRACES.look(_shared_directories(tmp_path_factory), last=True)
+    if refused:
+        raise traced.Refused("\n".join(refused))
+
+
+def _directories(request: pytest.FixtureRequest) -> list[Path]:
+    """Return the directories of a test, and those that many tests share."""
+    shared = _shared_directories(request.getfixturevalue("tmp_path_factory"))
+    own = request.node.funcargs.get("tmp_path")
+    return [*shared, own] if own is not None else shared
+
+
+def _shared_directories(factory: pytest.TempPathFactory) -> list[Path]:
+    """Return the temporary directories that are no single test's own."""
+    with os.scandir(factory.getbasetemp()) as found:
+        names = [entry for entry in found if not entry.name.startswith(("test_", "popen-"))]
+        return [Path(entry.path) for entry in names if entry.is_dir(follow_symlinks=False)]
+
+
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    """Hand what a worker has counted to the process that prints it."""
+    output = getattr(session.config, "workeroutput", None)
+    if output is not None:
+        output["traces"] = {str(name): count for name, count in traced.TRACES.counts.items()}
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_testnodedown(node: Any) -> None:
+    traced.TRACES.counts.update(Counter(getattr(node, "workeroutput", {}).get("traces", {})))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    lines = traced.summary(traced.TRACES.counts)
+    if lines:
+        terminalreporter.section("moves and the model")
+        for line in lines:
+            terminalreporter.line(line)

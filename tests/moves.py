@@ -26,6 +26,7 @@ from refimpl.model.outcome import Outcome
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Phase
 from refimpl.model.request import Command, MigrationRequest
+from tests import recorded
 
 OPERATION = "0a1b2c3d"
 MOST_EVENTS = 500
@@ -94,7 +95,7 @@ class RiggedStore(MemoryStore):
 
 @dataclass
 class Rig:
-    """A world with claims and a journal. `events` are those of the last conductor."""
+    """A world with claims and a journal. `events` are those of the last conductor, `trace` those of all."""
 
     world: World
     request: MigrationRequest = field(default_factory=lambda: MigrationRequest("web", "b"))
@@ -102,10 +103,17 @@ class Rig:
     store: RiggedStore = field(default_factory=RiggedStore)
     journal: MemoryJournal = field(default_factory=MemoryJournal)
     events: list[Event] = field(default_factory=list)
+    trace: list[Event] = field(default_factory=list)
 
     def __post_init__(self) -> None:
+        self._record()
         for host, settings in host_settings(self.world).items():
             self.store.change_settings(host, lambda _, chosen=settings: chosen)
+
+    def _record(self) -> None:
+        """Have what comes now checked as a move of its own."""
+        self.trace = []
+        recorded.record(self.trace, not_modelled=not_modelled(self.world, self.step))
 
     def start(
         self,
@@ -124,6 +132,8 @@ class Rig:
         seen or entered.
         `stop_point`: is told of every stop point, and may raise Killed.
         """
+        if self.trace:
+            self._record()
         timeline = VirtualTimeline(self.world.now_ns())
         backend = SimulatedBackend(self.world, timeline.post, timeline)
         ledger = Ledger(OPERATION, "group", self.request, hand_over=backend.capabilities().chosen(self.request))
@@ -254,6 +264,7 @@ class Rig:
 
         def listen(event: Event) -> None:
             self.events.append(event)
+            self.trace.append(event)
             if len(self.events) > MOST_EVENTS:
                 raise Circles(f"more than {MOST_EVENTS} events")
             seen = event["phase"] if event.kind is Kind.PHASE_ENTERED else event.kind
@@ -268,6 +279,18 @@ class Rig:
 def _kill(name: str, kill_at: str | Kind | None) -> None:
     if name == kill_at and isinstance(name, Kind) == isinstance(kill_at, Kind):
         raise Killed(name)
+
+
+SCRIPTED = ("hangs", "both-run", "cancel-late", "settle-fails")
+"""Faults of the simulated backend that no host has by itself: answers that never come, guards that are broken."""
+
+
+def not_modelled(world: World, step: Step) -> str:
+    """Return why no model of hosts has what may happen in a world, empty when it may."""
+    if step is not table_step:
+        return "a table that is not the engine's"
+    scripted = [fault.kind for fault in world.spec.faults if fault.kind in SCRIPTED]
+    return f"a scripted fault that no host has: {scripted[0]}" if scripted else ""
 
 
 def mutated(table: Mapping[tuple[Phase, Kind], Row]) -> Step:

@@ -37,6 +37,22 @@ _WORDS = {"running": VmState.RUNNING, "absent": VmState.ABSENT, "off": VmState.O
 _WORDS |= dict.fromkeys(_NO_PROCESS, VmState.OFF)
 
 
+KNOWN = frozenset(
+    {
+        *_IN_ORDER,
+        *UNANSWERED,
+        "clean-up",
+        "clean-up-undone",
+        "clean-up-moved",
+        "look-for-binding",
+        "end-source",
+        "request-cancel",
+        "start-transfer",
+    }
+)
+"""Commands that this backend carries out."""
+
+
 class Does(NamedTuple):
     """A step of the backend: what, the state after it, and what it tells the controller (None: nothing)."""
 

@@ -18,7 +18,9 @@ from tests.handover_model.world import Options
 DELEGATED, LEASED = Options(strict=False), Options(strict=False, lease=True)
 SHARED = Options(strict=False, shared_image=True)
 STRICT, BOTH = Options(), Options(lease=True)
-MENDED = Options(death_binds=False, removes_blindly=False)
+SEES_ALL = Options(death_binds=False)
+"""A controller that misses nothing of a source that runs again, however short."""
+BLIND = Options(death_binds=False, removes_blindly=True)
 DAEMONS = ("freeze", "crash", "link")
 
 
@@ -70,11 +72,9 @@ RUNS: Mapping[str, Run] = {
     "both-2": Run("strict, lease", BOTH, Bounds(faults=2, kinds=("crash", "lock"))),
     "lease-lock": Run("lease", LEASED, Bounds(faults=2, kinds=("freeze", "lock")), DUAL),
     "dies-later": Run("strict", STRICT, Bounds(faults=2, kinds=("freeze", "qemu")), TWO_HISTORIES),
-    "dies-then": Run(
-        "strict, half mended", Options(death_binds=False), Bounds(faults=2, kinds=("crash", "qemu")), THROWN
-    ),
-    "dies-later-mended": Run("strict, mended", MENDED, Bounds(faults=2, kinds=("freeze", "qemu"))),
-    "dies-then-mended": Run("strict, mended", MENDED, Bounds(faults=2, kinds=("crash", "qemu"))),
+    "dies-then": Run("strict, removes blindly", BLIND, Bounds(faults=2, kinds=("crash", "qemu")), THROWN),
+    "dies-later-seen": Run("strict, sees all", SEES_ALL, Bounds(faults=2, kinds=("freeze", "qemu"))),
+    "dies-then-seen": Run("strict, sees all", SEES_ALL, Bounds(faults=2, kinds=("crash", "qemu"))),
 }
 
 

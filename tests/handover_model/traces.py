@@ -14,14 +14,16 @@ from typing import Any, NamedTuple
 
 from refimpl.model.events import DECISIONS, Event, Kind
 from refimpl.model.facts import CopySeen, VmState
-from refimpl.model.phase import Phase
-from refimpl.model.request import CommandKind, PostCopy
+from refimpl.model.phase import ENDS, Phase
+from refimpl.model.request import CommandKind, HandOver, PostCopy
+from tests.handover_model import backend
 from tests.handover_model.mind import Key
 from tests.handover_model.model import Bounds, Model, Move
-from tests.handover_model.world import Options, State
+from tests.handover_model.world import Options, State, never_told
 
 MOST_STATES = 200_000
 """More states at one moment of a trace than any needs: a search that grows beyond is given up, with an error."""
+
 
 _TOLD = frozenset(
     {
@@ -51,6 +53,7 @@ _TOLD = frozenset(
 )
 _FIRST = (Kind.STORAGE_SEEN, Kind.MEMORY_SEEN)
 NO_TRANSFER = "no transfer was ordered"
+NO_BEGINNING = "a journal without a beginning"
 OUTSIDE = {
     Kind.LEFT_PAUSED: "a VM that does not run",
     Kind.BLACKOUT_TOO_LONG: "a limit of the blackout",
@@ -61,8 +64,50 @@ OUTSIDE = {
     Kind.LOCK_DAEMON_GONE: "a lock daemon whose end is heard of",
     Kind.LEASE_SPACE_GONE: "a lease space that is not seen any more",
     Kind.POSTCOPY_SEEN: "a move that may use post-copy",
+    Kind.POSTCOPY_WISHED: "a move that may use post-copy",
+    Kind.NATIVE_REFUSAL: "a transfer that is refused before it begins",
+    Kind.CANCEL_UNSUPPORTED: "a transfer that cannot be cancelled",
 }
 """What the model is not about."""
+
+DISKS = "disks that are copied"
+OPAQUE = "a hand-over of which nothing is shown"
+ENDED = "a recovery of what has ended and left nothing"
+_DECIDE_NOTHING = frozenset(
+    {
+        Kind.STARTED,
+        Kind.BANDWIDTH_WISHED,
+        Kind.FACTS_SEEN,
+        Kind.CLAIMED,
+        Kind.PENDING_RECORDED,
+        Kind.COMMIT_RECORDED,
+        Kind.SOURCE_RECORDED,
+        Kind.DESTINATION_RECORDED,
+        Kind.PREPARED,
+        Kind.TRANSFER_STARTED,
+        Kind.PASS_ENDED,
+        Kind.PASS_LIMIT_REACHED,
+        Kind.PROGRESS,
+        Kind.SOURCE_STOPPED,
+        Kind.SOURCE_RESUMED,
+        Kind.STEERED,
+        Kind.NOT_STEERABLE,
+    }
+)
+"""Reports after the order to transfer by which nothing is decided, and answers of the conductor's own."""
+
+_COMMANDS = frozenset(
+    {
+        *backend.KNOWN,
+        CommandKind.RELEASE,
+        CommandKind.RECORD_COMMIT,
+        CommandKind.RECORD_SOURCE,
+        CommandKind.RECORD_DESTINATION,
+        CommandKind.WAIT_TO_LOOK,
+        CommandKind.ANSWER_TOO_LATE,
+    }
+)
+"""Commands that the model knows: the backend's and, from the transfer on, the conductor's own."""
 
 _SAME = {
     f"decision {Kind.FINISHED_WITH_WARNINGS}": f"decision {Kind.FINISHED}",
@@ -93,6 +138,10 @@ class Explanation:
     why: str = ""
 
 
+class TooMany(ValueError):
+    """A search that has grown too big."""
+
+
 class NotModelled(ValueError):
     """The trace holds nothing that the model is about, or something that it leaves out."""
 
@@ -104,13 +153,27 @@ class Story:
     first: tuple[Kind, ...]
     seen: tuple[Observed, ...]
 
+    @property
+    def ended(self) -> bool:
+        """Whether the last controller has come to an end, and done what belongs to it."""
+        if not self.seen or not self.seen[-1].notes:
+            return False
+        last = self.seen[-1].notes[-1]
+        return last in (f"command {CommandKind.RELEASE}", f"phase {Phase.INDETERMINATE}")
+
+
+_ENDS = frozenset(f"phase {end}" for end in ENDS)
+
 
 def story(trace: Iterable[Event | Mapping[str, Any]]) -> Story:
     """Return what was told from the order to transfer on, each with what the engine did. NotModelled without one."""
     found: list[Observed] = []
-    begun = answered_by_itself = False
-    for event in trace:
+    begun = planned = answered_by_itself = False
+    for number, event in enumerate(trace):
         kind, values = _parts(event)
+        planned = planned or kind is Kind.STARTED
+        # Its journal was lost; the plan that the claim kept says that a transfer may have been ordered.
+        begun = begun or (number == 0 and kind is Kind.RECOVER_WISHED)
         _must_be_modelled(kind, values)
         note = _note(kind, values)
         if not begun:
@@ -121,9 +184,13 @@ def story(trace: Iterable[Event | Mapping[str, Any]]) -> Story:
         elif kind is Kind.CANCEL_TOO_LATE and answered_by_itself:
             continue
         elif kind in _TOLD or kind in _FIRST:
+            if kind is Kind.RECOVER_WISHED and _has_ended(found):
+                raise NotModelled(ENDED)
             found.append(Observed(kind, values, ()))
-    if not begun:
-        raise NotModelled(NO_TRANSFER)
+        elif kind not in _DECIDE_NOTHING:
+            raise NotModelled(f"the event {kind}")
+    if not begun or any(f"decision {Kind.NOTHING_TOUCHED}" in one.notes for one in found):
+        raise NotModelled(NO_TRANSFER if planned or found else NO_BEGINNING)
     first = 0
     while first < len(found) and found[first].kind in _FIRST:
         first += 1
@@ -131,19 +198,39 @@ def story(trace: Iterable[Event | Mapping[str, Any]]) -> Story:
     return Story(tuple(one.kind for one in found[:first]), tuple(told))
 
 
+def _has_ended(found: Sequence[Observed]) -> bool:
+    """Whether nothing is left to recover: the move has ended, and everything was cleaned up."""
+    ends = _ENDS - {f"phase {Phase.INDETERMINATE}"}
+    left = any(one.kind is Kind.LEFT_BEHIND for one in found)
+    return not left and any(note in ends for one in found[-1:] for note in one.notes)
+
+
 def _must_be_modelled(kind: Kind, values: Mapping[str, Any]) -> None:
     if kind in OUTSIDE:
         raise NotModelled(OUTSIDE[kind])
-    if kind is Kind.CHECKS_PASSED and values["plan"]["vm_state"] != VmState.RUNNING:
-        raise NotModelled(OUTSIDE[Kind.LEFT_PAUSED])
-    if kind is Kind.CHECKS_PASSED and values["plan"].get("post_copy", PostCopy.OFF) != PostCopy.OFF:
-        raise NotModelled(OUTSIDE[Kind.POSTCOPY_SEEN])
+    if kind is Kind.CHECKS_PASSED:
+        plan_must_be_modelled(values["plan"])
     if kind is Kind.EVIDENCE_SEEN and any(side["ended_by_guest"] for side in values["evidence"].values()):
         raise NotModelled(OUTSIDE[Kind.GUEST_ENDED])
 
 
+def plan_must_be_modelled(plan: Mapping[str, Any]) -> None:
+    """Raise NotModelled for a move that the model is not about."""
+    if plan["vm_state"] != VmState.RUNNING:
+        raise NotModelled(OUTSIDE[Kind.LEFT_PAUSED])
+    if plan.get("post_copy", PostCopy.OFF) != PostCopy.OFF:
+        raise NotModelled(OUTSIDE[Kind.POSTCOPY_SEEN])
+    if plan["hand_over"] == HandOver.OPAQUE:
+        raise NotModelled(OPAQUE)
+    if plan["storage"] and plan["storage"]["disks"]:
+        raise NotModelled(DISKS)
+
+
 def _add_note(found: list[Observed], note: str) -> None:
     """Note what the engine did on the last thing that it was told."""
+    kind, _, name = note.partition(" ")
+    if kind == "command" and name not in _COMMANDS:
+        raise NotModelled(f"the command {name}")
     if found and note not in _FOREIGN:
         found[-1] = found[-1]._replace(notes=(*found[-1].notes, _SAME.get(note, note)))
 
@@ -173,34 +260,45 @@ def _says_nothing(seen: Observed) -> bool:
 
 
 def explain(
-    trace: Sequence[Event | Mapping[str, Any]], options: Options, most_faults: int = 2, *, apart: bool = False
+    trace: Sequence[Event | Mapping[str, Any]],
+    options: Options,
+    most_faults: int = 2,
+    *,
+    apart: bool = False,
+    most_states: int = MOST_STATES,
 ) -> Explanation:
     """Look for a path of the model that explains a trace, with no fault first, then with one more at a time.
 
     `apart`: the hosts may have been looked at one after the other; takes longer.
     """
-    told_story = story(trace)
+    told = story(trace)
     best = Explanation(False)
     for faults in range(most_faults + 1):
-        told = _Follower(options, told_story, faults, apart).follow()
-        if told.accepted:
-            return told
-        best = max(best, told, key=lambda explanation: explanation.at)
+        found = follow(told, options, faults, apart=apart, most_states=most_states)
+        if found.accepted:
+            return found
+        best = max(best, found, key=lambda explanation: explanation.at)
     return best
+
+
+def follow(told: Story, options: Options, faults: int, *, apart: bool, most_states: int = MOST_STATES) -> Explanation:
+    """Look for a path of the model with so many faults. TooMany: there are more states at one moment than that."""
+    return _Follower(options, told, faults, apart, most_states).follow()
 
 
 class _Follower:
     """One attempt: all states that the model can be in after each thing observed."""
 
-    def __init__(self, options: Options, told: Story, faults: int, apart: bool) -> None:
+    def __init__(self, options: Options, told: Story, faults: int, apart: bool, most_states: int) -> None:
         seen = told.seen
         wishes = [one.kind for one in seen]
         again = wishes.count(Kind.RECOVER_WISHED)
+        self._cut = bool(seen) and not told.ended
         kinds = ("freeze", "crash", "qemu", "link") + (("lock",) if options.lease else ())
         bounds = Bounds(
             faults=faults,
             kinds=kinds,
-            deaths=again,
+            deaths=again + self._cut,
             recoveries=again,
             hasty=wishes.count(Kind.DEADLINE),
             cancels=wishes.count(Kind.CANCEL_WISHED),
@@ -211,13 +309,17 @@ class _Follower:
         self._first = told.first
         self._seen = seen
         self._faults = faults
+        self._most_states = most_states
 
     def follow(self) -> Explanation:
         """Go through the trace."""
         states = {self._model.begin(self._first)}
+        if not self._first and self._seen and self._seen[0].kind is Kind.RECOVER_WISHED:
+            # The controller may have died before the source was told.
+            states.add(never_told(self._model.begin()))
         last = len(self._seen) - 1
         for at, seen in enumerate(self._seen):
-            killed = at < last and self._seen[at + 1].kind is Kind.RECOVER_WISHED
+            killed = self._cut if at == last else self._seen[at + 1].kind is Kind.RECOVER_WISHED
             after, offered = self._after(states, seen, killed)
             if not after:
                 return Explanation(False, self._faults, at, _why(seen, offered))
@@ -255,8 +357,8 @@ class _Follower:
                     continue
                 met.add(move.state)
                 border.append(move.state)
-                if len(met) > MOST_STATES:
-                    raise NotModelled(f"more than {MOST_STATES} states at one moment")
+                if len(met) > self._most_states:
+                    raise TooMany(f"more than {self._most_states} states at one moment")
 
     def _same(self, key: Key, values: Mapping[str, Any]) -> bool:
         match key[0]:
@@ -276,6 +378,9 @@ def _alike(view: CopySeen, seen: Mapping[str, Any]) -> bool:
     """Whether a side of the model shows what was seen. Of a silent one nothing else counts."""
     if not seen["reachable"] or not view.reachable:
         return bool(seen["reachable"] == view.reachable)
+    if seen["state"] == VmState.PLANNED and view.state is VmState.ABSENT:
+        # A place is kept for it: there is no copy yet.
+        seen = {**seen, "state": VmState.ABSENT}
     # A daemon may take a while to close the job of a copy that has died.
     names = ("state", "bound", "arrived") + (() if view.state in (VmState.OFF, VmState.ABSENT) else ("job_open",))
     return all(seen[name] == getattr(view, name) for name in names)

@@ -19,18 +19,18 @@ Move = tuple[str, "State"]
 class Options:
     """What guards a move. `strict`: the destination arrives paused. `shared_image`: both copies have one image file.
 
-    `death_binds`: whatever killed the source's process, the source counts as bound; otherwise only if it died with its
-    job open or under the eyes of a controller that did not see it run again. `removes_blindly`: the destination's copy
-    is removed although the source's process has died since the verdict. `ends_silent`: the backend ends the stopped
-    QEMU of a source whose daemon does not answer, once the destination's job is closed. `kill_in_finish`: it does not
-    wait for that.
+    By default as the product is. `death_binds`: whatever killed the source's process, the backend shows it as bound,
+    and the engine decides by what it has seen; otherwise only if it died with its job open or under the eyes of a
+    controller that misses nothing. `removes_blindly`: the destination's copy is removed although the source's process
+    has died since the verdict. `ends_silent`: the backend ends the stopped QEMU of a source whose daemon does not
+    answer, once the destination's job is closed. `kill_in_finish`: it does not wait for that.
     """
 
     strict: bool = True
     lease: bool = False
     shared_image: bool = False
     death_binds: bool = True
-    removes_blindly: bool = True
+    removes_blindly: bool = False
     ends_silent: bool = False
     kill_in_finish: bool = False
 
@@ -112,6 +112,11 @@ DESTINATION_ALIVE = frozenset({"incoming", "arrived", "running"})
 def begin(options: Options) -> State:
     """Return the world when the transfer has been ordered and memory is being sent."""
     return State(lease="source" if options.lease else "", image="source" if options.shared_image else "")
+
+
+def never_told(state: State) -> State:
+    """Return the world when the order to transfer has come to nobody."""
+    return state._replace(sjob="", dq="absent", djob="", qm="", sconn=False, dconn=False, call="")
 
 
 def whole(state: State) -> bool:

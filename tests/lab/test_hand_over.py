@@ -32,9 +32,11 @@ from refimpl.model.ledger import Ledger
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver, MigrationRequest, Plan
+from tests.handover_model.world import Options
 from tests.lab.frozen import Freeze, at_the_end, at_the_switch, frozen_at
 from tests.lab.libvirt_support import host_of, line_bytes, made_lab, make_vm, placed, plan_of, wait_for_lines
 from tests.lab.moving import Moving
+from tests.recorded import record
 
 pytestmark = pytest.mark.lab
 
@@ -69,6 +71,9 @@ class Stage:
     def conduct(self, plan: Plan) -> tuple[Outcome, list[Event]]:
         """Have the engine carry out a plan from behind the checks."""
         timeline, events = RealTimeline(), list[Event]()
+        lease = self.vms[True].name == plan.vm
+        strict = plan.hand_over is HandOver.STRICT
+        record(events, Options(strict=strict, lease=lease, ends_silent=strict))
         request = MigrationRequest(plan.vm, plan.destination, plan.source, hand_over=plan.hand_over)
         ledger = Ledger(uuid.uuid4().hex[:8], self.group.id, request, plan.hand_over, plan=plan, claimed=True)
         with closing(LibvirtBackend(self.group, timeline.post, time.time_ns)) as backend:

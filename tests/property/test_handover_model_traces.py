@@ -10,38 +10,21 @@ import pytest
 
 from refimpl.model.events import Event, Kind
 from refimpl.model.phase import Phase
-from tests.handover_model.traces import NO_TRANSFER, OUTSIDE, NotModelled, explain, story
+from tests.handover_model.traces import DISKS, NO_BEGINNING, NO_TRANSFER, OUTSIDE, NotModelled, explain, story
 from tests.handover_model.world import Options
-from tests.moves import Rig
+from tests.moves import SCRIPTED
 from tests.property import scenario as playing
 from tests.property.scenarios import SCENARIOS
 
 JsonTrace = list[dict[str, Any]]
 
-SCRIPTED = ("hangs", "both-run", "cancel-late", "settle-fails")
-"""Faults of the simulated backend that no host has by itself: answers that never come, guards that are broken."""
+LEFT_OUT = {*OUTSIDE.values(), NO_TRANSFER, NO_BEGINNING, DISKS}
 
 
-LEFT_OUT = {*OUTSIDE.values(), NO_TRANSFER}
-
-
-def recorded(name: str, patch: pytest.MonkeyPatch) -> JsonTrace:
+def recorded(name: str) -> JsonTrace:
     """Play a scenario and return the events of all its conductors, as a journal keeps them."""
-    events: list[Event] = []
-
-    class Recording(Rig):
-        def _listener(self, *args: Any) -> Callable[[Event], None]:
-            listen = super()._listener(*args)
-
-            def also(event: Event) -> None:
-                events.append(event)
-                listen(event)
-
-            return also
-
-    patch.setattr(playing, "Rig", Recording)
-    playing.play(SCENARIOS[name])
-    trace: JsonTrace = json.loads(json.dumps([event.to_json() for event in events]))
+    rig, _ = playing.play(SCENARIOS[name])
+    trace: JsonTrace = json.loads(json.dumps([event.to_json() for event in rig.trace]))
     return trace
 
 
@@ -56,8 +39,8 @@ def is_scripted(name: str) -> bool:
 
 
 @pytest.mark.parametrize("name", [name for name in SCENARIOS if not is_scripted(name)])
-def test_a_recorded_move_could_have_happened(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trace = recorded(name, monkeypatch)
+def test_a_recorded_move_could_have_happened(name: str) -> None:
+    trace = recorded(name)
     try:
         explanation = explain(trace, guards_of(name))
     except NotModelled as left_out:
@@ -68,19 +51,17 @@ def test_a_recorded_move_could_have_happened(name: str, monkeypatch: pytest.Monk
     assert not said or said in LEFT_OUT
 
 
-def test_without_a_fault_a_move_needs_none(monkeypatch: pytest.MonkeyPatch) -> None:
-    told = explain(recorded("moved", monkeypatch), guards_of("moved"))
+def test_without_a_fault_a_move_needs_none() -> None:
+    told = explain(recorded("moved"), guards_of("moved"))
     assert (told.accepted, told.faults) == (True, 0)
-    killed = explain(recorded("killed in the switch, seen late", monkeypatch), guards_of("moved"))
+    killed = explain(recorded("killed in the switch, seen late"), guards_of("moved"))
     assert (killed.accepted, killed.faults) == (True, 0)
-    silent = explain(
-        recorded("the source's system is silent at the arrival, and back afterwards", monkeypatch), guards_of("moved")
-    )
+    silent = explain(recorded("the source's system is silent at the arrival, and back afterwards"), guards_of("moved"))
     assert (silent.accepted, silent.faults) == (True, 1)
 
 
-def test_a_delegated_move_is_no_strict_one(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert not explain(recorded("moved, delegated", monkeypatch), Options(lease=True)).accepted
+def test_a_delegated_move_is_no_strict_one() -> None:
+    assert not explain(recorded("moved, delegated"), Options(lease=True)).accepted
 
 
 def without(trace: JsonTrace, kind: Kind) -> JsonTrace:
@@ -126,8 +107,8 @@ DOCTORED: dict[str, Callable[[JsonTrace], JsonTrace]] = {
 
 
 @pytest.mark.parametrize("name", DOCTORED)
-def test_an_altered_record_is_rejected(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    trace = recorded("moved", monkeypatch)
+def test_an_altered_record_is_rejected(name: str) -> None:
+    trace = recorded("moved")
     explanation = explain(DOCTORED[name](trace), guards_of("moved"), most_faults=1)
     assert not explanation.accepted
     assert explanation.at >= 0

@@ -49,6 +49,8 @@ class Run:
 
     def __call__(self, tests: str, **outcomes: int) -> str:
         """Run them; so many have to pass, fail and have errors. Return what was printed."""
+        # Else a configuration that lies above would count.
+        self._pytester.makeini("[pytest]")
         self._pytester.makepyfile(test_inner=tests)
         done = self._pytester.runpytest_inprocess("-p", "tests.conftest", "-p", "no:cacheprovider")
         counts = done.parseoutcomes()

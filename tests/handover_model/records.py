@@ -1,0 +1,130 @@
+"""Records of moves: where they are read from, which guards a move had, and whether it could have happened in the model.
+
+A record that the model is not about is not checked, and says why; it is never taken for explained.
+"""
+
+from __future__ import annotations
+
+import json
+import sqlite3
+from collections.abc import Mapping, Sequence
+from enum import StrEnum
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from refimpl.model.events import Event, Kind
+from refimpl.model.request import HandOver
+from tests.handover_model.traces import (
+    MOST_STATES,
+    NotModelled,
+    Observed,
+    Story,
+    TooMany,
+    follow,
+    plan_must_be_modelled,
+    story,
+)
+from tests.handover_model.world import Options
+
+Trace = Sequence[Event | Mapping[str, Any]]
+
+NO_PLAN = "a record without its plan"
+MOST_FAULTS = 2
+"""With how many faults of the hosts a move is tried to be explained."""
+
+
+class Word(StrEnum):
+    """What the model says of a record."""
+
+    EXPLAINED = "explained"
+    NOT_CHECKED = "not checked"
+    REFUSED = "could not have happened"
+
+
+class Judgement(NamedTuple):
+    """What the model says of a record, with how many faults it happened, and why it was not explained or checked."""
+
+    word: Word
+    why: str = ""
+    faults: int = 0
+
+
+_KNOWN: dict[tuple[object, ...], Judgement] = {}
+
+
+def judge(
+    trace: Trace,
+    guards: Options | None = None,
+    most_states: int = MOST_STATES,
+    *,
+    kept: Mapping[str, Any] | None = None,
+) -> Judgement:
+    """Say whether a move could have happened; `guards` are told by the record itself where they are not given.
+
+    `kept`: the plan by which it was recovered when its journal was lost.
+    """
+    values = [event.to_json() if isinstance(event, Event) else event for event in trace]
+    try:
+        told = story(values)
+        options = guards or guards_of(values, kept)
+    except NotModelled as outside:
+        return Judgement(Word.NOT_CHECKED, str(outside))
+    name = (options, most_states, told.first, *(_name(one) for one in told.seen))
+    if name not in _KNOWN:
+        _KNOWN[name] = _judge(told, options, most_states)
+    return _KNOWN[name]
+
+
+def _judge(told: Story, options: Options, most_states: int) -> Judgement:
+    """Try with no fault first. What would take more states than are looked at is not explained within the bounds."""
+    why = ""
+    for faults in range(MOST_FAULTS + 1):
+        for apart in (False, True):
+            try:
+                found = follow(told, options, faults, apart=apart, most_states=most_states)
+            except TooMany as too_many:
+                return Judgement(Word.REFUSED, f"{why or 'nothing was tried'} ({too_many} with {faults} faults)")
+            if found.accepted:
+                return Judgement(Word.EXPLAINED, faults=faults)
+            why = found.why
+    return Judgement(Word.REFUSED, why)
+
+
+def _name(seen: Observed) -> tuple[object, ...]:
+    """Return what an observation is told apart by: texts, times and operations are not."""
+    values: dict[str, Any] = dict(seen.values)
+    values.pop("reason", None)
+    if "evidence" in values:
+        sides = values["evidence"].values()
+        named = ("reachable", "state", "bound", "arrived", "job_open")
+        values["evidence"] = [[side[name] for name in named] for side in sides]
+    kept = {name: values[name] for name in ("bound", "name", "ok", "evidence") if name in values}
+    return seen.kind, json.dumps(kept, sort_keys=True), seen.notes
+
+
+def guards_of(trace: Sequence[Mapping[str, Any]], kept: Mapping[str, Any] | None = None) -> Options:
+    """Return what guarded a move: its hand-over by the plan, a lease by what was seen. NotModelled without a plan.
+
+    Where nothing was seen, as the journal was lost, it had a lease: the checks let nothing pass without one.
+    """
+    plan = next((event["values"]["plan"] for event in trace if event["kind"] == Kind.CHECKS_PASSED), kept)
+    if plan is None:
+        raise NotModelled(NO_PLAN)
+    plan_must_be_modelled(plan)
+    seen = [event["values"]["facts"]["hosts"].values() for event in trace if event["kind"] == Kind.FACTS_SEEN]
+    vms = [vm for hosts in seen for host in hosts for vm in host["vms"] if vm["id"] == plan["vm_id"]]
+    strict = plan["hand_over"] == HandOver.STRICT
+    return Options(strict=strict, lease=not vms or any(vm["lease"] is not None for vm in vms), ends_silent=strict)
+
+
+def read_record(path: Path) -> list[dict[str, Any]]:
+    """Return the events of an operation's journal, or of a file of JSON lines. OSError, ValueError: it is neither."""
+    with path.open("rb") as file:
+        is_journal = file.read(15) == b"SQLite format 3"
+    if is_journal:
+        with sqlite3.connect(f"{path.resolve().as_uri()}?mode=ro", uri=True) as journal:
+            lines = [line for (line,) in journal.execute("SELECT line FROM events ORDER BY seq")]
+    else:
+        lines = path.read_text("utf-8").splitlines()
+    events = [json.loads(line) for line in lines]
+    return [event for event in events if "kind" in event and "values" in event]
