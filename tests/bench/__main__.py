@@ -15,7 +15,8 @@ from pathlib import Path
 from refimpl.app.machine import machine
 from refimpl.lab import leftovers, list_labs, reap
 from refimpl.model.errors import RefimplError
-from tests.bench.experiments import EXPERIMENTS, Bench
+from tests.bench.catalogue import EXPERIMENTS
+from tests.bench.experiments import Bench
 from tests.bench.results import Recorder
 
 MISSED, NOT_MEASURED = 1, 8

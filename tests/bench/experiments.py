@@ -105,11 +105,12 @@ def transfer(bench: Bench, encryption: bool) -> None:
     added = [a.moments.hand_over_ms - b.moments.hand_over_ms for a, b in found]
     bench.recorder.add(name, Figure.of("completed to RESUME, refimpl − virsh", added, "ms", at_most=known))
     for phase in (Phase.CHECK, Phase.SETUP):
-        spent = [_phase_ms(moved.events, phase) for moved, _ in found]
+        spent = [phase_ms(moved.events, phase) for moved, _ in found]
         bench.recorder.add(name, Figure.of(f"phase {phase}, refimpl", spent, "ms"))
 
 
-def _phase_ms(events: Sequence[Mapping[str, Any]], phase: str) -> float:
+def phase_ms(events: Sequence[Mapping[str, Any]], phase: str) -> float:
+    """Return how long a move was in a phase, in ms."""
     return float(sum(row["ms"] for row in phases(events) if row["phase"] == phase and row["ms"] is not None))
 
 
@@ -255,15 +256,3 @@ def _cpu_s(*arguments: str) -> float:
     subprocess.run([sys.executable, *arguments], stdout=subprocess.DEVNULL, check=True, timeout=60)
     after = getrusage(RUSAGE_CHILDREN)
     return after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-
-
-EXPERIMENTS: Mapping[str, Callable[[Bench], None]] = {
-    "start-up": start_up,
-    "lab": lab_up,
-    "transfer-encrypted": lambda bench: transfer(bench, True),
-    "transfer-plain": lambda bench: transfer(bench, False),
-    "payload": payload,
-    "compression": compression,
-    "convergence": convergence,
-}
-"""Every experiment by the name that `--only` takes; `start-up` alone needs no root."""

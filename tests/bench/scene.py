@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import subprocess
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -16,6 +16,7 @@ from refimpl.app.home import Home
 from refimpl.app.labdemo import HOST_MEMORY_MIB
 from refimpl.app.operations import start
 from refimpl.app.vms import VmDesk
+from refimpl.backends.libvirt.domain import line_file
 from refimpl.engine.backend import Backend
 from refimpl.guest import GuestParameters, build
 from refimpl.hosts import netns
@@ -119,10 +120,7 @@ class Scene:
         if not outcome.completed:
             raise RuntimeError(f"{outcome.sentence} {[p.text for p in outcome.problems]}")
         events = list(operation.events())
-        asked_ns = next(
-            e["at_ns"] for e in events if e["kind"] == "commanded" and _command(e)["kind"] == "start-transfer"
-        )
-        return self._moved(before, since_ns, asked_ns, events)
+        return self._moved(before, since_ns, commanded_ns(events, "start-transfer"), events)
 
     def by_virsh(self, encryption: bool) -> Moved:
         """Move the guest with `virsh migrate`; RuntimeError with what it said when it fails."""
@@ -143,9 +141,10 @@ class Scene:
         return Moved(found, payload, asked_ns, events)
 
 
-def _command(event: dict[str, Any]) -> dict[str, Any]:
-    command: dict[str, Any] = event["values"]["command"]
-    return command
+def commanded_ns(events: Sequence[Mapping[str, Any]], command: str) -> int:
+    """Return when the engine gave a command first, nanoseconds since the epoch."""
+    found = (e["at_ns"] for e in events if e["kind"] == "commanded" and e["values"]["command"]["kind"] == command)
+    return int(next(found))
 
 
 @contextmanager
@@ -205,3 +204,9 @@ def _vm(group: Group, guest: GuestParameters, memory_mib: int, stack: ExitStack)
     # The first check begins when the whole working set has been written.
     wait_for_log(desk.line_files(VM), has("check-start"), what="work", timeout_s=READY_S)
     return record.id
+
+
+def ready(group: Group, vm: str) -> None:
+    """Wait until a guest does its work: the first check begins when the whole working set has been written."""
+    files = {host.name: Path(host.log_directory) / line_file(vm) for host in group.hosts}
+    wait_for_log(files, has("check-start"), what="work", timeout_s=READY_S)

@@ -94,6 +94,13 @@ class Listening:
 
     events: dict[str, list[NativeEvent]] = field(default_factory=dict)
 
+    def first(self, host: str, name: str, since_ns: int) -> int:
+        """Return when QEMU told something first; LookupError when it did not."""
+        found = _first(self.events[host], name, since_ns)
+        if found is None:
+            raise LookupError(f"QEMU told no {name} on host {host}")
+        return found
+
     def moments(self, source: str, destination: str, since_ns: int) -> Moments:
         """Return when what happened, waiting for the events that are still on their way; TimeoutError."""
         end = time.monotonic() + EVENT_TIMEOUT_S

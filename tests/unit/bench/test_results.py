@@ -7,7 +7,7 @@ import json
 import pytest
 
 from tests.bench import __main__ as command
-from tests.bench import experiments
+from tests.bench import catalogue
 from tests.bench.results import Figure, Recorder
 from tests.bench.statistics import Verdict
 
@@ -45,7 +45,7 @@ def test_only_a_missed_bound_is_named_as_missed(recorder):
 @pytest.fixture
 def measured(monkeypatch, tmp_path):
     def run(experiment):
-        monkeypatch.setitem(experiments.EXPERIMENTS, "start-up", experiment)
+        monkeypatch.setitem(catalogue.EXPERIMENTS, "start-up", experiment)
         return command.main(["--only", "start-up", "--pairs", "2", "--output", str(tmp_path / "out")])
 
     return run

@@ -246,7 +246,7 @@ def test_the_simulated_soak_needs_neither_root_nor_packages(checkout: Checkout, 
 
 
 def test_the_help_of_the_bench_names_every_experiment(checkout: Checkout) -> None:
-    from tests.bench.experiments import EXPERIMENTS
+    from tests.bench.catalogue import EXPERIMENTS
 
     done = checkout.run("bench", "--help", uid=1000)
     assert done.returncode == 0
