@@ -90,7 +90,12 @@ def _difference(here: DiskFact, there: DiskFact) -> tuple[str, str] | None:
 
 
 def _bases(s: Subject, pair: Pair, disk: DiskFact) -> Iterator[Problem]:
-    """Yield files on which a disk is based and which the destination was seen not to have."""
+    """Yield files on which a disk is based and which a host was seen not to have, or cannot read as such."""
+    here, at = pair.source.disks.get(disk.path, disk), pair.destination.disks.get(disk.path)
+    for host, seen in ((pair.source, here), (pair.destination, at)):
+        if seen is not None and seen.broken:
+            yield s.problem("disk.chain_broken", host.name, vm=pair.vm.name, path=disk.path, detail=seen.broken)
+            return
     for path in disk.chain:
         there = pair.destination.disks.get(path)
         if there is not None and there.identity is None:

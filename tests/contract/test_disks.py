@@ -55,7 +55,7 @@ def test_as_long_as_nobody_knows_whose_copy_is_the_vm_no_file_goes(bench: Bench)
 def test_a_file_that_is_there_is_refused_and_stays(bench: Bench) -> None:
     disk = bench.take_disks()
     bench.h.put_file(bench.h.destination, disk.destination)
-    assert bench.ask(C.PREPARE, Kind.PREPARED, Kind.PREPARE_FAILED)["problem"].id == "storage.not_made"
+    assert bench.ask(C.PREPARE, Kind.PREPARED, Kind.PREPARE_FAILED)["problem"].id == "storage.target_exists"
     assert bench.ask(C.SETTLE_SOURCE, *SETTLING).kind is Kind.SETTLED
     assert bench.ask(C.CLEAN_UP_UNDONE, *CLEANING).kind is Kind.CLEANED
     assert places(bench, disk.source, disk.destination) == (True, True)

@@ -26,7 +26,25 @@ from refimpl.model.phase import Side
 from refimpl.model.storage import StoragePlan
 
 ASK_TIMEOUT_S = 90.0
-_FULL = "No space left on device"
+_FULL = ("No space left on device", "Disk quota exceeded")
+_REFUSALS = {
+    "exists": "storage.target_exists",
+    "used": "storage.target_used",
+    "outside": "storage.outside",
+    "no_directory": "storage.no_directory",
+    "no_writes": "storage.not_writable",
+    "no_room": "storage.full",
+}
+"""What a host says of an image that it cannot make, and the problem that this is."""
+
+
+class _Refused(OSError):
+    """A host's no, with what kind of no it is."""
+
+    def __init__(self, told: dict[str, Any]) -> None:
+        super().__init__(told["why"])
+        self.what: str = told["what"]
+        self.values: dict[str, str] = told["values"]
 
 
 @cache
@@ -48,23 +66,31 @@ def make(operation: Operation) -> Problem | None:
         {"path": disk.destination, "format": disk.format, "bytes": disk.virtual_size_bytes} for disk in storage.disks
     ]
     allowed = list(reach.destination.storage_directories) or directories
+    wanted = {"disks": disks, "allowed": allowed, "overwrite": storage.allow_overwrite}
+    names: dict[str, str] = {}
     try:
-        _ask(
-            reach.destination_channel,
-            "make",
-            operation.id,
-            disks=disks,
-            allowed=allowed,
-            overwrite=storage.allow_overwrite,
-        )
-    except OSError as error:
-        return operation.problem("storage.not_made", Side.DESTINATION, error, host=operation.plan.destination)
+        with connection.fresh(reach.destination) as there:
+            used = used_disks(there, names)
+        _ask(reach.destination_channel, "make", operation.id, **wanted, used=used)
+    except connection.failures() as error:
+        return _not_made(operation, error, names)
     return None
+
+
+def _not_made(operation: Operation, error: Exception, names: dict[str, str]) -> Problem:
+    """Return the problem of an image that could not be made, by what the host said of it."""
+    what, told = (error.what, error.values) if isinstance(error, _Refused) else ("", {})
+    path = told.get("path", "")
+    user = names.get(told.get("owner", ""), "?")
+    more = {**told, "target": path, "directory": posixpath.dirname(path), "user": user}
+    return operation.problem(
+        _REFUSALS.get(what, "storage.not_made"), Side.DESTINATION, error, host=operation.plan.destination, **more
+    )
 
 
 def full(operation: Operation, error: Exception) -> Problem | None:
     """Return the problem when an error means that the destination's file system filled up, else None."""
-    if operation.plan.storage is None or _FULL not in str(error):
+    if operation.plan.storage is None or not any(text in str(error) for text in _FULL):
         return None
     return operation.problem("storage.full", Side.DESTINATION, error, host=operation.plan.destination)
 
@@ -145,8 +171,11 @@ def device_names(xml: str, storage: StoragePlan) -> list[str]:
     return found
 
 
-def used_disks(fresh: Any) -> dict[str, str]:
-    """Return the files of the disks of all VMs of a host, as they run and as they are stored, with their formats."""
+def used_disks(fresh: Any, names: dict[str, str] | None = None) -> dict[str, str]:
+    """Return the files of the disks of all VMs of a host, as they run and as they are stored, with their formats.
+
+    `names` is given the name of the VM that has each of them.
+    """
     lv = connection.module()
     found: dict[str, str] = {}
     for domain in fresh.listAllDomains():
@@ -154,7 +183,10 @@ def used_disks(fresh: Any) -> dict[str, str]:
         for which in flags:
             # One that goes away meanwhile has no disks any more.
             with contextlib.suppress(lv.libvirtError):
-                found |= _files_of(parse(domain.XMLDesc(which)))
+                files = _files_of(parse(domain.XMLDesc(which)))
+                found |= files
+                if names is not None:
+                    names |= dict.fromkeys(files, domain.name())
     return found
 
 
@@ -227,6 +259,8 @@ def _ask(channel: HostChannel, do: str, operation: str, **values: Any) -> dict[s
         told = talk.ask({"do": do, "operation": operation, **values}, ASK_TIMEOUT_S)
     finally:
         talk.close()
+    if "what" in told:
+        raise _Refused(told)
     if "why" in told:
         raise OSError(told["why"])
     answer: dict[str, Any] = told["answer"]

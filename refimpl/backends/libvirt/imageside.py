@@ -9,6 +9,7 @@ never replaces another file. Only what the register names, and what is still tha
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import signal
@@ -20,6 +21,28 @@ LIFE_S = 120
 CREATE_S = 60.0
 CHAIN_S = 10.0
 REGISTER, FRESH, ASIDE = ".refimpl-images-", ".refimpl-image-", ".refimpl-aside-"
+
+
+class Refused(OSError):
+    """An image cannot be made: `what` tells why, and `values` more about it."""
+
+    def __init__(self, what: str, text: str, **values: str) -> None:
+        super().__init__(text)
+        self.what = what
+        self.values = values
+
+
+KINDS = {
+    errno.ENOSPC: "no_room",
+    errno.EDQUOT: "no_room",
+    errno.EROFS: "no_writes",
+    errno.EACCES: "no_writes",
+    errno.EPERM: "no_writes",
+    errno.ENOENT: "no_directory",
+    errno.ENOTDIR: "no_directory",
+    errno.ELOOP: "no_directory",
+}
+"""What an error of the system means for making an image."""
 
 
 def identity(path: str) -> str | None:
@@ -40,43 +63,85 @@ def exactly(path: str) -> str | None:
 def make(question: dict[str, Any]) -> dict[str, Any]:
     """Make an image for each disk: `path`, `format`, `bytes`. OSError when one cannot be had; then none is left.
 
-    `allowed`: directories in which they have to be; `overwrite`: a file that is there is put aside.
+    `allowed`: directories in which they have to be; `overwrite`: a file that is there is put aside, unless it is one of
+    `used`, a disk of a VM of this host or what such a disk is based on.
     """
     operation = question["operation"]
     try:
         for number, disk in enumerate(question["disks"]):
-            place(operation, number, disk, question["allowed"], question["overwrite"])
+            try:
+                place(question, number, disk)
+            except OSError as error:
+                raise known_as(error, disk["path"]) from error
     except OSError:
         undo({"operation": operation, "directories": folders_of(question["disks"]), "used": {}})
         raise
     return {}
 
 
-def place(operation: str, number: int, disk: dict[str, Any], allowed: list[str], overwrite: bool) -> None:
-    """Make one image and give it its name."""
+def known_as(error: OSError, path: str) -> OSError:
+    """Return an error as what it means for making an image, where that is known."""
+    if isinstance(error, Refused):
+        return error
+    text = error.strerror or str(error)
+    what = KINDS.get(error.errno or 0, "no_room" if os.strerror(errno.ENOSPC) in text else "")
+    return Refused(what, text, path=path) if what else error
+
+
+def place(question: dict[str, Any], number: int, disk: dict[str, Any]) -> None:
+    """Make one image and give it its name, in the directory as it is when it is opened: no link is followed later."""
     path, folder = disk["path"], os.path.dirname(disk["path"])
-    real = os.path.realpath(folder)
+    descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        within(descriptor, path, question["allowed"])
+        at = f"/proc/{os.getpid()}/fd/{descriptor}"
+        place_at(question, number, disk, at)
+    finally:
+        os.close(descriptor)
+
+
+def within(descriptor: int, path: str, allowed: list[str]) -> None:
+    """Refuse a directory that is really outside those that are allowed."""
+    real = os.readlink(f"/proc/self/fd/{descriptor}")
     if not any(real == root or real.startswith(root.rstrip("/") + "/") for root in allowed):
-        raise OSError(f"{folder} is really {real}, which is not within {', '.join(allowed)}")
-    register = read(operation, folder)
+        text = f"{os.path.dirname(path)} is really {real}, which is not within {', '.join(allowed)}"
+        raise Refused("outside", text, path=path, real=real, allowed=", ".join(allowed))
+
+
+def place_at(question: dict[str, Any], number: int, disk: dict[str, Any], at: str) -> None:
+    """Make one image in the directory that is open as `at`, in which every name of it is looked up."""
+    path, operation = disk["path"], question["operation"]
+    there = os.path.join(at, os.path.basename(path))
+    register = read(operation, at)
     known = register.get(path)
-    if known is not None and exactly(path) == known["identity"] is not None:
+    if known is not None and exactly(there) == known["identity"] is not None:
         return
-    if os.path.lexists(path) and not overwrite:
-        raise OSError(f"{path} exists")
-    fresh = os.path.join(folder, f"{FRESH}{operation}-{number}")
-    aside = os.path.join(folder, f"{ASIDE}{operation}-{number}")
-    write(operation, folder, {**register, path: {"fresh": fresh, "aside": None, "identity": None}})
+    if os.path.lexists(there):
+        may_be_replaced(there, path, question["overwrite"], question.get("used", {}))
+    fresh, aside = f"{FRESH}{operation}-{number}", f"{ASIDE}{operation}-{number}"
+    folder = os.path.dirname(path)
+    entry: dict[str, Any] = {"fresh": os.path.join(folder, fresh), "aside": None, "identity": None}
+    write(operation, at, {**register, path: entry})
+    fresh = os.path.join(at, fresh)
     with contextlib.suppress(FileNotFoundError):
         os.unlink(fresh)
     create(fresh, disk["format"], disk["bytes"])
-    entry = {"fresh": fresh, "aside": aside if os.path.lexists(path) else None, "identity": exactly(fresh)}
-    write(operation, folder, {**register, path: entry})
+    entry |= {"aside": os.path.join(folder, aside) if os.path.lexists(there) else None, "identity": exactly(fresh)}
+    write(operation, at, {**register, path: entry})
     if entry["aside"] is not None:
-        os.rename(path, aside)
-    os.link(fresh, path)
+        os.rename(there, os.path.join(at, aside))
+    os.link(fresh, there)
     os.unlink(fresh)
-    flush(folder)
+    flush(at)
+
+
+def may_be_replaced(there: str, path: str, overwrite: bool, used: dict[str, str]) -> None:
+    """Refuse to put a file aside that nobody said may be, or that a VM has, by whatever name."""
+    if not overwrite:
+        raise Refused("exists", f"{path} exists", path=path)
+    owner = owners(used).get(identity(there) or "")
+    if owner is not None:
+        raise Refused("used", f"{path} is {owner}, a disk of a VM or what one is based on", path=path, owner=owner)
 
 
 def create(path: str, kind: str, size: int) -> None:
@@ -197,13 +262,21 @@ def users(disks: dict[str, str]) -> set[str]:
 
     Only an image that is defined as one is asked: a guest can write anything to a raw disk, such a header too.
     """
-    found = {path: identity(path) for path in disks}
-    for path in [path for path, seen in found.items() if seen is not None and disks[path] == "qcow2"]:
+    return set(owners(disks))
+
+
+def owners(disks: dict[str, str]) -> dict[str, str]:
+    """Return the same with the path of the disk that has each of them."""
+    found = {path: seen for path in disks if (seen := identity(path)) is not None}
+    having = {seen: path for path, seen in found.items()}
+    for path in [path for path in found if disks[path] == "qcow2"]:
         command = ["qemu-img", "info", "-U", "-f", "qcow2", "--backing-chain", "--output=json", "--", path]
         done = subprocess.run(command, capture_output=True, timeout=CHAIN_S)
-        images = json.loads(done.stdout) if done.returncode == 0 else []
-        found |= {image["filename"]: identity(image["filename"]) for image in images}
-    return {seen for seen in found.values() if seen is not None}
+        for image in json.loads(done.stdout) if done.returncode == 0 else []:
+            seen = identity(image["filename"])
+            if seen is not None:
+                having.setdefault(seen, path)
+    return having
 
 
 def folders_of(disks: list[dict[str, Any]]) -> list[str]:
@@ -217,8 +290,10 @@ def read(operation: str, folder: str) -> dict[str, dict[str, Any]]:
         with open(os.path.join(folder, REGISTER + operation), encoding="utf-8") as file:
             register: dict[str, dict[str, Any]] = json.load(file)
             return register
-    except (FileNotFoundError, NotADirectoryError):
-        return {}
+    except OSError as error:
+        if KINDS.get(error.errno or 0) == "no_directory":
+            return {}
+        raise
 
 
 def write(operation: str, folder: str, register: dict[str, dict[str, Any]]) -> None:
@@ -243,9 +318,13 @@ def flush(folder: str) -> None:
 
 def remove(path: str | None) -> None:
     """Remove a file of our own name, if it is there."""
-    if path is not None:
-        with contextlib.suppress(FileNotFoundError, NotADirectoryError):
-            os.unlink(path)
+    if path is None:
+        return
+    try:
+        os.unlink(path)
+    except OSError as error:
+        if KINDS.get(error.errno or 0) != "no_directory":
+            raise
 
 
 ANSWERS = {work.__name__: work for work in (make, undo, keep, adopt, made, retire)}
@@ -262,6 +341,8 @@ def main() -> None:
             answer = {"answer": ANSWERS[question["do"]](question)}
         except (OSError, subprocess.TimeoutExpired) as error:
             answer = {"why": str(error)}
+            if isinstance(error, Refused):
+                answer |= {"what": error.what, "values": error.values}
         sys.stdout.write(json.dumps(answer) + "\n")
         sys.stdout.flush()
 

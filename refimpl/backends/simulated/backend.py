@@ -185,8 +185,8 @@ class SimulatedBackend:
             self._prepare_failed(_failed(f"the VM is not {plan.vm_state} at the source any more"))
         elif source.operation not in (None, command.operation):
             self._prepare_failed(_failed(f"the VM carries the mark of operation {source.operation}"))
-        elif why := self.world.disks.make(command.operation, plan):
-            self._prepare_failed(_not_made(plan, why))
+        elif refused := self.world.disks.make(command.operation, plan):
+            self._prepare_failed(refused)
         elif source.alive and self.world.plan_copy(plan.destination, source.vm, command.operation, plan) is None:
             self._prepare_failed(_failed("no room for the planned VM"))
         else:
@@ -388,11 +388,6 @@ def _standing(stage: Stage) -> Kind:
     if stage is Stage.STORAGE:
         return Kind.ADOPTED_STORAGE
     return Kind.ADOPTED_SWITCH if stage >= Stage.SWITCH else Kind.ADOPTED_MEMORY
-
-
-def _not_made(plan: Plan, detail: str) -> Problem:
-    values = {"vm": plan.vm, "host": plan.destination, "detail": detail}
-    return Problem("storage.not_made", values, side=Side.DESTINATION, host=plan.destination)
 
 
 def _failed(detail: str) -> Problem:

@@ -11,7 +11,9 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from refimpl.backends.simulated.worldfile import VmSpec
+from refimpl.model.errors import Problem
 from refimpl.model.facts import TargetFact
+from refimpl.model.phase import Side
 from refimpl.model.storage import DiskMove
 
 if TYPE_CHECKING:
@@ -64,7 +66,7 @@ class Disks:
         real = spec.real or folder
         return TargetFact(path, self.identity(host, path), "", real, spec.writable, free, f"{host}:{folder}")
 
-    def make(self, operation: str, plan: Plan) -> str | None:
+    def make(self, operation: str, plan: Plan) -> Problem | None:
         """Make the files of a plan at the destination; return why it cannot be done, and then none is made."""
         if plan.storage is None:
             return None
@@ -132,14 +134,17 @@ class Disks:
         copies = (copy for (h, _), copy in self._world.copies.items() if h == host)
         return any(disk.local and disk.path == path for copy in copies for disk in copy.vm.disks)
 
-    def _refused(self, operation: str, plan: Plan, disk: DiskMove) -> str | None:
+    def _refused(self, operation: str, plan: Plan, disk: DiskMove) -> Problem | None:
         here = self._seen(plan.source, disk.source)
         if here != disk.identity:
-            return f"{disk.source} on host {plan.source} is {here or 'gone'} and was {disk.identity}"
+            now = {"before": f"file {disk.identity}", "now": f"file {here}" if here else "gone"}
+            values = {"vm": plan.vm, "host": plan.source, "path": disk.source, **now}
+            return Problem("storage.changed", values, side=Side.SOURCE, host=plan.source)
         there = self.files.get((plan.destination, disk.destination))
         allowed = plan.storage is not None and plan.storage.allow_overwrite
         if there is not None and there.operation != operation and not allowed:
-            return f"{disk.destination} exists on host {plan.destination}"
+            values = {"vm": plan.vm, "host": plan.destination, "target": disk.destination}
+            return Problem("storage.target_exists", values, side=Side.DESTINATION, host=plan.destination)
         return None
 
     def _seen(self, host: str, path: str) -> str | None:

@@ -125,3 +125,17 @@ def test_a_cache_that_keeps_something_back_from_a_file_system_that_is_not_shared
         assert passed(changed(cache=cache, shared_file_system=False, read_only=True))
     for cache in ("none", "directsync", None):
         assert passed(changed(cache=cache, shared_file_system=False))
+
+
+@pytest.mark.rule("R5")
+@pytest.mark.error("disk.chain_broken")
+@pytest.mark.parametrize("place", ["a", "b"])
+def test_a_disk_on_shared_storage_whose_files_cannot_be_followed(place: str) -> None:
+    broken = replace(DISK, broken="Could not open '/base.qcow2'")
+    if place == "a":
+        facts = seen(vm(disks=(broken,)), here={"disks": {PATH: broken}})
+    else:
+        facts = seen(disks={PATH: replace(broken, probed=True)})
+    problems = found(facts)
+    assert set(problems) == {"disk.chain_broken"}
+    assert (problems["disk.chain_broken"].host, "/base.qcow2" in problems["disk.chain_broken"].text) == (place, True)

@@ -102,6 +102,29 @@ def test_an_image_shows_how_long_a_guest_sees_it_and_what_is_broken_in_what_it_i
     assert "base.raw" in look.disks({top: asked[top]})[top].fact.broken
 
 
+@pytest.mark.skipif(shutil.which("qemu-img") is None, reason="needs qemu-img")
+@pytest.mark.parametrize(
+    ("based_on", "said"),
+    [("itself", "loop"), ("of another format", "not in qcow2 format"), ("a directory", "regular file")],
+)
+def test_a_chain_that_leads_nowhere_is_broken_and_says_why(
+    tmp_path: Path, look: Look, based_on: str, said: str
+) -> None:
+    base, top = tmp_path / "base", str(tmp_path / "top.qcow2")
+    if based_on == "of another format":
+        image(base, size=1 << 20)
+    elif based_on == "a directory":
+        base.mkdir()
+    else:
+        command = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", top, "-F", "qcow2", str(base), "1M"]
+        subprocess.run(command, check=True)
+    overlay = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", str(base), "-F", "qcow2", top, "1M"]
+    subprocess.run(overlay, check=True)
+    fact = look.disks({top: DiskFact(top, None, format="qcow2")})[top].fact
+    assert fact.chain == ()
+    assert said in fact.broken.lower() or said in fact.broken
+
+
 def test_a_place_for_a_disk_shows_what_is_there_and_whether_its_directory_is_one(tmp_path: Path, look: Look) -> None:
     image(tmp_path / "taken.raw")
     (tmp_path / "link").symlink_to(tmp_path)

@@ -84,7 +84,7 @@ def test_a_strangers_file_is_refused_and_stays() -> None:
 
 
 @pytest.mark.rule("R17")
-@pytest.mark.error("storage.not_made")
+@pytest.mark.error("storage.target_exists")
 def test_a_file_that_appears_after_the_checks_is_refused_and_stays() -> None:
     made = rig()
 
@@ -92,12 +92,12 @@ def test_a_file_that_appears_after_the_checks_is_refused_and_stays() -> None:
         r.world.disks.files["b", PATH] = r.world.disks._file(1)
 
     outcome = moved(made, happens=(Kind.PENDING_RECORDED, appears))
-    assert (outcome.end, ids(outcome)) == (Phase.FAILED, ["storage.not_made"])
+    assert (outcome.end, ids(outcome)) == (Phase.FAILED, ["storage.target_exists"])
     assert (made.files("a"), made.files("b")) == ([PATH], [PATH])
     assert made.world.disks.files["b", PATH].vm is None
 
 
-@pytest.mark.error("storage.not_made")
+@pytest.mark.error("storage.changed")
 def test_a_source_that_is_another_file_after_the_checks_is_refused() -> None:
     made = rig()
 
@@ -105,7 +105,7 @@ def test_a_source_that_is_another_file_after_the_checks_is_refused() -> None:
         r.world.disks.files["a", PATH].number = 99
 
     outcome = moved(made, happens=(Kind.PENDING_RECORDED, replaced))
-    assert (outcome.end, ids(outcome)) == (Phase.FAILED, ["storage.not_made"])
+    assert (outcome.end, ids(outcome)) == (Phase.FAILED, ["storage.changed"])
     assert made.files("b") == []
 
 
