@@ -52,7 +52,7 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
         ended: list[Outcome] = []
         stack.callback(lambda: _hang_up(files, log, control, ended))
         backend = stack.enter_context(closing(backend_for(group, timeline.post)))
-        store = GroupStore(Path(group.store_path))
+        store = GroupStore.standing(Path(group.store_path))
         phase, ledger, last_step = _standing(spec, journal, backend.capabilities())
         conductor = Conductor(
             ledger,

@@ -70,7 +70,7 @@ def mend_leases(lab: Lab, host: str, backend: Backend) -> HostMended:
         told = ", ".join(f"{claim.operation} (VM {claim.plan.vm})" for claim in moves)
         raise error("lease.host_moving", host=host, moves=told, operation=moves[0].operation)
     others = {h.name: channel_for(h) for h in group.hosts if h.name != host}
-    spares = Spares(GroupStore(Path(group.store_path)), entry, backend)
+    spares = Spares(GroupStore.standing(Path(group.store_path)), entry, backend)
     place = Place(entry, channel_for(entry), others, group.lease_directory, spares.why)
     try:
         return mend(place, LabDaemons(lab, host))

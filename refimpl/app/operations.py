@@ -236,7 +236,7 @@ def _refuse_if_alive(files: OperationFiles, group: Group) -> None:
     reference = files.conductor()
     if reference is not None and alive(reference):
         raise error("operation.alive", operation=files.id, pid=reference.pid)
-    standing = next((c for c in GroupStore(Path(group.store_path)).claims() if c.operation == files.id), None)
+    standing = next((c for c in GroupStore.standing(Path(group.store_path)).claims() if c.operation == files.id), None)
     if standing is not None and alive(standing.process):
         raise error("operation.alive", operation=files.id, pid=standing.process.pid)
 

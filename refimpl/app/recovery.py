@@ -69,7 +69,7 @@ def _journals(home: Home, group: Group) -> list[Interrupted]:
 
 
 def _claims(group: Group) -> list[Interrupted]:
-    claims = GroupStore(Path(group.store_path)).claims()
+    claims = GroupStore.standing(Path(group.store_path)).claims()
     return [_by_claim(claim) for claim in claims if not alive(claim.process)]
 
 
@@ -79,7 +79,7 @@ def _by_claim(claim: Claim) -> Interrupted:
 
 
 def _marks(group: Group, backend: Backend) -> list[Interrupted]:
-    claimed = {c.operation for c in GroupStore(Path(group.store_path)).claims() if alive(c.process)}
+    claimed = {c.operation for c in GroupStore.standing(Path(group.store_path)).claims() if alive(c.process)}
     found = []
     for host in backend.observe(Scope()).hosts.values():
         for vm in host.vms:

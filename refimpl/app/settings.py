@@ -61,7 +61,7 @@ class SettingsDesk:
 
     def __init__(self, group: Group) -> None:
         self._group = group
-        self._store = GroupStore(Path(group.store_path))
+        self._store = GroupStore.standing(Path(group.store_path))
 
     def all(self) -> Mapping[str, HostSettings]:
         """Return the settings of every host of the group, Hyper-V's defaults where none were made."""

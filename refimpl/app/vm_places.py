@@ -33,7 +33,7 @@ class VmPlaces:
         """Use this backend to look; the process has to be in the group's management network."""
         self.group = group
         self._backend = backend
-        self.owners = GroupStore(Path(group.store_path))
+        self.owners = GroupStore.standing(Path(group.store_path))
 
     def look(self) -> dict[str, HostFacts]:
         """Return what every host shows now."""

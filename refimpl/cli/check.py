@@ -79,7 +79,7 @@ def _compared(request: MigrationRequest, lab_name: str | None) -> CompatibilityR
     from refimpl.engine.store import GroupStore
 
     with backend_of(group) as backend:
-        return compare(backend, GroupStore(Path(group.store_path)), group.name, request)
+        return compare(backend, GroupStore.standing(Path(group.store_path)), group.name, request)
 
 
 def _simulated(request: MigrationRequest, world: Path | None) -> CompatibilityReport:

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import closing, contextmanager, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import IO, NamedTuple, Protocol, TypeVar
+from typing import IO, NamedTuple, Protocol, Self, TypeVar
 
 from refimpl.model.errors import RefimplError, error
 from refimpl.model.facts import Facts
@@ -158,14 +158,25 @@ class GroupStore:
     """Claims in an SQLite file that all controllers of the group can reach. sqlite3.Error becomes `store.failed`."""
 
     def __init__(self, path: Path) -> None:
-        self._path = path
+        """Open a store, and make it where there is none: for whoever makes the group."""
+        self._path = path.absolute()
         self._held: dict[str, IO[str]] = {}
         self._kept: _Kept | None = None
-        with self._open() as db:
+        with self._open(make=True) as db:
             db.execute("PRAGMA journal_mode=WAL")
             db.execute("CREATE TABLE IF NOT EXISTS claims (vm_id TEXT PRIMARY KEY, operation TEXT, body TEXT)")
             db.execute("CREATE TABLE IF NOT EXISTS settings (host TEXT PRIMARY KEY, body TEXT)")
             db.execute("CREATE TABLE IF NOT EXISTS owners (vm_id TEXT PRIMARY KEY, body TEXT)")
+
+    @classmethod
+    def standing(cls, path: Path) -> Self:
+        """Open the store of a group that is there already; `store.missing` when it is not.
+
+        An empty one in the place of one that is only not mounted would let two controllers have one VM.
+        """
+        if not path.is_file():
+            raise error("store.missing", path=str(path))
+        return cls(path)
 
     def claim(self, wanted: Claim, *, bounded: bool = True) -> Claim | LimitReached | None:
         """Take the VM, lock first: a claim without a lock would look like a dead controller's."""
@@ -218,12 +229,14 @@ class GroupStore:
             db.execute("DELETE FROM owners WHERE vm_id = ?", (vm_id,))
 
     def release(self, vm_id: str, operation: str) -> None:
-        """Give the VM back and drop the lock."""
-        with self._open() as db:
-            db.execute("DELETE FROM claims WHERE vm_id = ? AND operation = ?", (vm_id, operation))
-        self._unlock(operation)
-        if not self._held:
-            self._drop_kept()
+        """Give the VM back and drop the lock, also when the store fails: what stays is then as a dead controller's."""
+        try:
+            with self._open() as db:
+                db.execute("DELETE FROM claims WHERE vm_id = ? AND operation = ?", (vm_id, operation))
+        finally:
+            self._unlock(operation)
+            if not self._held:
+                self._drop_kept()
 
     def claims(self) -> tuple[Claim, ...]:
         """Return all claims."""
@@ -301,7 +314,7 @@ class GroupStore:
             self._drop_kept()
         if self._kept is None:
             file = _identity(self._path)
-            db = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False)
+            db = sqlite3.connect(self._uri(), uri=True, isolation_level=None, check_same_thread=False)
             db.execute("PRAGMA synchronous=FULL")
             self._kept = _Kept(db, file)
         return self._kept.db
@@ -312,10 +325,15 @@ class GroupStore:
             with suppress(sqlite3.Error):
                 kept.db.close()
 
+    def _uri(self, *, make: bool = False) -> str:
+        """Return how the file is opened: one that is gone is not made anew, as it would be empty."""
+        return f"{self._path.as_uri()}?mode={'rwc' if make else 'rw'}"
+
     @contextmanager
-    def _open(self) -> Iterator[sqlite3.Connection]:
+    def _open(self, *, make: bool = False) -> Iterator[sqlite3.Connection]:
+        uri = self._uri(make=make)
         try:
-            with closing(sqlite3.connect(self._path, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
+            with closing(sqlite3.connect(uri, uri=True, timeout=BUSY_TIMEOUT_S, isolation_level=None)) as db:
                 db.execute("PRAGMA synchronous=FULL")
                 yield db
         except sqlite3.Error as failure:

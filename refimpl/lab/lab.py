@@ -146,7 +146,7 @@ class Lab:
         """Return the claims of the moves that run in the lab, of every controller; interrupted ones do not run."""
         if not self.paths.store.exists():
             return ()
-        return tuple(claim for claim in GroupStore(self.paths.store).claims() if process.alive(claim.process))
+        return tuple(claim for claim in GroupStore.standing(self.paths.store).claims() if process.alive(claim.process))
 
     @property
     def id(self) -> str:

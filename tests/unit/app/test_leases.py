@@ -29,6 +29,7 @@ GONE = ProcessRef(1, 1, "an earlier boot")
 
 def group(directory: Path, init: ProcessRef) -> Group:
     hosts = tuple(replace(entry(name), channel=ChannelSpec("namespace", init)) for name in "ab")
+    GroupStore(directory / "group.db")
     return Group("id", "lab", hosts, str(directory / "group.db"), "/shared", "/leases", "")
 
 

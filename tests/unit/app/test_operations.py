@@ -40,6 +40,7 @@ DEAD = ProcessRef(pid=1, start_ticks=1, boot_id="another boot")
 
 @pytest.fixture
 def group(tmp_path: Path) -> Group:
+    GroupStore(tmp_path / "group.db")
     return Group("lab1", "lab", (), str(tmp_path / "group.db"), "/shared", "/leases")
 
 
@@ -225,7 +226,7 @@ def test_there_is_one_conductor_at_a_time(home: Home, group: Group) -> None:
             conduct(files, no_stop)
 
 
-@pytest.mark.error("store.failed")
+@pytest.mark.error("store.missing")
 def test_a_conductor_that_cannot_begin_lets_its_followers_go(
     home: Home, group: Group, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -247,7 +248,7 @@ def test_a_conductor_that_cannot_begin_lets_its_followers_go(
 
     follower = threading.Thread(target=lambda: followed.extend(control.follow(files.socket)))
     monkeypatch.setattr(conduct_module, "backend_for", backend)
-    with pytest.raises(RefimplError, match=r"store\.failed"):
+    with pytest.raises(RefimplError, match=r"store\.missing"):
         conduct(files, no_stop)
     follower.join(20)
     assert not follower.is_alive()

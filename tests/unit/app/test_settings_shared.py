@@ -22,6 +22,7 @@ T, Z = PerformanceOption.TCPIP, PerformanceOption.COMPRESSION
 
 @pytest.fixture
 def group(tmp_path: Path) -> Group:
+    GroupStore(tmp_path / "group.db")
     made = Group("lab1", "lab", HOSTS, str(tmp_path / "group.db"), "/shared", "/leases")
     for host in ("a", "b"):
         SettingsDesk(made).set(host, {"VirtualMachineMigrationEnabled": "true"})

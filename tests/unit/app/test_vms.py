@@ -14,6 +14,7 @@ from refimpl.app.own_guest import OwnGuest
 from refimpl.app.vm_network import Reach
 from refimpl.app.vms import VmDesk
 from refimpl.cli import main
+from refimpl.engine.store import GroupStore
 from refimpl.guest import GuestImage, GuestParameters, least_memory_mib
 from refimpl.model.errors import RefimplError
 from refimpl.model.facts import Facts, HostFacts, VmFacts, VmState
@@ -63,6 +64,7 @@ def done(monkeypatch) -> list[str]:
 @pytest.fixture
 def desk(tmp_path, tmp_path_factory, hosts, done) -> VmDesk:
     shared, store = str(tmp_path), tmp_path_factory.mktemp("store") / "group.db"
+    GroupStore(store)
     group = Group("id", "lab", (entry("a"), entry("b")), str(store), shared, shared, labels=ADDRESSES)
     return VmDesk(group, hosts)  # type: ignore[arg-type]
 

@@ -16,7 +16,7 @@ from refimpl.app.check import ChoicesFile, compare
 from refimpl.checks.families import FAMILIES
 from refimpl.cli import main
 from refimpl.engine.backend import Capabilities
-from refimpl.engine.store import MemoryStore
+from refimpl.engine.store import GroupStore, MemoryStore
 from refimpl.engine.timeline import VirtualTimeline
 from refimpl.model.facts import Facts
 from refimpl.model.group import Group
@@ -228,6 +228,7 @@ def test_half_a_command(world: World, arguments: tuple[str, ...], said: str) -> 
 
 @pytest.mark.error("host.unknown")
 def test_the_group_is_called_as_its_user_called_it(monkeypatch, tmp_path, capsys) -> None:
+    GroupStore(tmp_path / "group.db")
     made = Group("0a1b2c", "spring", (), str(tmp_path / "group.db"), "/shared", "/leases")
     can = Capabilities(HandOver.STRICT, True, True, True, True, True, True)
     seen = SimpleNamespace(probe=lambda _operation, _request: Facts({}, 0.0), capabilities=lambda: can)

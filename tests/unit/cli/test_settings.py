@@ -12,6 +12,7 @@ import pytest
 from refimpl.app.settings import READERS, SettingsDesk
 from refimpl.cli import main
 from refimpl.cli.host import option_of
+from refimpl.engine.store import GroupStore
 from refimpl.model.errors import RefimplError
 from refimpl.model.group import ChannelSpec, Group, HostEntry, ProcessRef
 from refimpl.model.settings import NAMES, HostSettings
@@ -22,6 +23,7 @@ HOSTS = tuple(HostEntry(name, "", "", "", "", (), 2048, NOBODY) for name in ("h1
 
 @pytest.fixture
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Group:
+    GroupStore(tmp_path / "group.db")
     made = Group("lab1", "lab", HOSTS, str(tmp_path / "group.db"), "/shared", "/leases")
     for module in ("host", "network"):
         monkeypatch.setattr(f"refimpl.cli.{module}.open_lab", lambda _: SimpleNamespace(group=made))
