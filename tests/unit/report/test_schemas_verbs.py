@@ -20,6 +20,7 @@ from refimpl.app.vm_network import Reach
 from refimpl.backends.libvirt.mend_leases import Did, HostMended, VmMended
 from refimpl.backends.libvirt.vm_settings import Adapter, Settings
 from refimpl.cli import main
+from refimpl.engine.store import GroupStore
 from refimpl.lab import HostStatus, LabState, Link, LinkState
 from refimpl.lab.forward import Forward
 from refimpl.lab.requirements import Finding
@@ -52,6 +53,7 @@ def printed(capsys: pytest.CaptureFixture[str], *arguments: str, code: int = 0) 
 
 @pytest.fixture
 def group(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Group:
+    GroupStore(tmp_path / "group.db")
     made = Group("lab1", "lab", HOSTS, str(tmp_path / "group.db"), "/shared", "/leases")
     for module in ("host", "network"):
         monkeypatch.setattr(f"refimpl.cli.{module}.open_lab", lambda _: SimpleNamespace(group=made))
