@@ -20,6 +20,7 @@ from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import Command, MigrationRequest
 from refimpl.model.storage import StorageWish
+from tests import recorded
 from tests.moves import Killed, MemoryJournal, Rig
 from tests.property.scenario import fault, faults, hangs
 from tests.soak.simulated import LOCAL, WitnessedWorld, world_data
@@ -119,13 +120,21 @@ class CutJournal(MemoryJournal):
         self.entries += 1
 
 
+class KilledRig(Rig):
+    """A rig whose moves the world alone judges: a death at any entry beside another fault is more than one fault."""
+
+    def _record(self) -> None:
+        self.trace = []
+        recorded.record(self.trace, not_modelled="a controller killed at every entry of its journal")
+
+
 def rig_of(move: Move, cut: tuple[int, str] | None, flushes: bool) -> Rig:
     """Make the world of a move, whose controller is killed at an entry."""
     data = world_data(CALM | dict(move.world), local=move.disks is not None)
     data["vms"][0]["state"] = move.state
     wish = None if move.disks is None else StorageWish(include=True, **move.disks)
     request = replace(MigrationRequest("web", "b"), **move.request, storage=wish)
-    return Rig(WitnessedWorld(data), request, journal=CutJournal(cut=cut, flushes=flushes))
+    return KilledRig(WitnessedWorld(data), request, journal=CutJournal(cut=cut, flushes=flushes))
 
 
 def played(move: Move, cut: tuple[int, str] | None, flushes: bool) -> tuple[Rig, Outcome | None]:
