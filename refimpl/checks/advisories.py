@@ -116,6 +116,7 @@ _CONDITIONS: Mapping[str, Any] = {
     "encryption": lambda s, pair, wanted: s.request.encryption is wanted,
     "compression": lambda s, pair, wanted: (s.option is PerformanceOption.COMPRESSION) is wanted,
     "memory_mib": lambda s, pair, least: pair.vm.memory_mib >= least,
+    "hand_over": lambda s, pair, wanted: (s.request.hand_over or next(iter(s.facts.hand_overs), None)) == wanted,
     "feature": lambda s, pair, name: pair.vm.cpu is not None and name in pair.vm.cpu.features,
 }
 

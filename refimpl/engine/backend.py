@@ -57,7 +57,8 @@ ADOPT, say how a transfer stands and follow it if this process did not start it:
     returns only once; what it returned may be told again.
 SETTLE_SOURCE, the source's copy is the VM: remove a copy at the destination, wait until it is gone, then resume the
     source if the system below paused it. SETTLED or CANNOT_SETTLE. A destination that does not answer forbids to
-    resume, and nothing else: a source that runs is settled.
+    resume, and nothing else: a source that runs is settled. `source_older`, neither copy is the VM any more: the
+    source's is ended and never resumed; its definition goes only where the destination has one.
 SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy once the destination's was seen to run.
     SETTLED or CANNOT_SETTLE. A source that does not answer is settled when it cannot run again, because it was seen
     bound or, where nothing of it is seen, the destination holds the lease; only then.

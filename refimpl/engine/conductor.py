@@ -198,7 +198,8 @@ class Conductor:
     def _command(self, kind: CommandKind) -> Command:
         self._count += 1
         ledger = self.ledger
-        return Command(kind, ledger.operation, self._count, ledger.request, ledger.plan, ledger.ownership)
+        known = (ledger.request, ledger.plan, ledger.ownership, ledger.source_older)
+        return Command(kind, ledger.operation, self._count, *known)
 
     def _own(self, command: Command) -> None:
         """Carry out a command of the conductor's own."""

@@ -166,7 +166,7 @@ _ALL = (
         "disk-full",
         "Leave no space in a directory that a move writes to.",
         "a directory: what the hosts share, as one host sees it; the controller's home; the group store",
-        "leaves no space for whatever is written there and was not open already; reading goes on",
+        "leaves no space for what is written there and was not open already; reading goes on, leases are not covered",
         (Claim.FAILURE, Claim.RECOVERY),
         "the full file system is taken off again; what was written before stands as it was",
         (Needs.PLACE,),

@@ -180,30 +180,36 @@ def _disk_read_only(lab: Lab, target: Target, id: str) -> Strike:
 
 _COVER = r"""
 set -eu
-tag=$1 path=$2 disk=$3 options=$4 fill=$5 bytes=$6
+tag=$1 path=$2 disk=$3 options=$4 fill=$5 bytes=$6 leases=$7
+[ -z "$leases" ] || exec 9<"$leases"
 mount -t tmpfs -o "mode=0700,size=$bytes" "$tag" "$disk"
 mkdir "$disk/upper" "$disk/work" "$disk/empty"
 chmod --reference="$path" "$disk/upper"
 [ "$fill" = no ] || dd if=/dev/zero of="$disk/ballast" bs=4096 2>/dev/null || true
 mount -t overlay -o "$options" "$tag" "$path"
+[ -n "$leases" ] || exit 0
+mount --no-canonicalize --bind /proc/self/fd/9 "$leases"
+[ "$fill" = yes ] || mount -o remount,bind,ro "$leases"
 """
 
 
 def _over(lab: Lab, target: Target, id: str, options: str, *, fill: bool) -> Strike:
     """Cover a directory with itself: what is written goes to a disk without room, or nowhere.
 
-    A file system of the machine's cannot be filled, and one that hides what was there would be another fault.
+    A file system of the machine's cannot be filled, and one that hides what was there would be another fault. Leases
+    are not covered: a lock that is taken on a copy of the file is not seen by the other hosts.
     """
     path, host = _path(lab, target), target.host if target.place is Place.SHARED else ""
     book = FaultBook(lab.paths)
     disk = book.directory / f"{id}.disk"
     enter = enter_host(_entry(lab, host).channel.init) if host else []
     named = options.format(disk=_escaped(disk), path=_escaped(path))
+    leases = lab.group.lease_directory if target.place is Place.SHARED else ""
     script = ("sh", "-c", _COVER, "sh", book.tag(id), str(path), str(disk), named, "yes" if fill else "no")
 
     def act() -> None:
         disk.mkdir(mode=0o700, parents=True, exist_ok=True)
-        run_tool(*enter, *script, str(_DISK_BYTES), lab_id=lab.id)
+        run_tool(*enter, *script, str(_DISK_BYTES), leases, lab_id=lab.id)
 
     told = f"{target.place} directory {path}" + (f" as host {host} sees it" if host else "")
     return Strike(told, act, (Undo(UndoKind.UNMOUNT, {"host": host, "disk": str(disk)}),))

@@ -26,11 +26,13 @@ class Ledger:
     `problems` say why it will not end as completed, `warnings` what a user has to know although it does.
     `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered. `claimed`: the
     VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the
-    cancel, as the blackout would be too long; `lease_unsafe`: as a lock daemon had ended. `port_ms`: how long opening
-    the destination's switch port took, most of it while the copy began to run.
-    `ownership`: the owner record as it stands for this operation. `left_on`: the host that has the definition of a VM
-    that was lost. `source_ran_on`: the source was seen to take the VM back after all had arrived at the destination.
-    `ends_source`: the silent source's process is to be ended and no answer to that has come yet.
+    cancel, as the blackout would be too long; `cancel_asked_ns`: when it did so last, `cancels_unheeded`: how often it
+    asked again for one that had not been refused; `lease_unsafe`: as a lock daemon had ended. `port_ms`: how long
+    opening the destination's switch port took, most of it while the copy began to run. `ownership`: the owner record as
+    it stands for this operation. `left_on`: the host that has the definition of a VM that was lost. `source_ran_on`:
+    the source was seen to take the VM back after all had arrived at the destination. `source_older`: a
+    copy was found there although the VM had run at the destination since. `ends_source`: the
+    silent source's process is to be ended and no answer to that has come yet.
     `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
     was to be broken off because it carried nothing.
     `post_copy`: the VM was seen in post-copy, since `post_copy_ns`, and whole since `whole_ns`. `post_copy_wished`: a
@@ -47,6 +49,7 @@ class Ledger:
     left_on: str | None = None
     source_ran_on: bool = False
     ends_source: bool = False
+    source_older: bool = False
     owner: Kind | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
@@ -58,6 +61,8 @@ class Ledger:
     cancel_accepted: bool = False
     cancel_too_late: bool = False
     blackout_refused: bool = False
+    cancel_asked_ns: int | None = None
+    cancels_unheeded: int = 0
     lease_unsafe: bool = False
     left_paused: bool = False
     passes: int = 0
@@ -160,7 +165,8 @@ def _started(ledger: Ledger, event: Event) -> Ledger:
 
 def _look_again(ledger: Ledger, _: Event) -> Ledger:
     """Start anew without the problems of before. What was asked of the transfer may never have reached it."""
-    anew = replace(ledger, interrupted=True, problems=(), run_refusals=0, looks=0, silent_looks=0, stalls=0)
+    known = replace(_judged_anew(ledger), interrupted=True, problems=())
+    anew = replace(known, run_refusals=0, looks=0, silent_looks=0, stalls=0, cancel_asked_ns=None, cancels_unheeded=0)
     anew = replace(anew, post_copy_asked=False, post_copy_refused=False, post_copy_recoveries=0)
     return replace(anew, steered=False, blackout_refused=False, lease_unsafe=False, ends_source=False)
 
@@ -170,7 +176,12 @@ def _nothing_touched(ledger: Ledger, _: Event) -> Ledger:
 
 
 def _tidy_again(ledger: Ledger, _: Event) -> Ledger:
-    return replace(ledger, left_behind=(), warnings=_but(ledger.warnings, "cleanup.left_behind"))
+    return replace(_judged_anew(ledger), left_behind=(), warnings=_but(ledger.warnings, "cleanup.left_behind"))
+
+
+def _judged_anew(ledger: Ledger) -> Ledger:
+    """Forget that the source's copy is an older one: what is there by now may have been started since."""
+    return replace(ledger, source_older=False)
 
 
 def _interrupted(ledger: Ledger) -> Ledger:
@@ -209,7 +220,8 @@ def _source_ended(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _memory_gone(ledger: Ledger, event: Event) -> Ledger:
-    return replace(_blame_id("owner.lost")(ledger, event), left_on=event["host"])
+    lost = _blame_id("owner.lost")(ledger, event)
+    return replace(lost, left_on=event["host"], source_older=bool(event["older"]))
 
 
 def _recorded(ledger: Ledger, event: Event) -> Ledger:
@@ -258,7 +270,9 @@ def _cancel_accepted(ledger: Ledger, _: Event) -> Ledger:
 
 def _blackout_too_long(ledger: Ledger, event: Event) -> Ledger:
     kept = _but(ledger.problems, event["problem"].id)
-    return replace(ledger, cancel_wished=True, blackout_refused=True, problems=kept)
+    unheeded = ledger.cancels_unheeded + int(ledger.blackout_refused)
+    asked = replace(ledger, cancel_asked_ns=event.at_ns, cancels_unheeded=unheeded)
+    return replace(asked, cancel_wished=True, blackout_refused=True, problems=kept)
 
 
 def _but(problems: tuple[Problem, ...], id: str) -> tuple[Problem, ...]:
@@ -397,6 +411,17 @@ def _evidence_seen(ledger: Ledger, event: Event) -> Ledger:
     return replace(ledger, warnings=(*_but(ledger.warnings, "lease.not_taken"), *bare))
 
 
+def _settled(ledger: Ledger, event: Event) -> Ledger:
+    """Note that a copy's lease, which it ran without, was taken again."""
+    if not event["lease_taken"]:
+        return ledger
+    known = "a moment" if event["pause_ms"] is None else f"{event['pause_ms']:.0f} ms"
+    values = {"vm": ledger.request.vm, "host": event.host, "pause": known}
+    taken = Problem("lease.taken_again", values, side=event.side, host=event.host)
+    others = tuple(w for w in ledger.warnings if not (w.id == "lease.not_taken" and w.host == event.host))
+    return replace(ledger, warnings=(*others, taken))
+
+
 _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.STARTED: _started,
     Kind.LOOK_AGAIN: _look_again,
@@ -450,6 +475,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.EVIDENCE_SEEN: _evidence_seen,
     Kind.LOCK_DAEMON_GONE: _lock_daemon_gone,
     Kind.LEASE_UNSAFE: lambda ledger, _: replace(ledger, lease_unsafe=True),
+    Kind.SETTLED: _settled,
     Kind.CLEANED: _cleaned,
     Kind.LEFT_BEHIND: _left_behind,
     Kind.SOURCE_OWNS: _source_owns,

@@ -203,6 +203,7 @@ class Command:
     """One command: idempotent by (operation, step). `plan` is None only before CHECK has made one.
 
     `ownership`: the owner record as it stands for this operation, None before it is recorded that it has begun.
+    `source_older`: the VM ran at the destination since the source's copy was stopped.
     """
 
     kind: CommandKind
@@ -211,6 +212,7 @@ class Command:
     request: MigrationRequest
     plan: Plan | None = None
     ownership: OwnerRecord | None = None
+    source_older: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """Return kind and step for the journal and the event stream."""

@@ -11,15 +11,23 @@ from refimpl.model.decision import Decision, decision
 from refimpl.model.errors import Problem, Value
 from refimpl.model.events import Event, Kind
 from refimpl.model.ledger import Ledger
-from refimpl.model.request import PostCopy
+from refimpl.model.request import Plan, PostCopy
 from refimpl.policy.post_copy import may_begin
+
+CANCEL_PATIENCE_MS = 10_000
+"""How long passes may go on after a cancel was asked for before it is asked for again."""
+
+MOST_UNHEEDED = 3
+"""How often it is asked for again before a person is asked."""
 
 
 def pass_limit(ledger: Ledger, event: Event) -> Decision | None:
     """Return PASS_LIMIT_REACHED, BLACKOUT_TOO_LONG or POSTCOPY_DUE when as many passes ended as the plan allows."""
     plan = ledger.plan
-    if plan is None or event["number"] < plan.pass_limit or ledger.steered or ledger.blackout_refused:
+    if plan is None or event["number"] < plan.pass_limit or ledger.steered:
         return None
+    if ledger.blackout_refused:
+        return _cancel_again(ledger, event, plan)
     if ledger.post_copy_asked:
         return None
     if plan.post_copy is PostCopy.ON_PASS_LIMIT and may_begin(ledger) and not ledger.post_copy_refused:
@@ -28,9 +36,25 @@ def pass_limit(ledger: Ledger, event: Event) -> Decision | None:
     predicted_ms = predicted_blackout_ms(ledger)
     if limit_ms is None or (predicted_ms is not None and predicted_ms <= limit_ms):
         return decision(Kind.PASS_LIMIT_REACHED, passes=ledger.passes)
+    return _too_long(ledger, plan)
+
+
+def _cancel_again(ledger: Ledger, event: Event, plan: Plan) -> Decision | None:
+    """Ask once more for a cancel that the passes outlast; UNKNOWN when that was done often enough: they need an end."""
+    asked_ns = ledger.cancel_asked_ns
+    if asked_ns is not None and event.at_ns - asked_ns < CANCEL_PATIENCE_MS * 1_000_000:
+        return None
+    if ledger.cancels_unheeded >= MOST_UNHEEDED:
+        times = ledger.cancels_unheeded + 1
+        return decision(Kind.UNKNOWN, why=f"the transfer goes on after {times} requests to break it off")
+    return _too_long(ledger, plan)
+
+
+def _too_long(ledger: Ledger, plan: Plan) -> Decision:
+    predicted_ms = predicted_blackout_ms(ledger)
     values: dict[str, Value] = {
         "vm": plan.vm,
-        "limit_ms": limit_ms,
+        "limit_ms": plan.cancel_if_blackout_exceeds_ms,
         "predicted_ms": "not known" if predicted_ms is None else round(predicted_ms),
         "passes": ledger.passes,
     }

@@ -32,7 +32,7 @@ daemon answers a new connection all the time. The source's own keepalive gives u
 the VM back then. In between, waiting helps nobody: the VM stands still.
 """
 
-_HERE = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
+_HERE = (VmState.RUNNING, VmState.PAUSED)
 
 
 def reconcile(ledger: Ledger, event: Event) -> Decision | None:
@@ -82,7 +82,8 @@ def bound(ledger: Ledger, event: Event) -> Decision | None:
 
 def _one_silent(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision:
     silent = source.host if not source.reachable else destination.host
-    if source.reachable and source.state is VmState.RUNNING and source.lease_held and not source.job_open:
+    goes_on = source.reachable and source.state is VmState.RUNNING and source.lease_held and not source.job_open
+    if goes_on and ledger.resume_ns is None:
         return decision(Kind.SOURCE_OWNS, why=f"runs at the source with its lease; {silent} does not answer")
     if ledger.hand_over is HandOver.STRICT and destination.state is VmState.RUNNING:
         return decision(Kind.DESTINATION_OWNS, why=f"runs at the destination, let run there; {silent} does not answer")
@@ -154,13 +155,15 @@ def _off(source: CopySeen, destination: CopySeen) -> Decision:
 
 def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision:
     if source.state in (VmState.RUNNING, VmState.PAUSED):
+        if ledger.resume_ns is not None:
+            return _older(source, destination)
         return decision(Kind.SOURCE_OWNS, why=f"{source.state} at the source, {destination.state} at the destination")
     if VmState.UNKNOWN in (source.state, destination.state):
         return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state}")
     if _ended_there(ledger, source, destination):
         why = f"moved; there it is {destination.state} now ({destination.reason or 'no reason told'})"
         return decision(Kind.DESTINATION_OWNS, why=why, state=destination.state)
-    if destination.state in _HERE:
+    if destination.state in _HERE or (destination.state is VmState.PLANNED and source.state is VmState.ABSENT):
         return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state} and not bound")
     if source.ended_by_guest or destination.ended_by_guest:
         panicked = "panicked" in (source.reason, destination.reason)
@@ -168,6 +171,19 @@ def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Dec
     left_on = destination.host if source.state is VmState.ABSENT and destination.state is VmState.OFF else source.host
     why = f"source {source.state}, destination {destination.state}"
     return decision(Kind.MEMORY_GONE, why=f"{why}; {source.reason}" if source.reason else why, host=left_on)
+
+
+def _older(source: CopySeen, destination: CopySeen) -> Decision:
+    """A source that is there although the VM ran at the destination since is no copy to go on with.
+
+    Only a delegated hand-over leaves one: libvirt took the destination's end for a failed move.
+    """
+    there = "it switched itself off" if destination.ended_by_guest else f"it is {destination.state}"
+    why = f"it ran on {destination.host}, where {there} now; what was {source.state} on {source.host} is older"
+    if destination.state not in (VmState.OFF, VmState.ABSENT):
+        return decision(Kind.UNKNOWN, why=why)
+    left_on = destination.host if destination.state is VmState.OFF else source.host
+    return decision(Kind.MEMORY_GONE, why=why, host=left_on, older=True)
 
 
 def _ended_there(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:

@@ -171,6 +171,7 @@ def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
     assert outcome.end is Phase.DUAL_RUN or rig.lacking() == []
     stalled = sum(e.kind is Kind.DEADLINE and e["name"] in (Phase.STORAGE, Phase.MEMORY) for e in rig.events)
     wished = kinds.count(Kind.CANCEL_WISHED) + (0 if "request-cancel" in str(scenario.world) else stalled)
+    wished += kinds.count(Kind.BLACKOUT_TOO_LONG)
     wished += Kind.LEASE_UNSAFE in kinds and "request-cancel" in commands
     assert outcome.end is Phase.CANCELLED or sum(kinds.count(kind) for kind in ANSWERS) == wished
     for later, earlier in (("allow-run", "record-commit"), ("start-post-copy", "record-post-copy")):

@@ -153,6 +153,21 @@ SCENARIOS: dict[str, Scenario] = {
         problem="blackout.too_long",
         also=given("request-cancel", 1),
     ),
+    "what is left would take too long, and the cancel is carried out at the second request": Scenario(
+        "check setup memory reconcile undoing cancelled",
+        world={"dirty": 900_000_000} | fault("cancel-late"),
+        request={"cancel_if_blackout_exceeds_ms": 500, "pass_limit": 3},
+        problem="blackout.too_long",
+        also=lambda rig: given("steer-switch", 0)(rig) and given("request-cancel", 2)(rig),
+    ),
+    "what is left would take too long, and no cancel is carried out": Scenario(
+        "check setup memory indeterminate",
+        {"a": "running", "b": "planned"},
+        {"dirty": 900_000_000} | fault("cancel-late", times=0),
+        {"cancel_if_blackout_exceeds_ms": 500, "pass_limit": 3},
+        problem="owner.unknown",
+        also=given("request-cancel", 4),
+    ),
     "what is left is allowed": Scenario(
         COMMIT,
         AT_DESTINATION,
@@ -436,6 +451,20 @@ SCENARIOS: dict[str, Scenario] = {
         problem="source.ended",
         also=given("end-source", 1),
     ),
+    "a delegated destination runs and dies, and its source goes on": Scenario(
+        "check setup memory switch reconcile settling lost",
+        {"b": "off"},
+        {"hand_over": "delegated"} | fault("destination-dies", during="ran"),
+        problem="owner.lost",
+    ),
+    "a delegated destination runs and its host dies, and its source goes on": Scenario(
+        "reconcile settling lost",
+        {"b": "off"},
+        {"hand_over": "delegated"} | fault("host-dies", host="b", during="ran", for_ms=60_000),
+        ended=Phase.INDETERMINATE,
+        after_ms=120_000,
+        problem="owner.lost",
+    ),
     "both ran": Scenario(
         "check setup memory switch reconcile settling dual-run", AT_DESTINATION, BOTH_RUN, problem="owner.dual_run"
     ),
@@ -610,6 +639,22 @@ SCENARIOS: dict[str, Scenario] = {
         cancel_at=Phase.MEMORY,
         ended=Phase.CANCELLED,
         also=given("clean-up-undone", 1),
+    ),
+    "left behind by a VM that was lost, then tidied": Scenario(
+        "settling lost",
+        {"a": "off"},
+        faults(SOURCE_DIES, fault("leaves-behind", host="a")),
+        ended=Phase.LOST,
+        problem="owner.lost",
+        also=given("clean-up", 1),
+    ),
+    "left behind by two that ran, then tidied": Scenario(
+        "settling dual-run",
+        AT_DESTINATION,
+        faults(BOTH_RUN, fault("leaves-behind", host="b")),
+        ended=Phase.DUAL_RUN,
+        problem="owner.dual_run",
+        also=lambda rig: rig.commands() == ["settle-destination", "clean-up", "release"],
     ),
     "a person was needed, then recovered": Scenario(
         "reconcile undoing failed",

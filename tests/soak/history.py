@@ -39,15 +39,40 @@ WHAT = {
 """Every kind of violation, in words."""
 
 
+LIMITS = {
+    "stale-ran": "the destination ran and ended, and libvirt let the copy go on that the source still had",
+    "write-lost": "what the destination had acknowledged until then is on its own disk alone",
+}
+"""What a delegated hand-over cannot exclude, in words: counted apart, and a violation under any other hand-over."""
+
+LEFT_TO_A_PERSON = "power-loss"
+"""The one limit that is not of a hand-over: see `NOT_TOLD`."""
+
+NOT_TOLD = (
+    "the source's host lost power after all had arrived and before it was seen bound: whether it took the VM back "
+    "cannot be known, so that the whole memory stays paused at the destination until a person decides"
+)
+
+
 @dataclass
 class Played:
-    """One move that was played: its schedule, its end, those of the recoveries after it, and what was found."""
+    """One move that was played: its schedule, its end, those of the recoveries after it, and what was found.
+
+    `heard`: the kinds of events that some controller of it heard of; not kept in the history.
+    """
 
     schedule: Row
     ends: list[str] = field(default_factory=list)
     events: list[Any] = field(default_factory=list)
     verdicts: dict[str, Any] = field(default_factory=dict)
     violations: list[Violation] = field(default_factory=list)
+    limits: list[Violation] = field(default_factory=list)
+    heard: set[str] = field(default_factory=set)
+
+    def limited(self, what: str, seen: str) -> None:
+        """Note that a limit of the hand-over was met, of each kind once."""
+        if what not in [v.what for v in self.limits]:
+            self.limits.append(Violation(what, seen))
 
     def violated(self, what: str, seen: str) -> None:
         """Note a violation, of each kind once."""
@@ -56,8 +81,11 @@ class Played:
 
     def to_json(self) -> dict[str, Any]:
         """Return the line of the history."""
-        found = [v.to_json() for v in self.violations]
-        parts = {"ends": self.ends, "events": self.events, "verdicts": self.verdicts, "violations": found}
+        found = {
+            "violations": [v.to_json() for v in self.violations],
+            "limits": [v.to_json() for v in self.limits],
+        }
+        parts = {"ends": self.ends, "events": self.events, "verdicts": self.verdicts, **found}
         return {"schema": SCHEMA_VERSION, "schedule": dict(self.schedule), **parts}
 
 
@@ -98,4 +126,17 @@ def table(rows: Sequence[Row]) -> str:
     lines += [f"| {end} | {firsts[end]} | {lasts[end]} |" for end in sorted({*firsts, *lasts})]
     lines += ["", "| must never be | seen |", "| --- | ---: |"]
     lines += [f"| {text} | {counts[what]} |" for what, text in WHAT.items()]
-    return "\n".join(lines)
+    return "\n".join([*lines, *_limits(rows)])
+
+
+def _limits(rows: Sequence[Row]) -> list[str]:
+    """Return the lines about what is counted apart; none when there is nothing of it."""
+    counts = Counter(v["what"] for row in rows for v in row.get("limits", ()))
+    delegated = [row for row in rows if row["schedule"].get("world", {}).get("hand_over") == "delegated"]
+    lines = []
+    if delegated:
+        head = f"| limit of delegated hand-over, in {len(delegated)} of {len(rows)} moves | seen |"
+        lines += ["", head, "| --- | ---: |", *(f"| {text} | {counts[what]} |" for what, text in LIMITS.items())]
+    if counts[LEFT_TO_A_PERSON]:
+        lines += ["", f"And {counts[LEFT_TO_A_PERSON]} times {NOT_TOLD}."]
+    return lines

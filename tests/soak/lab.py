@@ -5,6 +5,7 @@ from __future__ import annotations
 import threading
 from collections.abc import Mapping
 from contextlib import ExitStack
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -217,7 +218,7 @@ class Move:
             "copies": {name: str(vm.state) for name, vm in copies.items()},
             "blackout_ms": outcome.blackout_ms if outcome else None,
             "problems": [p.id for p in (*outcome.problems, *outcome.warnings)] if outcome else [],
-            "observer": {"looks": observer.seen.looks, "ran": observer.seen.ran, "longest_s": observer.seen.longest_s},
+            "observer": asdict(observer.seen),
         }
         self._judge_two(running, boot, doubled, observer)
         if not running and not (lost and all(vm.state is VmState.OFF for vm in copies.values())):

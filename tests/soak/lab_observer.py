@@ -22,13 +22,18 @@ from refimpl.model.group import HostEntry
 PERIOD_S = 0.02
 _SHARE = 0.1
 _LOOKS = 3
+_NOTED = 40
 
 
 @dataclass
 class Seen:
-    """What was observed: how many looks, on how many of them a copy ran on each host, and when on both."""
+    """What was observed: how many looks, on how many of them a copy ran on each host, and when on both.
+
+    `beside`: every look in which both used the processor at all, with how much, so that a judgement can be judged.
+    """
 
     looks: int = 0
+    beside: list[dict[str, float]] = field(default_factory=list)
     ran: dict[str, int] = field(default_factory=dict)
     both: list[float] = field(default_factory=list)
     longest_s: float = 0.0
@@ -58,7 +63,11 @@ class Observer:
         while not self._end.wait(PERIOD_S):
             now = time.monotonic()
             enough_ns = (now - last) * 1e9 * _SHARE
-            running = [host for host, used_ns in self._look().items() if used_ns > enough_ns]
+            used = self._look()
+            running = [host for host, used_ns in used.items() if used_ns > enough_ns]
+            if len([host for host, used_ns in used.items() if used_ns]) > 1 and len(self.seen.beside) < _NOTED:
+                noted = {host: round(used_ns / 1e6, 3) for host, used_ns in used.items()}
+                self.seen.beside.append({"at_s": round(now - began, 3), "of_ms": round((now - last) * 1000, 1)} | noted)
             self.seen.looks += 1
             self.seen.longest_s = max(self.seen.longest_s, now - last)
             last = now

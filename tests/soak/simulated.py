@@ -27,7 +27,7 @@ from refimpl.model.storage import StorageWish
 from tests import moves
 from tests.contract.benches import VM_ID
 from tests.moves import OPERATION, Circles, Rig
-from tests.soak.history import Played
+from tests.soak.history import LEFT_TO_A_PERSON, Played
 
 BACKEND = "simulated"
 SHARED, LOCAL = "/shared/web.raw", "/local/web.raw"
@@ -201,7 +201,7 @@ class WitnessedWorld(World):
     def remove(self, copy: Copy) -> None:
         """Take a copy away; note when it had the VM's memory, no other has it, and no job of the hosts' did it."""
         ours = self.job_of(copy.vm.name) is None and copy.state in (VmState.RUNNING, VmState.PAUSED)
-        if ours and self.whole() == [copy]:
+        if ours and self.whole() == [copy] and not any(copy is stale for stale in self._stale):
             self.taken_away.append(f"{copy.state} copy on {copy.host} at {self._at()}")
         super().remove(copy)
 
@@ -289,6 +289,7 @@ def _named(name: str | None) -> Any:
 def _note(played: Played, rig: Rig, outcome: Outcome | None) -> None:
     played.ends.append(str(outcome.end) if outcome else "killed")
     played.events.append(" ".join(rig.path()))
+    played.heard |= {str(kind) for kind in rig.kinds()}
 
 
 def _unfinished(rig: Rig, outcome: Outcome | None) -> bool:
@@ -322,10 +323,13 @@ def _judge_rest(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcom
     if world.two_ran:
         played.violated("two-running", world.two_ran[0])
     if world.stale_ran:
-        played.violated("stale-ran", world.stale_ran[0])
+        _judge_stale(played, world, outcome)
     if world.taken_away:
         played.violated("none-running", f"taken away: {world.taken_away[0]}")
     running = [c for c in world.copies.values() if c.state is VmState.RUNNING]
+    if _power_was_lost_unseen(played, world, outcome):
+        played.limited(LEFT_TO_A_PERSON, _shown(world))
+        return
     if world.whole() and not running:
         played.violated("none-running", _shown(world))
     if not world.whole() and not world.fell:
@@ -343,6 +347,28 @@ def _judge_rest(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcom
         played.violated("left-behind", "; ".join(left))
     _judge_writes(played, world)
     played.verdicts = {"copies": rig.copies(), "lease": world.holders.get("web"), "operation": OPERATION}
+
+
+def _delegated(played: Played) -> bool:
+    return bool(played.schedule["world"]["hand_over"] == HandOver.DELEGATED)
+
+
+def _power_was_lost_unseen(played: Played, world: WitnessedWorld, outcome: Outcome | None) -> bool:
+    """Whether the source's host lost power when the VM was whole at the destination, and no controller had seen why."""
+    undecided = outcome is not None and [p.id for p in outcome.problems] == ["owner.unknown"]
+    states = {c.host: (c.state, c.reason) for c in world.copies.values()}
+    waits = states == {"a": (VmState.OFF, "crashed"), "b": (VmState.PAUSED, "arrived")}
+    died = any(f["kind"] == "host-dies" and f["host"] == "a" for f in played.schedule["world"]["faults"])
+    return undecided and waits and died and str(Kind.SOURCE_BOUND) not in played.heard
+
+
+def _judge_stale(played: Played, world: WitnessedWorld, outcome: Outcome | None) -> None:
+    """Judge a copy that went on though it was older: when delegated libvirt does so by itself, to be told."""
+    note = played.limited if _delegated(played) else played.violated
+    note("stale-ran", world.stale_ran[0])
+    known = str(Kind.DESTINATION_RAN) in played.heard
+    if known and outcome is not None and outcome.end in (*_AT_SOURCE, Phase.COMPLETED):
+        played.violated("untrue-end", f"{outcome.end}, and it was seen to run at the destination before")
 
 
 def _told_left(outcome: Outcome) -> bool:
@@ -367,7 +393,8 @@ def _judge_writes(played: Played, world: WitnessedWorld) -> None:
     for copy in world.copies.values():
         file = world.disks.files.get((copy.host, LOCAL))
         if file is None or not file.whole:
-            played.violated("write-lost", f"{LOCAL} on {copy.host}: {'behind' if file else 'gone'}; {_shown(world)}")
+            note = played.limited if world.stale_ran and _delegated(played) and file else played.violated
+            note("write-lost", f"{LOCAL} on {copy.host}: {'behind' if file else 'gone'}; {_shown(world)}")
 
 
 def _shown(world: World) -> str:

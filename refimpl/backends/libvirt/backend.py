@@ -136,7 +136,7 @@ class LibvirtBackend:
             reach = Reach(self._group, command.plan, self._connections, self._taps)
             known = Operation(command.operation, command.plan, reach, self._post, self._now_ns)
             self._operations[command.operation] = known
-        known.plan, known.ownership = command.plan, command.ownership
+        known.plan, known.ownership, known.source_older = command.plan, command.ownership, command.source_older
         return known
 
     def _in_order(self, operation: str, work: Callable[[], None]) -> None:

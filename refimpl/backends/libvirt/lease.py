@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 
 from refimpl.hosts.channel import HostChannel
 from refimpl.model.group import Group
@@ -15,6 +15,7 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _SEEN = 'stat -L -c "%i %W" -- "$1" && stat -L -f -c %i -- "$1" && test -w "$1"'
 _GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE, errno.EIO, errno.ENOTCONN, errno.EACCES})
 """What a path says whose file system is not there any more. That a whole host is down has no number."""
+_LIBVIRTD_PID_FILES = ("/run/libvirtd.pid", "/run/libvirt/libvirtd.pid", "/run/virtqemud.pid")
 _PID_FILES = ("/run/virtlockd.pid", "/run/libvirt/virtlockd.pid")
 
 
@@ -113,6 +114,34 @@ def daemon_pid(channel: HostChannel) -> int | None:
         if _name(channel, pid) == LOCK_DAEMON:
             return pid
     return None
+
+
+def in_order(channel: HostChannel) -> bool:
+    """Whether the host's libvirtd began after its lock daemon, which knows the lease space only then.
+
+    False also when that cannot be seen.
+    """
+    try:
+        lock, libvirtd = daemon_pid(channel), _first_pid(channel, _LIBVIRTD_PID_FILES)
+        if lock is None or libvirtd is None:
+            return False
+        return _start_ticks(channel, libvirtd) >= _start_ticks(channel, lock)
+    except (OSError, ValueError, IndexError):
+        return False
+
+
+def _first_pid(channel: HostChannel, paths: Sequence[str]) -> int | None:
+    for path in paths:
+        try:
+            return int(channel.read(path))
+        except FileNotFoundError:
+            continue
+    return None
+
+
+def _start_ticks(channel: HostChannel, pid: int) -> int:
+    # The 22nd field; the name of the program, the 2nd, may hold spaces and brackets.
+    return int(channel.read(f"/proc/{pid}/stat").rpartition(b")")[2].split()[19])
 
 
 def _name(channel: HostChannel, pid: int) -> str | None:

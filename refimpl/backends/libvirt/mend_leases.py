@@ -33,15 +33,19 @@ _PAUSE_S = 0.02
 _LEASE_BUSY = 87
 
 
-class Daemons(Protocol):
+class Order(Protocol):
+    """Whether the daemons of one host are such that a lease can be taken there."""
+
+    def in_order(self) -> bool:
+        """Whether libvirtd runs and began after the lock daemon: only then that knows the lease space."""
+        ...
+
+
+class Daemons(Order, Protocol):
     """The daemons of one host, whatever starts them there. What does not work is a RefimplError or OSError."""
 
     def lock_daemon_runs(self) -> bool:
         """Whether the lock daemon runs."""
-        ...
-
-    def in_order(self) -> bool:
-        """Whether libvirtd runs and began after the lock daemon: only then that knows the lease space."""
         ...
 
     def start(self) -> None:
@@ -130,7 +134,7 @@ def mend(place: Place, daemons: Daemons) -> HostMended:
     if not daemons.in_order():
         daemons.restart_libvirtd()
     concerned = [vm for vm in running_vms(place.channel) if vm.state is VmState.RUNNING or vm.mending]
-    vms = tuple(_mend_vm(place, daemons, vm) for vm in concerned)
+    vms = tuple(mend_vm(place, daemons, vm) for vm in concerned)
     still = _left_locked(place)
     return HostMended(place.host.name, started, not ordered, vms, tuple(i for i in left if i not in still), still)
 
@@ -139,7 +143,8 @@ def _left_locked(place: Place) -> tuple[str, ...]:
     return lease.left_locked(place.channel, place.leases, {vm.id for vm in running_vms(place.channel)})
 
 
-def _mend_vm(place: Place, daemons: Daemons, vm: RunningVm) -> VmMended:
+def mend_vm(place: Place, daemons: Order, vm: RunningVm) -> VmMended:
+    """Take the lease of one VM again, if it is not held and nothing stands in the way."""
     if vm.held:
         if vm.mending:
             with connection.fresh(place.host) as fresh:
@@ -154,7 +159,7 @@ def _mend_vm(place: Place, daemons: Daemons, vm: RunningVm) -> VmMended:
     return _take(place, vm)
 
 
-def _stands_in_the_way(place: Place, daemons: Daemons, vm: RunningVm) -> Problem | None:
+def _stands_in_the_way(place: Place, daemons: Order, vm: RunningVm) -> Problem | None:
     """Return why a VM must be neither paused nor resumed: it would then not run, or be a second copy."""
     named = {"vm": vm.name, "host": place.host.name}
     if vm.lease is None:

@@ -71,6 +71,7 @@ class Operation:
         self.id = id
         self.plan = plan
         self.ownership: OwnerRecord | None = None
+        self.source_older = False
         self.reach = reach
         self.now_ns = now_ns
         self.lock = threading.RLock()

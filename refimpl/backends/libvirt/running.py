@@ -46,7 +46,7 @@ def running_vms(channel: HostChannel) -> tuple[RunningVm, ...]:
     """Return the VMs that are on, by name. OSError when the host is down."""
     listed = channel.run(["ls", "-1", "--", STATUS_DIRECTORY])
     files = [line for line in listed.stdout.splitlines() if line.endswith(_SUFFIX)] if listed.status == 0 else []
-    seen = (_seen(channel, file.removesuffix(_SUFFIX)) for file in sorted(files))
+    seen = (running_vm(channel, file.removesuffix(_SUFFIX)) for file in sorted(files))
     return tuple(vm for vm in seen if vm is not None)
 
 
@@ -55,7 +55,8 @@ def mending_xml(pid: int) -> str:
     return ET.tostring(ET.Element("mending", {"pid": str(pid)}), encoding="unicode")
 
 
-def _seen(channel: HostChannel, name: str) -> RunningVm | None:
+def running_vm(channel: HostChannel, name: str) -> RunningVm | None:
+    """Return one VM by name, None when it is not on. OSError when the host is down."""
     text = read_text(channel, name)
     status = parse_status(text) if text is not None else None
     xml = domain_part(text) if text is not None else ""

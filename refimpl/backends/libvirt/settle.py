@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from refimpl.backends.libvirt import connection, disk_files, lease, port, stamp
+from refimpl.backends.libvirt import connection, disk_files, lease, port, retake, stamp
 from refimpl.backends.libvirt.binding import source_gone
 from refimpl.backends.libvirt.delegated import open_port
 from refimpl.backends.libvirt.follow import job_runs, source_job_runs
@@ -69,19 +69,22 @@ def _clean(operation: Operation, disks: Callable[[], tuple[list[str], list[str]]
         operation.post(Kind.CLEANED, kept=tuple(kept))
 
 
-def _settle(operation: Operation, side: Side, work: Callable[[Operation], None]) -> None:
+def _settle(operation: Operation, side: Side, work: Callable[[Operation], dict[str, Any] | None]) -> None:
     try:
-        connection.bounded(lambda: work(operation), WORK_TIMEOUT_S, "putting the hosts in order")
+        told = connection.bounded(lambda: work(operation), WORK_TIMEOUT_S, "putting the hosts in order")
     except connection.failures() as error:
         values = {"vm": operation.plan.vm, "operation": operation.id, "detail": str(error)}
         native = None if isinstance(error, _CannotSettle) else connection.native(error)
         operation.post(Kind.CANNOT_SETTLE, side, problem=Problem(id="settle.failed", values=values, native=native))
     else:
-        operation.post(Kind.SETTLED, side)
+        operation.post(Kind.SETTLED, side, **(told or {}))
 
 
-def _source_is_the_vm(operation: Operation) -> None:
+def _source_is_the_vm(operation: Operation) -> dict[str, Any] | None:
     reach = operation.reach
+    if operation.source_older:
+        _end_older_source(operation)
+        return None
     none_runs_there = False
     with _if_it_answers(reach.destination) as there:
         # One that does not answer forbids only the resume: a source that runs is left alone, the clean-up reports it.
@@ -93,12 +96,40 @@ def _source_is_the_vm(operation: Operation) -> None:
     _wait(operation, lambda: not source_job_runs(operation), JOB_TIMEOUT_S, "the source's migration job is still open")
     with connection.fresh(reach.source) as here:
         domain = connection.find(here, operation.plan.vm_id)
-        if domain is None or operation.plan.vm_state is VmState.PAUSED or not _paused_by_migration(domain):
-            return
+        if domain is None or operation.plan.vm_state is VmState.PAUSED:
+            return None
+        if not _paused_by_migration(domain):
+            return _leased_again(operation, domain) if none_runs_there else None
         if not none_runs_there:
             raise _CannotSettle(f"the source is paused and host {reach.destination.name} may have a running copy")
         _require_fresh(operation, domain)
         domain.resume()
+        return None
+
+
+def _end_older_source(operation: Operation) -> None:
+    """End a source that is older than what ran at the destination; where that is defined, its definition is the VM."""
+    reach = operation.reach
+    _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
+    with connection.fresh(reach.source) as here, connection.fresh(reach.destination) as there:
+        domain = connection.find(here, operation.plan.vm_id)
+        if domain is None:
+            return
+        if not _ours(operation, domain):
+            raise _CannotSettle(f"the copy on host {reach.source.name} does not carry the mark of this operation")
+        defined_there = connection.find(there, operation.plan.vm_id) is not None
+        _remove(operation, domain, reach.source, reach.source_channel, undefine=defined_there)
+
+
+def _leased_again(operation: Operation, domain: Any) -> dict[str, Any] | None:
+    """Take the lease of a source that runs without it again; say so with how long it stood still for it."""
+    _require_fresh(operation, domain)
+    did = retake.source_lease(operation)
+    if did is None:
+        return None
+    if did.problem is not None and domain.state()[0] == connection.module().VIR_DOMAIN_PAUSED:
+        raise _CannotSettle(f"{did.problem}")
+    return None if did.problem is not None else {"lease_taken": True, "pause_ms": did.pause_ms}
 
 
 def _require_fresh(operation: Operation, domain: Any) -> None:
@@ -145,6 +176,9 @@ def _remove_half_made(operation: Operation, there: Any) -> bool:
     if domain is None:
         return True
     state = domain.state()[0]
+    if operation.ownership is not None and operation.ownership.owner == reach.destination.name:
+        # Of a VM that was lost it is the definition, which somebody may have started since.
+        return bool(state == lv.VIR_DOMAIN_SHUTOFF)
     with connection.fresh(reach.source) as here:
         source = connection.find(here, operation.plan.vm_id)
         only_one = source is None or (_arrived(operation, domain) and not source.isActive())
@@ -216,7 +250,7 @@ def _leased_there(operation: Operation) -> bool:
     return lease.held(operation.reach.destination_channel, operation.lease) is True
 
 
-def _remove(operation: Operation, domain: Any, host: HostEntry, channel: HostChannel) -> None:
+def _remove(operation: Operation, domain: Any, host: HostEntry, channel: HostChannel, *, undefine: bool = True) -> None:
     lv = connection.module()
     persistent = bool(domain.isPersistent())
     before = read_status(channel, operation.plan.vm)
@@ -224,7 +258,7 @@ def _remove(operation: Operation, domain: Any, host: HostEntry, channel: HostCha
         _unless_gone(domain.destroy)
     what = f"the copy on host {host.name} does not end"
     _wait(operation, lambda: _ended(channel, operation.plan.vm, before), GONE_TIMEOUT_S, what)
-    if persistent:
+    if persistent and undefine:
         # The file with the firmware's variables is the VM's, and the copy that is kept uses it.
         _unless_gone(lambda: domain.undefineFlags(lv.VIR_DOMAIN_UNDEFINE_KEEP_NVRAM))
 

@@ -315,6 +315,8 @@ class SimulatedBackend:
             return True, "the source's process is gone", True
         if source.bound and waiting:
             return True, source.job_phase or f"source {source.state}", True
+        if source.bound and not destination.reachable:
+            return None, "the destination does not show its state", False
         if source.reachable and not source.job_open:
             return False, f"denied: source {source.state}, destination {destination.state}", True
         return None, source.job_phase or "source does not answer", False

@@ -56,6 +56,8 @@ class Settling:
             return "scripted: it cannot be settled"
         if not self._world.hosts[plan.source].answers:
             return f"host {plan.source} does not answer"
+        if command.source_older:
+            return self._why_not_without_source(source, destination, plan)
         stands = source is not None and source.state is VmState.PAUSED and source.reason in PAUSED_BY_SYSTEM
         if not there:
             return f"host {plan.destination} does not answer" if stands else None
@@ -93,6 +95,16 @@ class Settling:
                 self._world.remove(destination)
             transfer.end_in_halves()
             self._backend.say(Kind.HALVES_ENDED)
+
+    def _why_not_without_source(self, source: Copy | None, destination: Copy | None, plan: Plan) -> str | None:
+        """End a source that is older than what ran at the destination, or say why not."""
+        if not self._world.hosts[plan.destination].answers:
+            return f"host {plan.destination} does not answer"
+        if source is not None and destination is not None:
+            self._world.remove(source)
+        elif source is not None and source.alive:
+            self._world.stop(source, VmState.OFF, "older")
+        return None
 
     def keep_destination(self, command: Command, plan: Plan, waited_ms: int = 0) -> None:
         """SETTLE_DESTINATION: remove the source's copy, once the destination's is seen to be what the VM was."""

@@ -470,6 +470,9 @@ class Transfer:
         copy = self._destination
         if copy is None or copy.operation != self.operation or copy.state is VmState.RUNNING:
             return
+        if copy.state is VmState.OFF and self.operation in self.world.let_go_ns:
+            # Its definition was stored before it was let run.
+            return
         cut = self.world.network_of(self.plan.address) in self.world.links_down
         arrived = copy.state is VmState.PAUSED
         if arrived and self.plan.hand_over is HandOver.STRICT and (late or cut):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -12,7 +13,7 @@ from refimpl.checks.version import parsed
 from refimpl.model.errors import Problem
 from refimpl.model.facts import CpuFact, Facts, VmState
 from refimpl.model.phase import Side
-from refimpl.model.request import PerformanceOption
+from refimpl.model.request import HandOver, PerformanceOption
 from tests.builders import FEATURES, request, vm
 from tests.judging import asked, found, passed, seen, warned
 
@@ -89,7 +90,20 @@ def test_only_moves_that_it_is_about() -> None:
     assert not told(shown, made(memory_mib=257))
     assert told(shown, made(feature="avx"))
     assert not told(shown, made(feature="ht"))
+    assert not told(shown, made(hand_over="delegated"))
+    assert told(shown, made(hand_over="delegated"), hand_over=HandOver.DELEGATED)
+    assert told(replace(shown, hand_overs=(HandOver.DELEGATED,)), made(hand_over="delegated"))
     assert not told(versions("9.1", state=VmState.OFF), made())
+
+
+@pytest.mark.rule("R1")
+def test_whoever_chooses_delegated_hand_over_is_told_what_it_cannot_exclude() -> None:
+    shown = replace(versions("11.3.0"), hand_overs=(HandOver.STRICT, HandOver.DELEGATED))
+    assert "delegated-older-source" not in ids(shown)
+    assert "delegated-older-source" in ids(shown, hand_over=HandOver.DELEGATED)
+    text = advisories.told(asked(shown, request(hand_over=HandOver.DELEGATED)))
+    assert text is not None
+    assert "undone behind its back" in text
 
 
 def test_a_fault_of_two_components_needs_both() -> None:

@@ -8,6 +8,8 @@ import pytest
 
 from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, VmState
+from refimpl.model.ledger import record
+from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver
 from refimpl.policy.reconciliation import MOST_RUN_REFUSALS, MOST_SILENT_LOOKS, bound, reconcile
 from tests.builders import destination, event, evidence, ledger, source
@@ -68,6 +70,9 @@ CONFIRM3 = source(S.PAUSED, job_open=True, job_phase="confirm3", bound=True)
         pytest.param(source(S.OFF, ended_by_guest=True), destination(), Kind.GUEST_ENDED, id="guest switched off"),
         pytest.param(source(S.UNKNOWN), destination(), Kind.UNKNOWN, id="state not known"),
         pytest.param(source(S.OFF), destination(S.PAUSED), Kind.UNKNOWN, id="off, arrived there, not bound"),
+        pytest.param(source(S.OFF), destination(S.PLANNED), Kind.MEMORY_GONE, id="off, only planned there"),
+        pytest.param(source(S.OFF, ended_by_guest=True), destination(S.PLANNED), Kind.GUEST_ENDED, id="planned there"),
+        pytest.param(source(S.ABSENT), destination(S.PLANNED), Kind.UNKNOWN, id="the only definition is planned"),
     ],
 )
 @pytest.mark.rule("R1", "R2")
@@ -124,6 +129,34 @@ def test_a_guest_that_switched_itself_off_after_the_move_was_moved() -> None:
     assert made is not None
     assert (made.kind, made.values["state"]) == (Kind.DESTINATION_OWNS, S.OFF)
     assert owner(gone, destination(S.OFF)) is Kind.MEMORY_GONE
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.error("owner.lost")
+@pytest.mark.parametrize("here", [source(), source(S.PAUSED, reason="migration"), source(lease_held=False)])
+@pytest.mark.parametrize(("there", "left_on"), [(destination(S.OFF, reason="crashed"), "b"), (destination(), "a")])
+def test_a_source_is_not_the_vm_any_more_once_it_ran_at_the_destination(
+    here: CopySeen, there: CopySeen, left_on: str
+) -> None:
+    """Delegated: the destination has ended right after it ran, and libvirt takes the move for failed."""
+    ran = ledger(hand_over=HandOver.DELEGATED, resume_ns=5)
+    made = reconcile(ran, evidence(here, there))
+    assert made is not None
+    assert (made.kind, made.values["host"], made.values["older"]) == (Kind.MEMORY_GONE, left_on, True)
+    told = record(ran, event(made.kind, **made.values), Phase.RECONCILE)
+    assert (told.left_on, told.source_older) == (left_on, True)
+    assert "is older" in told.problems[-1].text
+    assert not record(told, event(Kind.TIDY_AGAIN), Phase.LOST).source_older, "it may have been started since"
+    assert not record(told, event(Kind.LOOK_AGAIN), Phase.RECONCILE).source_older
+    before = record(ledger(), event(Kind.MEMORY_GONE, why="gone", host="a"), Phase.RECONCILE)
+    assert not before.source_older
+
+
+@pytest.mark.rule("R1")
+def test_nor_is_it_while_the_destination_is_silent_or_stands_there() -> None:
+    assert owner(source(), CopySeen("b", False), resume_ns=5) is Kind.HOST_SILENT
+    assert owner(source(), destination(S.PAUSED), resume_ns=5) is Kind.UNKNOWN
+    assert owner(source(), destination(S.RUNNING), resume_ns=5) is Kind.BOTH_RAN
 
 
 @pytest.mark.rule("R1")

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import pytest
 
-from refimpl.model.events import Kind
+from refimpl.model.events import Event, Kind
 from refimpl.model.facts import VmState
-from refimpl.model.ledger import record
+from refimpl.model.ledger import Ledger, record
 from refimpl.model.phase import Phase
 from refimpl.policy.closing import closing
-from refimpl.policy.convergence import pass_limit
+from refimpl.policy.convergence import MOST_UNHEEDED, pass_limit
 from refimpl.policy.networks import next_network
 from tests.builders import event, ledger, plan
 
@@ -118,6 +118,34 @@ def test_at_the_last_pass_a_blackout_that_would_be_too_long_cancels(rate: float 
     told = record(known, event(made.kind, **made.values), Phase.MEMORY)
     assert pass_limit(told, event(Kind.PASS_ENDED, number=4)) is None
     assert [p.id for p in told.problems] == ["blackout.too_long"]
+
+
+def _pass(number: int, at_s: float) -> Event:
+    return Event(Kind.PASS_ENDED, int(at_s * 1e9), {"number": number})
+
+
+@pytest.mark.rule("R8")
+@pytest.mark.error("owner.unknown")
+@pytest.mark.parametrize("answered", [True, False])
+def test_a_cancel_for_a_long_blackout_that_is_not_carried_out_is_asked_for_again_and_has_an_end(answered: bool) -> None:
+    told = ledger(plan=plan(pass_limit=3, cancel_if_blackout_exceeds_ms=100), passes=3)
+    for ask in range(1 + MOST_UNHEEDED):
+        at_s = 100.0 + ask * 10
+        made = pass_limit(told, _pass(3, at_s))
+        assert made is not None
+        assert made.kind is Kind.BLACKOUT_TOO_LONG
+        told = record(told, Event(made.kind, int(at_s * 1e9), made.values), Phase.MEMORY)
+        told = record(told, event(Kind.CANCEL_ACCEPTED), Phase.MEMORY) if answered else told
+        assert pass_limit(told, _pass(4, at_s + 9.9)) is None, "it has time to be carried out"
+    made = pass_limit(told, _pass(9, 1000))
+    assert made is not None
+    assert made.kind is Kind.UNKNOWN
+    ended = record(told, Event(made.kind, 1, made.values), Phase.MEMORY)
+    assert [p.id for p in ended.problems] == ["blackout.too_long", "owner.unknown"]
+    assert "after 4 requests" in ended.problems[-1].text
+    assert Ledger.from_json(told.to_json()) == told
+    again = record(told, event(Kind.LOOK_AGAIN), Phase.RECONCILE)
+    assert (again.cancels_unheeded, again.cancel_asked_ns) == (0, None)
 
 
 @pytest.mark.rule("R8")

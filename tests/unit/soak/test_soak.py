@@ -12,6 +12,7 @@ import pytest
 from refimpl.backends.simulated.worldfile import parse_world
 from refimpl.engine.phases import TABLE, Row
 from refimpl.faults import FAULTS
+from refimpl.model.decision import decision
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
 from refimpl.model.request import CommandKind
@@ -19,7 +20,7 @@ from tests import moves
 from tests.moves import mutated
 from tests.soak import lab_schedule, simulated
 from tests.soak.__main__ import FOUND, USAGE, main
-from tests.soak.history import WHAT, Played, schedules, table
+from tests.soak.history import LEFT_TO_A_PERSON, WHAT, Played, schedules, table
 from tests.soak.simulated import play, schedule, world_data
 
 PLAIN = schedule(1, 0) | {"kill_at": None, "cancel_at": None, "lift_late": False, "request": {}, "storage": None}
@@ -82,6 +83,44 @@ def test_a_disk_that_lacks_a_write_is_seen(monkeypatch: pytest.MonkeyPatch) -> N
 def test_a_file_that_stays_behind_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("refimpl.backends.simulated.disks.Disks.retire", lambda *_arguments: None)
     assert violations(play({**plain(), "storage": {"include": True}})) == {"left-behind"}
+
+
+def test_a_power_loss_that_leaves_it_open_where_the_vm_is_is_counted_apart() -> None:
+    lost = {"kind": "host-dies", "host": "a", "during": "bound"}
+    played = play(plain(lost))
+    assert (set(played.ends), violations(played)) == ({"indeterminate"}, set())
+    assert [v.what for v in played.limits] == [LEFT_TO_A_PERSON]
+    assert "And 1 times the source's host lost power" in table([played.to_json()])
+    back = play(plain({**lost, "for_ms": 8_000}))
+    assert back.limits == []
+    frozen = play(plain({"kind": "host-freezes", "host": "b", "during": "bound"}))
+    assert (frozen.ends[-1][:9], frozen.limits, violations(frozen)) == ("completed", [], set())
+
+
+STALE = {"kind": "destination-dies", "during": "ran"}
+
+
+@pytest.mark.rule("R1")
+def test_a_delegated_destination_that_ran_and_died_is_told_as_lost_and_counted_as_a_limit() -> None:
+    played = play({**plain(STALE, hand_over="delegated"), "storage": {"include": True}})
+    assert (set(played.ends), violations(played)) == ({"lost"}, set())
+    assert {v.what for v in played.limits} == {"stale-ran", "write-lost"}
+    row = played.to_json()
+    assert "in 1 of 1 moves | seen |" in table([row])
+    assert play(plain(STALE)).limits == []
+    assert "delegated" not in table([play(plain(STALE)).to_json()])
+
+
+@pytest.mark.rule("R1")
+def test_a_strict_move_has_no_limit_and_a_plain_failure_is_untrue_where_it_was_seen_to_run(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    told = plain(STALE, hand_over="delegated")
+    monkeypatch.setattr(simulated, "_delegated", lambda _: False)
+    assert violations(play(told)) == {"stale-ran"}
+    goes_on = decision(Kind.SOURCE_OWNS, why="runs at the source")
+    monkeypatch.setattr("refimpl.policy.reconciliation._older", lambda *_: goes_on)
+    assert violations(play(told)) == {"stale-ran", "untrue-end"}
 
 
 def test_something_that_is_left_is_seen() -> None:

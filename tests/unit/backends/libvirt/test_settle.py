@@ -171,6 +171,45 @@ def test_the_last_definition_of_a_vm_is_never_removed(world: World) -> None:
 
 
 @pytest.mark.rule("R1")
+@pytest.mark.parametrize("state", [RUNNING, PAUSED_BY_MOVE])
+@pytest.mark.parametrize("defined_there", [True, False])
+def test_a_source_that_is_older_than_what_ran_at_the_destination_is_ended(
+    world: World, state: list[int], defined_there: bool
+) -> None:
+    """It is never resumed, and the last definition of the VM stays."""
+    world.operation.source_older = True
+    world.put("h1", state, r.SOURCE_BACK)
+    if defined_there:
+        world.put("h2", OFF)
+    for _ in range(2):
+        assert world.give(settle.settle_source).kind is Kind.SETTLED
+    assert world.done == (["destroy h1", "undefine h1"] if defined_there else ["destroy h1"])
+    assert list(world.domains) == (["h2"] if defined_there else ["h1"])
+
+
+@pytest.mark.rule("R1")
+def test_but_only_with_both_hosts_seen_no_job_open_and_our_mark(world: World) -> None:
+    world.operation.source_older = True
+    world.put("h1", RUNNING, r.SOURCE_BACK, operation="other")
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    world.put("h1", RUNNING, r.SOURCE_SENDS)
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    world.put("h1", RUNNING, r.SOURCE_BACK)
+    world.silent.add("h2")
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    assert world.done == []
+
+
+@pytest.mark.rule("R2")
+def test_a_lost_vm_that_was_started_again_at_the_destination_is_left_alone_by_a_tidying(world: World) -> None:
+    world.put("h2", RUNNING, r.DESTINATION_RUNS)
+    assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
+    world.operation.ownership = OwnerRecord(r.PLAN.vm_id, "h2", 3, None, "op")
+    assert world.give(settle.settle_source).kind is Kind.SETTLED
+    assert world.done == []
+
+
+@pytest.mark.rule("R1")
 def test_the_last_copy_of_a_vm_is_never_removed(world: World) -> None:
     world.put("h2", PAUSED_BY_USER, r.DESTINATION_ARRIVED)
     assert world.give(settle.settle_source).kind is Kind.CANNOT_SETTLE
