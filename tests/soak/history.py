@@ -49,8 +49,9 @@ LEFT_TO_A_PERSON = "power-loss"
 """The one limit that is not of a hand-over: see `NOT_TOLD`."""
 
 NOT_TOLD = (
-    "the source's host lost power after all had arrived and before it was seen bound: whether it took the VM back "
-    "cannot be known, so that the whole memory stays paused at the destination until a person decides"
+    "the source died in a host without power, or one that did not answer, after all had arrived and before it was seen "
+    "bound: whether it had taken the VM back cannot be known, so that the whole memory stays paused at the destination "
+    "until a person decides"
 )
 
 

@@ -354,19 +354,21 @@ def _delegated(played: Played) -> bool:
 
 
 def _power_was_lost_unseen(played: Played, world: WitnessedWorld, outcome: Outcome | None) -> bool:
-    """Whether the source's host lost power when the VM was whole at the destination, and no controller had seen why."""
+    """Whether the source died in a host that no controller could look at, when the VM was whole at the destination."""
     undecided = outcome is not None and [p.id for p in outcome.problems] == ["owner.unknown"]
     states = {c.host: (c.state, c.reason) for c in world.copies.values()}
     waits = states == {"a": (VmState.OFF, "crashed"), "b": (VmState.PAUSED, "arrived")}
-    died = any(f["kind"] == "host-dies" and f["host"] == "a" for f in played.schedule["world"]["faults"])
-    return undecided and waits and died and str(Kind.SOURCE_BOUND) not in played.heard
+    silent = ("host-dies", "host-freezes")
+    away = any(f["kind"] in silent and f["host"] == "a" for f in played.schedule["world"]["faults"])
+    return undecided and waits and away and str(Kind.SOURCE_BOUND) not in played.heard
 
 
 def _judge_stale(played: Played, world: WitnessedWorld, outcome: Outcome | None) -> None:
     """Judge a copy that went on though it was older: when delegated libvirt does so by itself, to be told."""
     note = played.limited if _delegated(played) else played.violated
     note("stale-ran", world.stale_ran[0])
-    known = str(Kind.DESTINATION_RAN) in played.heard
+    # Without its journal a later controller cannot know what an earlier one has heard.
+    known = str(Kind.DESTINATION_RAN) in played.heard and (played.schedule["with_journal"] or len(played.ends) == 1)
     if known and outcome is not None and outcome.end in (*_AT_SOURCE, Phase.COMPLETED):
         played.violated("untrue-end", f"{outcome.end}, and it was seen to run at the destination before")
 

@@ -90,7 +90,7 @@ def test_a_power_loss_that_leaves_it_open_where_the_vm_is_is_counted_apart() -> 
     played = play(plain(lost))
     assert (set(played.ends), violations(played)) == ({"indeterminate"}, set())
     assert [v.what for v in played.limits] == [LEFT_TO_A_PERSON]
-    assert "And 1 times the source's host lost power" in table([played.to_json()])
+    assert "And 1 times the source died in a host without power" in table([played.to_json()])
     back = play(plain({**lost, "for_ms": 8_000}))
     assert back.limits == []
     frozen = play(plain({"kind": "host-freezes", "host": "b", "during": "bound"}))
