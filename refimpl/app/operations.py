@@ -136,7 +136,11 @@ class Operation:
 
 
 def start(home: Home, group: Group, request: MigrationRequest, operation: str | None = None) -> Operation:
-    """Start a migration in a conductor process of its own and return as soon as it can be followed."""
+    """Start a migration in a conductor process of its own and return as soon as it can be followed.
+
+    `store.missing`, `store.failed`: nothing is begun, where a conductor could only die without an end.
+    """
+    GroupStore.standing(Path(group.store_path))
     files = home.create(operation or new_operation_id())
     spec = _spec(home, group, request, files.id)
     return _launch(files, spec, fresh=True)

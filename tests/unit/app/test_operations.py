@@ -255,6 +255,17 @@ def test_a_conductor_that_cannot_begin_lets_its_followers_go(
     assert not files.socket.exists()
 
 
+@pytest.mark.error("store.missing", "store.failed")
+def test_without_a_group_store_that_can_be_used_no_move_is_begun(home: Home, group: Group, tmp_path: Path) -> None:
+    broken = tmp_path / "broken.db"
+    broken.write_bytes(b"this is no database" * 100)
+    for path, id in (("/nonexistent/group.db", "store.missing"), (str(broken), "store.failed")):
+        with pytest.raises(RefimplError) as refused:
+            operations.start(home, replace(group, store_path=path), request())
+        assert refused.value.problems[0].id == id
+    assert list(home.all()) == []
+
+
 def test_the_plan_of_the_claim_serves_when_only_the_journal_is_gone(home: Home, group: Group) -> None:
     begun(home, group, "aaaaaaaa")
     GroupStore(Path(group.store_path)).claim(Claim("aaaaaaaa", "/some/home", DEAD, plan(vm_id="aaaaaaaa")))
