@@ -55,6 +55,11 @@ class Traces:
             refused += self._look_at(files, last)
         return refused
 
+    def leave_out(self, files: OperationFiles, reason: str) -> None:
+        """Have an operation that has ended not be checked, for a reason why the model's bounds do not hold it."""
+        self.checked[files.directory] = len(files.lines())
+        self._count("", Judgement(Word.NOT_CHECKED, reason))
+
     def _look_at(self, files: OperationFiles, last: bool) -> list[str]:
         try:
             if conductor_alive(files):

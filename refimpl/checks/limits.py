@@ -38,9 +38,9 @@ def told(s: Subject) -> str | None:
     return f"migration enabled on both; {', '.join(counts)}"
 
 
-def limit_reached(plan: Plan, host: str, limit: int, operations: Sequence[str]) -> Problem:
-    """Return the problem of a limit that was reached between the checks and the claim (event 21501)."""
+def limit_reached(plan: Plan, host: str, limit: int, operations: Sequence[str], *, storage: bool = False) -> Problem:
+    """Return the problem of a limit that was reached between the checks and the claim, perhaps of moves with disks."""
     under_way = ", ".join(operations) or "none"
     values: dict[str, Value] = {"host": host, "vm": plan.vm, "limit": limit, "operations": under_way}
     side = Side.DESTINATION if host == plan.destination else Side.SOURCE
-    return Problem("limit.reached", values, side=side, host=host)
+    return Problem("limit.storage_reached" if storage else "limit.reached", values, side=side, host=host)

@@ -347,6 +347,6 @@ class Conductor:
 
 def _claim_problem(plan: Plan, standing: Claim | LimitReached) -> Problem:
     if isinstance(standing, LimitReached):
-        return limit_reached(plan, standing.host, standing.limit, standing.operations)
+        return limit_reached(plan, standing.host, standing.limit, standing.operations, storage=standing.storage)
     values = {"vm": plan.vm, "operation": standing.operation, "controller": standing.controller}
     return Problem(id="vm.migrating", values=values)

@@ -39,11 +39,15 @@ class Claim:
 
 @dataclass(frozen=True, slots=True)
 class LimitReached:
-    """A host that takes part in as many migrations as it may (R7): the limit, and the operations that fill it."""
+    """A host that takes part in as many migrations as it may (R7): the limit, and the operations that fill it.
+
+    `storage`: it is the limit of those that take disks along.
+    """
 
     host: str
     limit: int
     operations: tuple[str, ...]
+    storage: bool = False
 
 
 class Store(Protocol):
@@ -369,11 +373,17 @@ def _refusal(
     if standing is not None or settings is None:
         return standing
     for host in _hosts(wanted):
-        limit = settings.get(host, HostSettings()).maximum_migrations
-        moving = tuple(c.operation for c in others if host in _hosts(c))
-        if len(moving) >= limit:
-            return LimitReached(host, limit, moving)
+        its, there = settings.get(host, HostSettings()), [c for c in others if host in _hosts(c)]
+        if len(there) >= its.maximum_migrations:
+            return LimitReached(host, its.maximum_migrations, tuple(c.operation for c in there))
+        with_disks = tuple(c.operation for c in there if _takes_disks(c))
+        if _takes_disks(wanted) and len(with_disks) >= its.maximum_storage_migrations:
+            return LimitReached(host, its.maximum_storage_migrations, with_disks, storage=True)
     return None
+
+
+def _takes_disks(claim: Claim) -> bool:
+    return claim.plan.storage is not None and bool(claim.plan.storage.disks)
 
 
 def _hosts(claim: Claim) -> tuple[str, str]:

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from refimpl.checks.limits import limit_reached
 from refimpl.engine.store import Claim, MemoryStore
 from refimpl.model.errors import Problem, RefimplError, error
 from refimpl.model.events import Event, Kind
@@ -482,3 +483,12 @@ def test_a_host_that_answers_again_is_waited_for() -> None:
         INSPECT=lambda: next(looks, [seen(source(), destination())]),
     )
     assert run.conductor.start().end is P.FAILED
+
+
+@pytest.mark.rule("R7")
+@pytest.mark.error("limit.storage_reached")
+def test_one_more_move_with_its_disks_than_a_host_may_is_refused_at_the_claim() -> None:
+    problem = limit_reached(plan(), "b", 2, ("one", "two"), storage=True)
+    assert (problem.side, problem.host) == (Side.DESTINATION, "b")
+    assert "2 such moves at once (under way: one, two)" in problem.text
+    assert "--maximum-storage-migrations" in problem.mend

@@ -20,6 +20,7 @@ from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.group import ProcessRef
 from refimpl.model.request import PerformanceOption
 from refimpl.model.settings import Authentication, HostSettings
+from refimpl.model.storage import DiskMove, StoragePlan
 from tests.builders import NETWORKS, facts, plan
 
 ME = ProcessRef(os.getpid(), 1, "boot")
@@ -133,6 +134,27 @@ def test_the_limit_of_either_host_counts_and_is_two_unless_it_is_set(store: Stor
     assert store.claim(claim("two", "vm-2")) == LimitReached(host, 1, ("one",))
     elsewhere = Claim("two", "/home/two", ME, plan(vm_id="vm-2", source="c", destination="d"))
     assert store.claim(elsewhere) is None
+
+
+@pytest.mark.rule("R7")
+@pytest.mark.rule("R12")
+@pytest.mark.parametrize("host", ["a", "b"])
+def test_moves_that_take_disks_have_a_limit_of_their_own_too(store: Store, host: str) -> None:
+    disks = StoragePlan((DiskMove("/a/x.raw", "/b/x.raw", "raw", 1, "1"),))
+
+    def with_disks(operation: str, vm_id: str) -> Claim:
+        bare = claim(operation, vm_id)
+        return replace(bare, plan=replace(bare.plan, storage=disks))
+
+    store.change_settings(host, lambda old: replace(old, maximum_storage_migrations=1, maximum_migrations=9))
+    other = {"a": "b", "b": "a"}[host]
+    store.change_settings(other, lambda old: replace(old, maximum_migrations=9))
+    assert store.claim(claim("none", "vm-0")) is None, "one without disks does not count"
+    assert store.claim(with_disks("one", "vm-1")) is None
+    assert store.claim(with_disks("two", "vm-2")) == LimitReached(host, 1, ("one",), storage=True)
+    assert store.claim(claim("three", "vm-3")) is None
+    store.release("vm-1", "one")
+    assert store.claim(with_disks("two", "vm-2")) is None
 
 
 def test_a_move_that_has_begun_is_recovered_whatever_the_limit(store: Store) -> None:
