@@ -159,7 +159,7 @@ TWO: dict[str, Any] = {
 }
 BARE: dict[str, Any] = {"disk": NONE, "lease": False}
 LEFT: dict[str, Any] = {"warnings": ("cleanup.left_behind",), "then": (Then.RECOVER,), "recovered": Phase.FAILED}
-UNLEASED: dict[str, Any] = {"warnings": ("lease.not_taken",), "then": (Then.MEND_SOURCE,)}
+RETAKEN: dict[str, Any] = {"warnings": ("lease.taken_again",)}
 NOT_TRIED = "not tried."
 SILENT = "runs at the source with its lease"
 
@@ -238,13 +238,13 @@ _ALL = (
         "The source's libvirtd freezes while memory converges, so that nobody lets QEMU switch.",
         "The guest stands still as long as the daemon does, then runs on; a lease that it had is lost (seen here).",
         (
-            Case(name="strict", blows=_frozen(S, At.CONVERGING, Until.DESTINATION_FREE), **UNLEASED),
+            Case(name="strict", blows=_frozen(S, At.CONVERGING, Until.DESTINATION_FREE), **RETAKEN),
             Case(
                 name="delegated",
                 hand_over=DELEGATED,
                 blows=_frozen(S, At.CONVERGING, Until.DESTINATION_FREE),
                 full=True,
-                **UNLEASED,
+                **RETAKEN,
             ),
         ),
     ),
@@ -317,13 +317,13 @@ _ALL = (
         "The destination's libvirtd is killed at the switch.",
         "The source runs on at once; a lease that it had is lost (seen here). The copy goes when the daemon is back.",
         (
-            Case(name="strict", blows=_killed(D, At.SWITCH, Until.RETURNED), **UNLEASED),
+            Case(name="strict", blows=_killed(D, At.SWITCH, Until.RETURNED), **RETAKEN),
             Case(
                 name="delegated",
                 hand_over=DELEGATED,
                 blows=_killed(D, At.SWITCH, Until.RETURNED),
                 full=True,
-                **UNLEASED,
+                **RETAKEN,
             ),
         ),
     ),
