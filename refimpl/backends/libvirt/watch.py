@@ -14,7 +14,7 @@ from refimpl.model.phase import Side
 from refimpl.model.request import HandOver, Plan, VmState
 
 LIFECYCLE_SUSPENDED, LIFECYCLE_STOPPED, LIFECYCLE_CRASHED = 3, 5, 8
-_PAUSED, _MIGRATED = 0, 3
+LIFECYCLE_PAUSED, _MIGRATED = 0, 3
 _SWITCH_STATES = frozenset({"pre-switchover", "device"})
 
 
@@ -151,7 +151,7 @@ class Watch:
 
     def _lifecycle(self, side: Side, native: NativeEvent) -> list[Event]:
         if side is Side.DESTINATION:
-            arrived = (native.event, native.detail) == (LIFECYCLE_SUSPENDED, _PAUSED)
+            arrived = (native.event, native.detail) == (LIFECYCLE_SUSPENDED, LIFECYCLE_PAUSED)
             return self._arrived(native.at_ns) if arrived and self.following else []
         ended = native.event == LIFECYCLE_CRASHED or (native.event == LIFECYCLE_STOPPED and native.detail != _MIGRATED)
         if ended and self.following and not self._ends_source and Kind.DESTINATION_RAN not in self._seen:
