@@ -116,5 +116,11 @@ def test_without_one_half_the_vm_is_lost_and_it_is_said_which(moving: Moving, si
     (lost,) = [problem for problem in outcome.problems if problem.id == "owner.lost"]
     assert f"the {side}'s process is gone" in str(lost.values["detail"])
     assert moving.states() == {source: VmState.OFF}
+    if "cleanup.left_behind" in told(outcome):
+        # libvirt 11.3 keeps the job of a post-copy whose end it hears of from the other side first.
+        with inflicted(moving.lab, FAULTS["kill-libvirtd"], Target(host=source)):
+            pass
+        outcome = start_recovery(moving).wait()
+        assert (outcome.end, outcome.warnings) == (Phase.LOST, ())
     vms.start(host_of(moving.group, source), moving.spec.name)
     moving.whole()
