@@ -486,7 +486,7 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.FENCED: _fenced,
     Kind.SOURCE_SILENT: lambda ledger, _: replace(ledger, ends_source=True),
     Kind.SOURCE_ENDED: _source_ended,
-    Kind.SOURCE_NOT_ENDED: lambda ledger, _: replace(ledger, ends_source=False),
+    Kind.SOURCE_NOT_ENDED: lambda ledger, _: replace(ledger, ends_source=False, silent_looks=ledger.silent_looks + 1),
     Kind.DESTINATION_RAN: _ran,
     Kind.RUN_REFUSED: lambda ledger, _: replace(ledger, run_refusals=ledger.run_refusals + 1),
     Kind.CALL_RETURNED: _call_returned,

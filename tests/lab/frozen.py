@@ -7,7 +7,7 @@ import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 
 from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.status import read_status
@@ -67,17 +67,24 @@ class Freeze:
         self._over.set()
         if self._thread is not None:
             self._thread.join()
-        os.kill(self._pid, signal.SIGCONT)
+        self._thaw()
+
+    def _thaw(self) -> None:
+        with suppress(ProcessLookupError):  # with its host, which was cut off
+            os.kill(self._pid, signal.SIGCONT)
 
     def _wait(self) -> None:
         began_s = time.monotonic()
         while time.monotonic() < began_s + GIVEN_UP_TIMEOUT_S and not self._over.wait(PERIOD_S):
-            seen = read_status(self._source, self._plan.vm)
+            try:
+                seen = read_status(self._source, self._plan.vm)
+            except OSError:
+                return  # its host was cut off
             if seen is None or not seen.job:
                 self.given_up = True
                 break
         self.for_s = time.monotonic() - began_s
-        os.kill(self._pid, signal.SIGCONT)
+        self._thaw()
 
 
 @contextmanager

@@ -348,6 +348,9 @@ def _unmark(operation: Operation, host: HostEntry) -> list[str]:
             record = operation.ownership
             if record is not None and record.owner == host.name and stamp.epoch(domain.XMLDesc(0)) <= record.epoch:
                 stamp.put_owner(domain, record)
+            if _stale_definition(operation, host, domain):
+                domain.undefineFlags(connection.module().VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+                return
             # Before the mark goes: as long as that is there, this is done again.
             if domain.isPersistent():
                 _set_autostart(operation, domain, host)
@@ -358,6 +361,18 @@ def _unmark(operation: Operation, host: HostEntry) -> list[str]:
     except connection.failures() as error:
         return [f"what operation {operation.id} left of VM {operation.plan.vm!r} on host {host.name}: {error}"]
     return []
+
+
+def _stale_definition(operation: Operation, host: HostEntry, domain: Any) -> bool:
+    """Whether a host that was cut off has come back with nothing but a definition, and the owner has its own."""
+    record, reach = operation.ownership, operation.reach
+    if record is None or record.owner == host.name or operation.plan.storage is not None:
+        return False
+    if domain.isActive() or not domain.isPersistent() or not _ours(operation, domain):
+        return False
+    owner = reach.destination if host is reach.source else reach.source
+    with connection.fresh(owner) as fresh:
+        return owner.name == record.owner and connection.find(fresh, operation.plan.vm_id) is not None
 
 
 def _set_autostart(operation: Operation, domain: Any, host: HostEntry) -> None:
