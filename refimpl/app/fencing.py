@@ -80,7 +80,7 @@ def risk(home: Home, group: Group, backend: Backend, item: Interrupted) -> Risk:
 
 def fence_setting(group: Group, host: str) -> FenceSetting:
     """Return how a host is fenced."""
-    return GroupStore(Path(group.store_path)).settings().get(host, HostSettings()).fence
+    return GroupStore.standing(Path(group.store_path)).settings().get(host, HostSettings()).fence
 
 
 def try_fence(group: Group, host: str) -> tuple[str, int]:
@@ -99,7 +99,7 @@ def try_fence(group: Group, host: str) -> tuple[str, int]:
     if not on:
         raise error("fence.useless", host=host, detail=f"{fence.name} says that the host is off")
     now_ns = time.time_ns()
-    store = GroupStore(Path(group.store_path))
+    store = GroupStore.standing(Path(group.store_path))
     store.change_settings(host, lambda old: replace(old, fence=replace(old.fence, tried_ns=now_ns)))
     return fence.name, now_ns
 

@@ -12,7 +12,7 @@ from refimpl.model.errors import error
 from refimpl.model.fencing import NONE, OWN
 from refimpl.model.group import Group
 from refimpl.model.request import PerformanceOption
-from refimpl.model.settings import NAMES, Authentication, HostSettings, MigrationSubnet
+from refimpl.model.settings import FENCE, NAMES, Authentication, HostSettings, MigrationSubnet
 
 HIGHEST = 2**32 - 1
 """Hyper-V's numbers are UInt32."""
@@ -56,7 +56,7 @@ def _words(text: str) -> str:
     return " ".join(text.split())
 
 
-FENCE, FENCE_OPTIONS = "Fence", "FenceOptions"
+FENCE_OPTIONS = "FenceOptions"
 READERS: Mapping[str, Callable[[str], object]] = {
     "VirtualMachineMigrationEnabled": _switch,
     "MaximumVirtualMachineMigrations": _number(0),

@@ -69,6 +69,7 @@ class HostSettings:
         return cls(**values)
 
 
+FENCE = "Fence"
 NAMES: Mapping[str, str] = {
     "VirtualMachineMigrationEnabled": "migration_enabled",
     "MaximumVirtualMachineMigrations": "maximum_migrations",
@@ -79,6 +80,6 @@ NAMES: Mapping[str, str] = {
     "MigrationNetworks": "networks",
     "PreCopyPassLimit": "pass_limit",
     "UnexpectedBlackoutMs": "unexpected_blackout_ms",
-    "Fence": "fence",
+    FENCE: "fence",
 }
 """Names outside (Hyper-V's, and three of our own) to fields of `HostSettings`."""

@@ -11,7 +11,7 @@ from tests.property.scenario import AT_DESTINATION, Scenario, fault, faults, giv
 
 KEPT = fault("not-ended", times=0)
 """A source whose process cannot be ended from outside: only its host can be."""
-SILENT_AT_ARRIVAL = faults(KEPT, fault("host-freezes", host="a", during="arrived"))
+SILENT_AT_ARRIVAL = faults(KEPT, fault("host-freezes", host="a", during="arrived", for_ms=600_000))
 SILENT_IN_MEMORY = fault("host-freezes", host="a", during="memory")
 GONE_AFTER_COMMIT = fault("host-dies", host="b", during="bound")
 FORCED = {"ended": Phase.INDETERMINATE, "force": True}

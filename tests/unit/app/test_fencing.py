@@ -17,6 +17,7 @@ from refimpl.app.home import Home
 from refimpl.app.recovery import Interrupted
 from refimpl.app.settings import SettingsDesk
 from refimpl.cli import main
+from refimpl.engine.store import GroupStore
 from refimpl.hosts.process import here
 from refimpl.model.errors import RefimplError
 from refimpl.model.facts import Facts, HostFacts, Scope
@@ -37,6 +38,7 @@ class Looks:
 
 
 def made(directory: Path, init: ProcessRef = NOBODY) -> Group:
+    GroupStore(directory / "group.db")
     channel = ChannelSpec("namespace", init)
     hosts = tuple(HostEntry(name, "", "", "", "", (), 2048, channel) for name in ("a", "b"))
     return Group("lab1", "lab", hosts, str(directory / "group.db"), "/shared", "/leases")
