@@ -151,7 +151,12 @@ class Rig:
             return None
 
     def recover(
-        self, *, after_ms: int = 0, with_journal: bool = True, cancel_at: Kind | Phase | None = None
+        self,
+        *,
+        after_ms: int = 0,
+        with_journal: bool = True,
+        cancel_at: Kind | Phase | None = None,
+        force: bool = False,
     ) -> Outcome:
         """Recover with the journal, or by the plan that the claim kept. `after_ms`: the world went on alone so long."""
         timeline = VirtualTimeline(self.world.now_ns() + after_ms * 1_000_000)
@@ -164,7 +169,7 @@ class Rig:
         elif claim := next(iter(self.store.claims()), None):
             phase = Phase.SETUP
             ledger = Ledger(OPERATION, "group", self.request, ledger.hand_over, plan=claim.plan, claimed=True)
-        return self._conductor(ledger, backend, timeline, None, {}, phase, last).recover()
+        return self._conductor(ledger, backend, timeline, None, {}, phase, last).recover(force=force)
 
     def claim_for_another(self, plan: Any) -> None:
         """Let another controller have the VM."""
@@ -281,7 +286,7 @@ def _kill(name: str, kill_at: str | Kind | None) -> None:
         raise Killed(name)
 
 
-SCRIPTED = ("hangs", "both-run", "cancel-late", "settle-fails")
+SCRIPTED = ("hangs", "both-run", "cancel-late", "settle-fails", "not-ended", "fence-fails")
 """Faults of the simulated backend that no host has by itself: answers that never come, guards that are broken."""
 
 

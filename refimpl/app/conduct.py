@@ -68,7 +68,7 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
         )
         if spec["recover"]:
             _take_over(store, ledger, conductor.identity)
-        ended.append(conductor.recover() if spec["recover"] else conductor.start())
+        ended.append(conductor.recover(force=spec.get("force", False)) if spec["recover"] else conductor.start())
     return ended[0]
 
 

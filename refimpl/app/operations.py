@@ -146,10 +146,11 @@ def start(home: Home, group: Group, request: MigrationRequest, operation: str | 
     return _launch(files, spec, fresh=True)
 
 
-def recover(home: Home, group: Group, operation: str, plan: Plan | None = None) -> Operation:
+def recover(home: Home, group: Group, operation: str, plan: Plan | None = None, *, force: bool = False) -> Operation:
     """Start a conductor that finds out by evidence where an operation stands, and ends it.
 
-    `plan`, which the claim or the VM's mark kept, serves when the journal is gone or does not tell.
+    `plan`, which the claim or the VM's mark kept, serves when the journal is gone or does not tell. `force`: a host
+    that does not answer is cut off by its fence.
     """
     files = home.create(operation)
     _refuse_if_alive(files, group)
@@ -159,7 +160,7 @@ def recover(home: Home, group: Group, operation: str, plan: Plan | None = None) 
     if spec is None and plan is not None:
         spec = _spec(home, group, request_of(plan), operation)
     kept = {"plan": plan.to_json()} if plan else {}
-    return _launch(files, {**(spec or {}), **kept, "recover": True, "group": group.to_json()})
+    return _launch(files, {**(spec or {}), **kept, "recover": True, "force": force, "group": group.to_json()})
 
 
 def _known_spec(files: OperationFiles, plan: Plan | None) -> dict[str, Any] | None:

@@ -48,11 +48,13 @@ def interrupted(home: Home, group: Group, backend: Backend | None = None) -> tup
     return tuple(found.values())
 
 
-def recover_one(home: Home, group: Group, item: Interrupted, *, from_elsewhere: bool = False) -> Operation:
-    """Recover one interrupted operation in a conductor of its own."""
+def recover_one(
+    home: Home, group: Group, item: Interrupted, *, from_elsewhere: bool = False, force: bool = False
+) -> Operation:
+    """Recover one interrupted operation in a conductor of its own. `force`: behind the fence of a silent host."""
     if item.elsewhere and not from_elsewhere:
         raise error("operation.elsewhere", operation=item.operation, controller=item.controller)
-    return recover(home, group, item.operation, item.plan)
+    return recover(home, group, item.operation, item.plan, force=force)
 
 
 def _journals(home: Home, group: Group) -> list[Interrupted]:

@@ -9,9 +9,10 @@ from pathlib import Path
 
 from refimpl.engine.store import GroupStore
 from refimpl.model.errors import error
+from refimpl.model.fencing import NONE, OWN
 from refimpl.model.group import Group
 from refimpl.model.request import PerformanceOption
-from refimpl.model.settings import NAMES, Authentication, HostSettings, MigrationSubnet
+from refimpl.model.settings import FENCE, NAMES, Authentication, HostSettings, MigrationSubnet
 
 HIGHEST = 2**32 - 1
 """Hyper-V's numbers are UInt32."""
@@ -43,6 +44,19 @@ def _one_of(kind: type[Authentication] | type[PerformanceOption]) -> Callable[[s
     return read
 
 
+def _agent(text: str) -> str:
+    if text not in (OWN, NONE) and not text.startswith("/"):
+        raise ValueError(f"{OWN}, {NONE} or the path of a fence agent")
+    return text
+
+
+def _words(text: str) -> str:
+    if any("=" not in word for word in text.split()):
+        raise ValueError("name=value words, separated by blanks")
+    return " ".join(text.split())
+
+
+FENCE_OPTIONS = "FenceOptions"
 READERS: Mapping[str, Callable[[str], object]] = {
     "VirtualMachineMigrationEnabled": _switch,
     "MaximumVirtualMachineMigrations": _number(0),
@@ -52,6 +66,8 @@ READERS: Mapping[str, Callable[[str], object]] = {
     "UseAnyNetworkForMigration": _switch,
     "PreCopyPassLimit": _number(1),
     "UnexpectedBlackoutMs": _number(1),
+    FENCE: _agent,
+    FENCE_OPTIONS: _words,
 }
 """How a value is read, by Hyper-V's name; a ValueError says which there are. Networks have verbs of their own."""
 
@@ -74,8 +90,8 @@ class SettingsDesk:
 
     def set(self, host: str, wanted: Mapping[str, str]) -> HostSettings:
         """Change settings by Hyper-V's names (upper or lower case); `setting.unknown`, `setting.invalid`."""
-        fields = {NAMES[name]: value for name, value in (_read(n, text) for n, text in wanted.items())}
-        return self._store.change_settings(self._known(host), lambda old: replace(old, **fields))  # type: ignore[arg-type]
+        read = dict(_read(name, text) for name, text in wanted.items())
+        return self._store.change_settings(self._known(host), lambda old: _changed(old, read))
 
     def add_network(self, host: str, subnet: str, priority: int) -> HostSettings:
         """Let a network carry migrations to a host; `network.listed` when it does already."""
@@ -116,6 +132,19 @@ class SettingsDesk:
             known = ", ".join(h.name for h in self._group.hosts)
             raise error("host.unknown", group=self._group.name, host=host, known=known)
         return host
+
+
+def _changed(old: HostSettings, wanted: Mapping[str, object]) -> HostSettings:
+    """Return settings with what is wanted; a fence that is another one was not tried yet."""
+    fields: dict[str, object] = {NAMES[name]: value for name, value in wanted.items() if name not in _FENCE_PARTS}
+    parts = {_FENCE_PARTS[name]: str(value) for name, value in wanted.items() if name in _FENCE_PARTS}
+    fence = replace(old.fence, **parts)  # type: ignore[arg-type]
+    if fence != old.fence:
+        fields["fence"] = replace(fence, tried_ns=None)
+    return replace(old, **fields)  # type: ignore[arg-type]
+
+
+_FENCE_PARTS = {FENCE: "agent", FENCE_OPTIONS: "options"}
 
 
 def _read(name: str, text: str) -> tuple[str, object]:

@@ -18,8 +18,9 @@ import click
 from click.shell_completion import CompletionItem, get_completion_class
 
 from refimpl.cli.root import COMPLETE_VARIABLE, root
+from refimpl.model.fencing import NONE, OWN
 from refimpl.model.phase import ExitCode
-from refimpl.model.settings import NAMES, HostSettings
+from refimpl.model.settings import FENCE, NAMES, HostSettings
 
 SHORT = "Print the completion script of a shell."
 SHELLS = ("bash", "zsh", "fish")
@@ -125,7 +126,9 @@ def source_of(group: str, verb: str, parameter: str) -> Source | None:
 
 def setting_values(name: str) -> tuple[str, ...]:
     """Return the values that a host's setting can have, by its Hyper-V name; none where it is a number."""
-    default = getattr(HostSettings(), NAMES[name])
+    if name == FENCE:
+        return (OWN, NONE)
+    default = getattr(HostSettings(), NAMES.get(name, ""), None)
     if isinstance(default, bool):
         return ("true", "false")
     return tuple(type(default)) if isinstance(default, StrEnum) else ()

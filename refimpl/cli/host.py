@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from refimpl.cli.context import json_option, lab_option, open_lab
+from refimpl.cli.context import json_option, lab_option, open_lab, require_root
 from refimpl.cli.failing import errors_as_json
 from refimpl.cli.say import as_json as print_json
 from refimpl.cli.say import columns
@@ -66,6 +66,8 @@ _TEXTS = {
     "VirtualMachineMigrationPerformanceOption": "TCPIP or Compression, of moves from here. [default: Compression]",
     "UseAnyNetworkForMigration": "true or false: take migrations on every network, not only on the listed ones.",
     "PreCopyPassLimit": "Passes over the memory before the switch is forced (not a property of Hyper-V). [default: 5]",
+    "Fence": "How the host is cut off when it is silent: own (of its kind), none, or the path of a fence agent.",
+    "FenceOptions": "What the agent is told beside the action: name=value words.",
     "UnexpectedBlackoutMs": "A longer blackout is a warning (not a property of Hyper-V). "
     f"[default: {DEFAULT_UNEXPECTED_BLACKOUT_MS}]",
 }
@@ -100,6 +102,32 @@ def set_(name: str, as_json: bool, lab_name: str | None, **wanted: str | None) -
     return 0
 
 
+@host.command("try-fence", short_help="Try how a host would be cut off, without doing it.")
+@click.argument("name", metavar="HOST")
+@json_option("fence-tried")
+@lab_option
+def try_fence(name: str, as_json: bool, lab_name: str | None) -> int:
+    """Ask the fence of HOST whether the host has power: that harms nothing, and shows that the fence answers.
+
+    When it did is kept, and shown by host get and before the fence is used. Ends with 8 when it does not work.
+    Corresponds to no cmdlet.
+
+    \b
+    Example:
+      sudo refimpl host try-fence h1
+    """
+    from refimpl.app.fencing import try_fence, when
+
+    with errors_as_json(as_json):
+        require_root("host try-fence")
+        fence, at_ns = try_fence(open_lab(lab_name).group, name)
+    if as_json:
+        print_json({"host": name, "fence": fence, "tried_ns": at_ns})
+    else:
+        click.echo(f"Host {name}: {fence} answers, and says that the host is on ({when(at_ns)}).")
+    return 0
+
+
 def _table(found: dict[str, HostSettings]) -> str:
     names = next(iter(found.values())).to_json()
     rows = [(name, *(_said(s.to_json()[name]) for s in found.values())) for name in names]
@@ -107,6 +135,15 @@ def _table(found: dict[str, HostSettings]) -> str:
 
 
 def _said(value: Any) -> str:
+    if isinstance(value, dict):
+        return _fence(value)
     if isinstance(value, list):
         return ", ".join(f"{n['Subnet']} ({n['Priority']})" for n in value) or "none"
     return str(value).lower() if isinstance(value, bool) else str(value)
+
+
+def _fence(fence: dict[str, Any]) -> str:
+    from refimpl.app.fencing import when
+
+    tried = f"tried {when(fence['tried_ns'])}" if fence["tried_ns"] else "not tried"
+    return f"{fence['agent']} ({tried})" if fence["agent"] != "none" else "none"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from contextlib import ExitStack
 from typing import TYPE_CHECKING
@@ -34,10 +35,20 @@ EVIDENCE = {
 @click.command(short_help=SHORT)
 @click.argument("operation_id", metavar="[OPERATION]", required=False)
 @click.option("--from-elsewhere", is_flag=True, help="Also what another machine or boot began; be sure it is dead.")
+@click.option("--force", is_flag=True, help="Cut off a host that does not answer; says before what that risks.")
+@click.option("--yes", is_flag=True, help="With --force: do not ask.")
 @json_option("line")
 @click.option("--jsonl", is_flag=True, help="Print every event as a JSON line, each outcome last.")
 @lab_option
-def recover(operation_id: str | None, from_elsewhere: bool, as_json: bool, jsonl: bool, lab_name: str | None) -> int:
+def recover(
+    operation_id: str | None,
+    from_elsewhere: bool,
+    force: bool,
+    yes: bool,
+    as_json: bool,
+    jsonl: bool,
+    lab_name: str | None,
+) -> int:
     """End OPERATION, or everything that was interrupted, by what both hosts show; never by belief.
 
     Corresponds to no cmdlet; Hyper-V's management service does it when it starts again. Interrupted moves are found by
@@ -45,11 +56,16 @@ def recover(operation_id: str | None, from_elsewhere: bool, as_json: bool, jsonl
     with the worst exit code of what it recovered, 0 when there was nothing. --json prints a value for each move that it
     recovers, and so none when there was nothing.
 
+    With --force, for one OPERATION, a host that does not answer is cut off by its fence (refimpl host set, try-fence).
+    Only when it is proved that nothing of the VM runs there any more, what is left decides; otherwise nothing is done.
+
     \b
     Examples:
       refimpl recover
       refimpl recover 3fa9
+      refimpl recover 3fa9 --force
     """
+    _usage(operation_id, force=force, asks=not yes, as_json=as_json or jsonl)
     with errors_as_json(as_json or jsonl), ctrl_c_into_inbox() as inbox:
         require_root("recover")
         group = _group(operation_id, lab_name)
@@ -58,10 +74,32 @@ def recover(operation_id: str | None, from_elsewhere: bool, as_json: bool, jsonl
             click.echo("Nothing was interrupted: no journal, claim or mark of a move without an end.")
         codes: list[int] = [ExitCode.OK]
         for item in items:
-            codes.append(_recover(home(), group, item, from_elsewhere, inbox, (as_json, jsonl)))
+            if force and not _agreed(home(), group, item, asks=not yes, say=not (as_json or jsonl)):
+                click.echo("Nothing was done; --yes goes on without asking.")
+                return ExitCode.REFUSED
+            codes.append(_recover(home(), group, item, from_elsewhere, force, inbox, (as_json, jsonl)))
             if codes[-1] == ExitCode.DETACHED:
                 break  # whoever wants to be gone does not wait for the others; the next recover finds them
     return max(codes)
+
+
+def _usage(operation_id: str | None, *, force: bool, asks: bool, as_json: bool) -> None:
+    if force and operation_id is None:
+        raise click.UsageError("--force is for one operation: name it")
+    if force and asks and (as_json or not sys.stdin.isatty()):
+        raise click.UsageError("--force cannot ask here: say --yes too")
+
+
+def _agreed(home: Home, group: Group, item: Interrupted, *, asks: bool, say: bool) -> bool:
+    """Name what a forced take-over risks, and ask."""
+    from refimpl.app.fencing import risk
+
+    with ExitStack() as stack:
+        found = risk(home, group, stack.enter_context(backend_of(group)), item)
+    if say:
+        for line in found.lines:
+            click.echo(line)
+    return not asks or click.confirm("Go on?")
 
 
 def _group(operation_id: str | None, lab_name: str | None) -> Group:
@@ -101,7 +139,13 @@ def _found(home: Home, group: Group, operation_id: str | None) -> Sequence[Inter
 
 
 def _recover(
-    home: Home, group: Group, item: Interrupted, from_elsewhere: bool, inbox: Inbox, formats: tuple[bool, bool]
+    home: Home,
+    group: Group,
+    item: Interrupted,
+    from_elsewhere: bool,
+    force: bool,
+    inbox: Inbox,
+    formats: tuple[bool, bool],
 ) -> int:
     from refimpl.app.recovery import recover_one
 
@@ -109,7 +153,7 @@ def _recover(
     if not (json or jsonl):
         click.echo(f"Operation {item.operation}, VM {item.vm!r}, found by {EVIDENCE[item.found_by]}. {PASS_BOUND}")
     try:
-        operation = recover_one(home, group, item, from_elsewhere=from_elsewhere)
+        operation = recover_one(home, group, item, from_elsewhere=from_elsewhere, force=force)
         outcome = follow(operation, display_for(json=json, jsonl=jsonl), inbox)
     except RefimplError as failure:
         # One that cannot be recovered must not keep the others from it.

@@ -48,6 +48,10 @@ END_SOURCE (strict hand-over only): end the process of the source's copy, which 
     closed, and the source's copy is seen not to have been taken back, while nothing could let it run.
 ALLOW_RUN (strict hand-over only): DESTINATION_RAN, also when the copy runs already, or RUN_REFUSED. Nothing when this
     backend object has reported DESTINATION_RAN before. Of a VM that was paused: LEFT_PAUSED.
+FENCE, cut off the host of `command.fence` by the way that this says: FENCED with side and host, once it is proved, not
+    assumed, that nothing of the VM can run there, with `proof` in words and `stood`: whether a source's copy was seen,
+    in the instant in which it ended, to stand for its hand-over and not to have been taken back (None: not seen). Or
+    FENCE_FAILED, the copy there left as it was as far as the fence left it.
 INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception. What
     is known of its copy by another way may be told with that.
 ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_POSTCOPY when the VM is in two
@@ -59,9 +63,12 @@ SETTLE_SOURCE, the source's copy is the VM: remove a copy at the destination, wa
     source if the system below paused it. SETTLED or CANNOT_SETTLE. A destination that does not answer forbids to
     resume, and nothing else: a source that runs is settled. `source_older`, neither copy is the VM any more: the
     source's is ended and never resumed; its definition goes only where the destination has one.
+    A source that was cut off (`command.fenced`) has no copy: what waits at the destination is removed as well, and
+    the VM's definition is stored at the host that owns it now. A destination that was cut off runs nothing.
 SETTLE_DESTINATION, the destination's copy is the VM: remove the source's copy once the destination's was seen to run.
-    SETTLED or CANNOT_SETTLE. A source that does not answer is settled when it cannot run again, because it was seen
-    bound or, where nothing of it is seen, the destination holds the lease; only then.
+    SETTLED or CANNOT_SETTLE; before that SOURCE_FOUND_RUNNING, if the source's runs as well.
+    A source that does not answer is settled when it cannot run again, because it was seen
+    bound or was cut off or, where nothing of it is seen, the destination holds the lease; only then.
 CLEAN_UP, remove what carries the operation's id on both hosts, and leave the epoch on the owner's copy: CLEANED, or
     LEFT_BEHIND with what could not be removed; a host that does not answer is always named. No file of a disk is
     touched: those that were made at the destination are named as left behind.

@@ -20,12 +20,14 @@ from refimpl.engine.store import Claim, LimitReached, Store, completed
 from refimpl.engine.timeline import Timeline
 from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.events import DECISIONS, Event, Kind
+from refimpl.model.fencing import NONE, FenceOrder, FenceSetting
 from refimpl.model.group import ProcessRef
 from refimpl.model.ledger import Ledger, record
 from refimpl.model.outcome import Outcome, outcome
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import ENDS, Phase, Side
 from refimpl.model.request import Command, CommandKind, Plan, Steer
+from refimpl.model.settings import HostSettings
 from refimpl.policy.convergence import progressed
 
 _DECIDING = {
@@ -92,11 +94,14 @@ class Conductor:
         """Carry out a new migration."""
         return self.run(self._event(Kind.STARTED, request=self.ledger.request))
 
-    def recover(self) -> Outcome:
-        """End an interrupted migration, or tidy up after an ended one. Twice is the same as once."""
+    def recover(self, *, force: bool = False) -> Outcome:
+        """End an interrupted migration, or tidy up after an ended one. Twice is the same as once.
+
+        `force`: a host that does not answer is fenced, and what it had of the VM is over then.
+        """
         self._arm()
         before = self.phase
-        self._take(self._event(Kind.RECOVER_WISHED))
+        self._take(self._event(Kind.RECOVER_WISHED, **({"force": True} if force else {})))
         if self.phase is before and before in ENDS:
             # It had ended, and only giving the claim back may have been missed.
             self._release()
@@ -198,8 +203,20 @@ class Conductor:
     def _command(self, kind: CommandKind) -> Command:
         self._count += 1
         ledger = self.ledger
+        fence = self._fence() if kind is CommandKind.FENCE else None
         known = (ledger.request, ledger.plan, ledger.ownership, ledger.source_older)
-        return Command(kind, ledger.operation, self._count, *known)
+        return Command(kind, ledger.operation, self._count, *known, fence=fence, fenced=ledger.fenced)
+
+    def _fence(self) -> FenceOrder:
+        """Return the order to cut off the host that is to be; how, is a setting of the group."""
+        host = self.ledger.to_fence
+        assert host is not None
+        try:
+            return FenceOrder(host, self._store.settings().get(host, HostSettings()).fence)
+        except RefimplError as failure:
+            # Without its setting nothing is cut off: the answer is that it cannot be.
+            self._waiting.append(self._event(Kind.JOURNAL_LOST, problem=failure.problems[0]))
+            return FenceOrder(host, FenceSetting(NONE))
 
     def _own(self, command: Command) -> None:
         """Carry out a command of the conductor's own."""

@@ -13,7 +13,7 @@ from refimpl.policy.convergence import pass_limit
 from refimpl.policy.leases import lease_space_gone, lock_daemon_gone
 from refimpl.policy.networks import next_network
 from refimpl.policy.post_copy import not_started, wished
-from refimpl.policy.reconciliation import bound, reconcile
+from refimpl.policy.reconciliation import bound, found_running, reconcile
 from refimpl.policy.recovery import recovery
 
 POLICIES: Mapping[Kind, Callable[[Ledger, Event], Decision | None]] = {
@@ -29,6 +29,7 @@ POLICIES: Mapping[Kind, Callable[[Ledger, Event], Decision | None]] = {
     Kind.LEASE_SPACE_GONE: lease_space_gone,
     Kind.BINDING_SEEN: bound,
     Kind.EVIDENCE_SEEN: reconcile,
+    Kind.SOURCE_FOUND_RUNNING: found_running,
     Kind.CLEANED: closing,
     Kind.LEFT_BEHIND: closing,
 }

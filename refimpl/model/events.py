@@ -59,6 +59,9 @@ class Kind(StrEnum):
     BINDING_SEEN = "binding-seen"
     SOURCE_ENDED = "source-ended"
     SOURCE_NOT_ENDED = "source-not-ended"
+    FENCED = "fenced"
+    FENCE_FAILED = "fence-failed"
+    SOURCE_FOUND_RUNNING = "source-found-running"
     DESTINATION_RAN = "destination-ran"
     LEFT_PAUSED = "left-paused"
     RUN_REFUSED = "run-refused"
@@ -96,6 +99,7 @@ class Kind(StrEnum):
     LEASE_UNSAFE = "lease-unsafe"
     SOURCE_BOUND = "source-bound"
     SOURCE_SILENT = "source-silent"
+    FENCE_DUE = "fence-due"
     SOURCE_OWNS = "source-owns"
     DESTINATION_OWNS = "destination-owns"
     JOB_STILL_RUNS = "job-still-runs"
@@ -166,6 +170,8 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     ),
     Kind.BINDING_SEEN: ("bound", "reason", "silent_ms"),
     Kind.SOURCE_NOT_ENDED: ("reason",),
+    Kind.FENCED: ("proof", "stood"),
+    Kind.FENCE_FAILED: ("problem",),
     Kind.DESTINATION_RAN: ("port_ms",),
     Kind.RUN_REFUSED: ("problem",),
     Kind.CANCEL_TOO_LATE: ("reason",),
@@ -189,6 +195,8 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.LEASE_UNSAFE: ("problem",),
     Kind.SOURCE_BOUND: ("why",),
     Kind.SOURCE_SILENT: ("why",),
+    Kind.FENCE_DUE: ("why", "host"),
+    Kind.RECOVER_WISHED: ("force",),
     Kind.SOURCE_OWNS: ("why",),
     Kind.DESTINATION_OWNS: ("why", "state"),
     Kind.JOB_STILL_RUNS: ("why",),

@@ -33,6 +33,8 @@ class Ledger:
     the source was seen to take the VM back after all had arrived at the destination. `source_older`: a
     copy was found there although the VM had run at the destination since. `ends_source`: the
     silent source's process is to be ended and no answer to that has come yet.
+    `forced`: a host that does not answer may be fenced; `to_fence`: it is to be; `fenced`: those that were. `stood`: of
+    a fenced source, whether its copy was seen not to have been taken back, in the instant in which it was ended.
     `remaining_bytes`, `bytes_s` and `sent_so_far_bytes` are the latest figures of the transfer. `stalls`: how often it
     was to be broken off because it carried nothing.
     `post_copy`: the VM was seen in post-copy, since `post_copy_ns`, and whole since `whole_ns`. `post_copy_wished`: a
@@ -50,6 +52,10 @@ class Ledger:
     source_ran_on: bool = False
     ends_source: bool = False
     source_older: bool = False
+    forced: bool = False
+    to_fence: str | None = None
+    fenced: tuple[str, ...] = ()
+    stood: bool | None = None
     owner: Kind | None = None
     problems: tuple[Problem, ...] = ()
     warnings: tuple[Problem, ...] = ()
@@ -110,7 +116,7 @@ class Ledger:
         values["owner"] = Kind(values["owner"]) if values["owner"] else None
         for name in ("problems", "warnings"):
             values[name] = tuple(Problem.from_json(p) for p in values[name])
-        for name in ("networks_tried", "left_behind"):
+        for name in ("networks_tried", "left_behind", "fenced"):
             values[name] = tuple(values[name])
         return cls(**values)
 
@@ -217,6 +223,20 @@ def _source_ended(ledger: Ledger, event: Event) -> Ledger:
     values = {"vm": ledger.request.vm, "host": event.host, "operation": ledger.operation}
     ended = Problem("source.ended", values, side=Side.SOURCE, host=event.host)
     return replace(ledger, ends_source=False, warnings=(*_but(ledger.warnings, ended.id), ended))
+
+
+def _fenced(ledger: Ledger, event: Event) -> Ledger:
+    """Note that a host was cut off: that, and by what it is proved, whoever looks after it must know."""
+    values = {"vm": ledger.request.vm, "host": event.host, "operation": ledger.operation, "detail": event["proof"]}
+    done = Problem("fence.done", values, side=event.side, host=event.host)
+    stood = ledger.stood if event["stood"] is None else event["stood"]
+    known = (*(host for host in ledger.fenced if host != event.host), event.host or "")
+    return replace(ledger, fenced=known, to_fence=None, stood=stood, warnings=(*_but(ledger.warnings, done.id), done))
+
+
+def _recover_wished(ledger: Ledger, event: Event) -> Ledger:
+    """A host that was cut off may be on again by now. How its copy stood when it was ended stays true."""
+    return replace(ledger, forced=bool(event["force"]), to_fence=None, fenced=())
 
 
 def _memory_gone(ledger: Ledger, event: Event) -> Ledger:
@@ -461,9 +481,12 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.SOURCE_STOPPED: _stopped,
     Kind.SOURCE_RESUMED: lambda ledger, _: replace(ledger, stop_ns=None),
     Kind.BINDING_SEEN: _binding_seen,
+    Kind.RECOVER_WISHED: _recover_wished,
+    Kind.FENCE_DUE: lambda ledger, event: replace(ledger, to_fence=event["host"]),
+    Kind.FENCED: _fenced,
     Kind.SOURCE_SILENT: lambda ledger, _: replace(ledger, ends_source=True),
     Kind.SOURCE_ENDED: _source_ended,
-    Kind.SOURCE_NOT_ENDED: lambda ledger, _: replace(ledger, ends_source=False),
+    Kind.SOURCE_NOT_ENDED: lambda ledger, _: replace(ledger, ends_source=False, silent_looks=ledger.silent_looks + 1),
     Kind.DESTINATION_RAN: _ran,
     Kind.RUN_REFUSED: lambda ledger, _: replace(ledger, run_refusals=ledger.run_refusals + 1),
     Kind.CALL_RETURNED: _call_returned,

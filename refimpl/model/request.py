@@ -7,6 +7,7 @@ from dataclasses import asdict, dataclass, field
 from enum import StrEnum
 from typing import Any
 
+from refimpl.model.fencing import FenceOrder
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.storage import StoragePlan, StorageWish
 
@@ -182,6 +183,7 @@ class CommandKind(StrEnum):
     ANSWER_TOO_LATE = "answer-too-late"
     LOOK_FOR_BINDING = "look-for-binding"
     END_SOURCE = "end-source"
+    FENCE = "fence"
     RECORD_PENDING = "record-pending"
     RECORD_COMMIT = "record-commit"
     RECORD_POSTCOPY = "record-post-copy"
@@ -204,6 +206,7 @@ class Command:
 
     `ownership`: the owner record as it stands for this operation, None before it is recorded that it has begun.
     `source_older`: the VM ran at the destination since the source's copy was stopped.
+    `fence`: of FENCE, whom and how. `fenced`: hosts that were cut off, so that nothing runs there.
     """
 
     kind: CommandKind
@@ -213,6 +216,8 @@ class Command:
     plan: Plan | None = None
     ownership: OwnerRecord | None = None
     source_older: bool = False
+    fence: FenceOrder | None = None
+    fenced: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """Return kind and step for the journal and the event stream."""

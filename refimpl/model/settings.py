@@ -3,7 +3,7 @@
 They are kept in the group store, so that every controller of the group sees the same. Four rules live with them: the
 source's performance option decides (R12), both hosts have a limit (R7), the destination says which networks may be
 used (R13), and migration is off until somebody turns it on. `PreCopyPassLimit` and `UnexpectedBlackoutMs` are this
-project's own: Hyper-V has both numbers and publishes neither.
+project's own: Hyper-V has both numbers and publishes neither. So is `Fence`, which a cluster has elsewhere.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Any
 
+from refimpl.model.fencing import OWN_FENCE, FenceSetting
 from refimpl.model.request import DEFAULT_PASS_LIMIT, PerformanceOption
 
 DEFAULT_UNEXPECTED_BLACKOUT_MS = 10_000
@@ -47,10 +48,12 @@ class HostSettings:
     networks: tuple[MigrationSubnet, ...] = ()
     pass_limit: int = DEFAULT_PASS_LIMIT
     unexpected_blackout_ms: int = DEFAULT_UNEXPECTED_BLACKOUT_MS
+    fence: FenceSetting = OWN_FENCE
 
     def to_json(self) -> dict[str, Any]:
         """Return plain JSON values under Hyper-V's names."""
         values: dict[str, Any] = {name: getattr(self, field) for name, field in NAMES.items()}
+        values["Fence"] = self.fence.to_json()
         values["MigrationNetworks"] = [{"Subnet": n.subnet, "Priority": n.priority} for n in self.networks]
         return values
 
@@ -61,9 +64,12 @@ class HostSettings:
         values["authentication"] = Authentication(values["authentication"])
         values["performance_option"] = PerformanceOption(values["performance_option"])
         values["networks"] = tuple(MigrationSubnet(n["Subnet"], n["Priority"]) for n in values["networks"])
+        if "fence" in values:
+            values["fence"] = FenceSetting.from_json(values["fence"])
         return cls(**values)
 
 
+FENCE = "Fence"
 NAMES: Mapping[str, str] = {
     "VirtualMachineMigrationEnabled": "migration_enabled",
     "MaximumVirtualMachineMigrations": "maximum_migrations",
@@ -74,5 +80,6 @@ NAMES: Mapping[str, str] = {
     "MigrationNetworks": "networks",
     "PreCopyPassLimit": "pass_limit",
     "UnexpectedBlackoutMs": "unexpected_blackout_ms",
+    FENCE: "fence",
 }
-"""Names outside (Hyper-V's, and two of our own) to fields of `HostSettings`."""
+"""Names outside (Hyper-V's, and three of our own) to fields of `HostSettings`."""

@@ -21,6 +21,9 @@ MOST_LOOKS = 1000
 MOST_SILENT_LOOKS = 20
 """How often a host may not answer before a person is asked: a daemon that is started again answers within some."""
 
+LOOKS_BEFORE_FENCE = 2
+"""How often a host must not have answered before it is cut off, where that is wished: one that comes back is not."""
+
 MOST_STALLS = 3
 """How often a transfer that carries nothing may outlast the request to break it off before a person is asked."""
 
@@ -38,7 +41,7 @@ _HERE = (VmState.RUNNING, VmState.PAUSED)
 def reconcile(ledger: Ledger, event: Event) -> Decision | None:
     """Return who owns the VM, that a job still runs, that both or none ran, or that it cannot be told."""
     evidence: Evidence = event["evidence"]
-    source, destination = evidence.source, evidence.destination
+    source, destination = (_as_fenced(ledger, copy) for copy in (evidence.source, evidence.destination))
     if ledger.looks > MOST_LOOKS:
         return decision(Kind.UNKNOWN, why=f"no verdict after looking {ledger.looks} times")
     if ledger.ends_source and destination.state is not VmState.RUNNING:
@@ -80,11 +83,36 @@ def bound(ledger: Ledger, event: Event) -> Decision | None:
     return decision(Kind.SOURCE_SILENT, why=f"all has arrived, and the source has not answered for {silent_ms} ms")
 
 
+def found_running(ledger: Ledger, event: Event) -> Decision:
+    """Return BOTH_RAN: the source's copy was found running where the destination's, which is the VM, runs as well."""
+    return decision(Kind.BOTH_RAN, why="running at the source again, and at the destination, which owns the VM")
+
+
+def _as_fenced(ledger: Ledger, copy: CopySeen) -> CopySeen:
+    """Return what is seen of a host, with what is proved of one that was cut off: nothing runs there any more."""
+    if copy.reachable or copy.host not in ledger.fenced:
+        return copy
+    return CopySeen(copy.host, reachable=True, state=VmState.OFF, reason="its host was cut off", bound=True)
+
+
+def _fence(ledger: Ledger, silent: CopySeen, other: CopySeen) -> Decision | None:
+    """Return FENCE_DUE for a silent host that may be cut off, HOST_SILENT until it was silent often enough."""
+    if not ledger.forced or not other.reachable:
+        return None
+    why = f"host {silent.host} does not answer"
+    if ledger.silent_looks < LOOKS_BEFORE_FENCE:
+        return decision(Kind.HOST_SILENT, why=why)
+    return decision(Kind.FENCE_DUE, why=why, host=silent.host)
+
+
 def _one_silent(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision:
     silent = source.host if not source.reachable else destination.host
     goes_on = source.reachable and source.state is VmState.RUNNING and source.lease_held and not source.job_open
     if goes_on and ledger.resume_ns is None:
         return decision(Kind.SOURCE_OWNS, why=f"runs at the source with its lease; {silent} does not answer")
+    fence = _fence(ledger, *((source, destination) if not source.reachable else (destination, source)))
+    if fence is not None:
+        return fence
     if ledger.hand_over is HandOver.STRICT and destination.state is VmState.RUNNING:
         return decision(Kind.DESTINATION_OWNS, why=f"runs at the destination, let run there; {silent} does not answer")
     if _arrived(ledger, source, destination):
@@ -134,6 +162,8 @@ def _may_be_stale(ledger: Ledger, source: CopySeen) -> bool:
     record = ledger.ownership
     if record is not None and record.operation == ledger.operation and record.pending is None:
         return ledger.plan is None or record.owner != ledger.plan.destination
+    if source.host in ledger.fenced and ledger.stood is not None:
+        return ledger.source_ran_on or not ledger.stood
     return ledger.source_ran_on or (ledger.interrupted and source.state is VmState.OFF)
 
 
@@ -154,6 +184,9 @@ def _off(source: CopySeen, destination: CopySeen) -> Decision:
 
 
 def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision:
+    if source.state is VmState.PAUSED and destination.host in ledger.fenced and _may_have_run(ledger):
+        why = f"paused at the source; on host {destination.host}, which was cut off, it may have run since"
+        return decision(Kind.UNKNOWN, why=why)
     if source.state in (VmState.RUNNING, VmState.PAUSED):
         if ledger.resume_ns is not None:
             return _older(source, destination)
@@ -163,11 +196,19 @@ def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Dec
     if _ended_there(ledger, source, destination):
         why = f"moved; there it is {destination.state} now ({destination.reason or 'no reason told'})"
         return decision(Kind.DESTINATION_OWNS, why=why, state=destination.state)
-    if destination.state in _HERE or (destination.state is VmState.PLANNED and source.state is VmState.ABSENT):
+    ran_on = source.host in ledger.fenced and ledger.stood is False
+    here = destination.state in _HERE or (destination.state is VmState.PLANNED and source.state is VmState.ABSENT)
+    if here and not ran_on:
         return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state} and not bound")
     if source.ended_by_guest or destination.ended_by_guest:
         panicked = "panicked" in (source.reason, destination.reason)
         return decision(Kind.GUEST_ENDED, why="its kernel panicked" if panicked else "it switched itself off")
+    cut = next((copy for copy in (source, destination) if copy.host in ledger.fenced), None)
+    if cut is not None:
+        # Its disks are shared: the VM can be started where somebody answers.
+        other = destination if cut is source else source
+        stays = other if ledger.plan is not None and ledger.plan.storage is None else cut
+        return decision(Kind.MEMORY_GONE, why=f"it was on host {cut.host}, which was cut off", host=stays.host)
     left_on = destination.host if source.state is VmState.ABSENT and destination.state is VmState.OFF else source.host
     why = f"source {source.state}, destination {destination.state}"
     return decision(Kind.MEMORY_GONE, why=f"{why}; {source.reason}" if source.reason else why, host=left_on)
@@ -184,6 +225,13 @@ def _older(source: CopySeen, destination: CopySeen) -> Decision:
         return decision(Kind.UNKNOWN, why=why)
     left_on = destination.host if destination.state is VmState.OFF else source.host
     return decision(Kind.MEMORY_GONE, why=why, host=left_on, older=True)
+
+
+def _may_have_run(ledger: Ledger) -> bool:
+    """Whether the destination may have run the VM: libvirt lets it, or it was let run by the commit."""
+    record, plan = ledger.ownership, ledger.plan
+    committed = record is not None and plan is not None and record.owner == plan.destination
+    return ledger.hand_over is not HandOver.STRICT or ledger.resume_ns is not None or committed
 
 
 def _ended_there(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:

@@ -53,9 +53,16 @@ def _host_settings_schema() -> Schema:
         MigrationNetworks=_networks(),
         PreCopyPassLimit=COUNT,
         UnexpectedBlackoutMs=COUNT,
+        Fence=object_of(agent=TEXT, options=TEXT, tried_ns=or_null(COUNT)),
     )
     whole = {"oneOf": [_by_host(settings), {**settings, "description": "Those of the host that was set."}]}
     return _published("host-settings", "What refimpl host get --json and host set --json print", whole)
+
+
+def _fence_tried_schema() -> Schema:
+    tried_ns = {**COUNT, "description": "nanoseconds since the epoch"}
+    title = "What refimpl host try-fence --json prints: the fence that answered, and when"
+    return _published("fence-tried", title, object_of(host=TEXT, fence=TEXT, tried_ns=tried_ns))
 
 
 def _migration_networks_schema() -> Schema:
@@ -255,6 +262,7 @@ def _problems_schema() -> Schema:
 SCHEMAS: Mapping[str, Callable[[], Schema]] = {
     "host-settings": _host_settings_schema,
     "migration-networks": _migration_networks_schema,
+    "fence-tried": _fence_tried_schema,
     "vm-list": _vm_list_schema,
     "vm": _vm_schema,
     "vm-created": _vm_created_schema,

@@ -129,6 +129,10 @@ _MARKS = {
     Kind.DESTINATION_ARRIVED: "all has arrived at the destination, which waits",
     Kind.SOURCE_BOUND: "the source is bound: its copy cannot run again",
     Kind.SOURCE_SILENT: "the source does not answer: its copy is to be ended",
+    Kind.FENCE_DUE: "a host that does not answer is to be cut off",
+    Kind.FENCED: "the host was cut off: nothing of the VM runs there any more",
+    Kind.FENCE_FAILED: "the host was not cut off",
+    Kind.SOURCE_FOUND_RUNNING: "the source's copy was found running too",
     Kind.SOURCE_ENDED: "the source's copy was ended by its process",
     Kind.COMMIT_RECORDED: "the commit is recorded: the destination owns the VM",
     Kind.POSTCOPY_SEEN: "post-copy begins: part of the memory stays at the source for now",
@@ -197,6 +201,7 @@ _CONCLUSIONS = frozenset(
         Kind.UNKNOWN,
         Kind.SOURCE_BOUND,
         Kind.SOURCE_SILENT,
+        Kind.FENCE_DUE,
     }
 )
 

@@ -60,6 +60,7 @@ OUTSIDE = {
     Kind.ADOPTED_STORAGE: "disks are copied when a controller takes the move up",
     Kind.GUEST_ENDED: "a guest that ends itself",
     Kind.RECORD_REFUSED: "another controller takes the VM over",
+    Kind.FENCE_DUE: "a host that is cut off",
     Kind.JOURNAL_LOST: "a journal or a store that fails",
     Kind.LOCK_DAEMON_GONE: "a lock daemon whose end is heard of",
     Kind.LEASE_SPACE_GONE: "a lease space that is not seen any more",

@@ -48,7 +48,8 @@ class Scenario:
     """One move. `path`: the phases entered, the end last; `also`: what else has to hold, given the rig.
 
     `happens`: when that is seen or entered, this is done to the rig.
-    `kill_at`: the controller dies there, and the move is recovered; `ended`: it is recovered after that end.
+    `kill_at`: the controller dies there, and the move is recovered; `ended`: it is recovered after that end; `force`:
+    with force; `between`: this is done before; `then`: after it each of these is done, and the move recovered again.
     """
 
     path: str
@@ -61,6 +62,9 @@ class Scenario:
     happens: Happens = None
     kill_at: str | Kind | None = None
     ended: Phase | None = None
+    between: Callable[[Rig], None] | None = None
+    force: bool = False
+    then: tuple[Callable[[Rig], None], ...] = ()
     after_ms: int = 0
     with_journal: bool = True
     journal_says: Phase | None = None
@@ -143,7 +147,13 @@ def play(scenario: Scenario, step: Step = table_step) -> tuple[Rig, Outcome]:
     if scenario.kill_at is not None or scenario.ended is not None:
         assert (outcome.end if outcome else None) is scenario.ended, "the stop point was never reached"
         rig.journal.phase = scenario.journal_says or rig.journal.phase
-        outcome = rig.recover(after_ms=scenario.after_ms, with_journal=scenario.with_journal)
+        if scenario.between is not None:
+            scenario.between(rig)
+        with_journal = scenario.with_journal
+        outcome = rig.recover(after_ms=scenario.after_ms, with_journal=with_journal, force=scenario.force)
+    for happens in scenario.then:
+        happens(rig)
+        outcome = rig.recover()
     assert outcome is not None
     return rig, outcome
 
@@ -187,6 +197,8 @@ def _owner(rig: Rig, outcome: Outcome) -> None:
     """The owner record says what the outcome says, and the VM carries it; epochs only rise."""
     recorded = [e["ownership"] for e in rig.events if e.origin == "fact" and "ownership" in e.values]
     assert all(earlier.epoch <= later.epoch for earlier, later in pairwise(recorded))
+    if outcome.end is Phase.LOST:
+        return  # whoever has the definition that it is started from
     record = next(iter(rig.store.owners()), None)
     if record is None or rig.store.down or outcome.end is Phase.INDETERMINATE or record.operation != OPERATION:
         return

@@ -5,6 +5,7 @@ from __future__ import annotations
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
 from tests.moves import Rig
+from tests.property.fence_scenarios import FENCE_SCENARIOS
 from tests.property.post_copy_scenarios import POST_COPY_SCENARIOS
 from tests.property.scenario import (
     AT_DESTINATION,
@@ -41,6 +42,7 @@ LIES = fault("call-lies", during="memory")
 
 SCENARIOS: dict[str, Scenario] = {
     **STORAGE_SCENARIOS,
+    **FENCE_SCENARIOS,
     **POST_COPY_SCENARIOS,
     # the way through
     "moved": Scenario(COMMIT, AT_DESTINATION, also=given("settle-destination", 1)),

@@ -15,6 +15,7 @@ from refimpl.backends.libvirt.binding import allow_run, look_for_binding
 from refimpl.backends.libvirt.ending import end_source
 from refimpl.backends.libvirt.evidence import inspect
 from refimpl.backends.libvirt.facts import observe
+from refimpl.backends.libvirt.fencing import fence
 from refimpl.backends.libvirt.follow import adopt
 from refimpl.backends.libvirt.operation import Operation, Reach
 from refimpl.backends.libvirt.probe import probe
@@ -40,6 +41,7 @@ IN_ORDER: dict[CommandKind, Work] = {
     CommandKind.PREPARE: prepare,
     CommandKind.ALLOW_RUN: allow_run,
     CommandKind.INSPECT: inspect,
+    CommandKind.FENCE: fence,
     CommandKind.ADOPT: adopt,
     CommandKind.RECOVER_POSTCOPY: post_copy.recover,
     CommandKind.END_HALVES: post_copy.end_halves,
@@ -141,6 +143,7 @@ class LibvirtBackend:
             known = Operation(command.operation, command.plan, reach, self._post, self._now_ns)
             self._operations[command.operation] = known
         known.plan, known.ownership, known.source_older = command.plan, command.ownership, command.source_older
+        known.fence_order, known.fenced = command.fence or known.fence_order, command.fenced
         return known
 
     def _in_order(self, operation: str, work: Callable[[], None]) -> None:

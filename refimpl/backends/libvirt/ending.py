@@ -52,20 +52,27 @@ def why_not(source: Status | None, destination: Status | None) -> str:
         return "the destination's copy is not there to be let run"
     if source is None:
         return "the source does not show its copy"
-    if source.phase == DENIED_PHASE or (source.state, source.reason) != ("paused", "migration"):
+    if not stands_still(source):
         return f"the source's copy is {source.state} ({source.reason}) {source.phase}".rstrip()
     return ""
+
+
+def stands_still(source: Status | None) -> bool | None:
+    """Whether a source's copy stands for its hand-over and was not taken back; None when it shows none."""
+    if source is None:
+        return None
+    return source.phase != DENIED_PHASE and (source.state, source.reason) == ("paused", "migration")
 
 
 def _end(operation: Operation, held: int) -> str:
     """Return why it was not ended, nothing when it is gone."""
     why = _why_not(operation)
-    if why or _over(held, 0):
+    if why or is_over(held, 0):
         return why
     why = "stopping it failed"
     try:
         signal.pidfd_send_signal(held, signal.SIGSTOP)
-        stands = until(lambda: _stands(held), STANDS_S, POLL_S)
+        stands = until(lambda: threads_stand(held), STANDS_S, POLL_S)
         why = _why_not(operation) if stands else "its process does not stop"
     finally:
         if why:
@@ -75,7 +82,7 @@ def _end(operation: Operation, held: int) -> str:
         return why
     operation.watch.ends_source()
     signal.pidfd_send_signal(held, signal.SIGKILL)
-    return "" if _over(held, END_TIMEOUT_MS) else "its process does not end"
+    return "" if is_over(held, END_TIMEOUT_MS) else "its process does not end"
 
 
 def _why_not(operation: Operation) -> str:
@@ -83,13 +90,14 @@ def _why_not(operation: Operation) -> str:
     return why_not(read_status(reach.source_channel, vm), read_status(reach.destination_channel, vm))
 
 
-def _over(held: int, timeout_ms: int) -> bool:
+def is_over(held: int, timeout_ms: int) -> bool:
+    """Whether the process of a pidfd has ended, within so many milliseconds."""
     poller = select.poll()
     poller.register(held, select.POLLIN)
     return bool(poller.poll(timeout_ms))
 
 
-def _stands(held: int) -> bool:
+def threads_stand(held: int) -> bool:
     """Whether every thread of the process is stopped, or it is gone."""
     (pid,) = re.findall(r"^Pid:\s+(-?\d+)$", Path(f"/proc/self/fdinfo/{held}").read_text(), re.MULTILINE)
     if int(pid) <= 0:

@@ -23,6 +23,7 @@ from refimpl.hosts.channel import HostChannel
 from refimpl.hosts.factory import channel_for
 from refimpl.model.errors import Problem, Value
 from refimpl.model.events import Event, Kind
+from refimpl.model.fencing import FenceOrder
 from refimpl.model.group import Group, HostEntry
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Side
@@ -72,6 +73,8 @@ class Operation:
         self.plan = plan
         self.ownership: OwnerRecord | None = None
         self.source_older = False
+        self.fence_order: FenceOrder | None = None
+        self.fenced: tuple[str, ...] = ()
         self.reach = reach
         self.now_ns = now_ns
         self.lock = threading.RLock()

@@ -10,9 +10,10 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
-from refimpl.backends.libvirt import connection, disk_files, lease, port, retake, stamp
+from refimpl.backends.libvirt import connection, disk_files, kept, lease, port, retake, stamp
 from refimpl.backends.libvirt.binding import source_gone
 from refimpl.backends.libvirt.delegated import open_port
+from refimpl.backends.libvirt.domain import moved_to
 from refimpl.backends.libvirt.follow import job_runs, source_job_runs
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.status import Status, process_gone, read_status
@@ -60,14 +61,15 @@ def clean_up_moved(operation: Operation) -> None:
 
 
 def _clean(operation: Operation, disks: Callable[[], tuple[list[str], list[str]]]) -> None:
-    left, kept = disks()
+    left, stay = disks()
     items = [item for _, host, _ in operation.reach.sides() for item in _unmark(operation, host)]
     items += [*left, *_clear_port(operation)]
     operation.forget()
+    kept.forget(operation)
     if items:
-        operation.post(Kind.LEFT_BEHIND, items=tuple(items), kept=tuple(kept))
+        operation.post(Kind.LEFT_BEHIND, items=tuple(items), kept=tuple(stay))
     else:
-        operation.post(Kind.CLEANED, kept=tuple(kept))
+        operation.post(Kind.CLEANED, kept=tuple(stay))
 
 
 def _settle(operation: Operation, side: Side, work: Callable[[Operation], dict[str, Any] | None]) -> None:
@@ -83,10 +85,13 @@ def _settle(operation: Operation, side: Side, work: Callable[[Operation], dict[s
 
 def _source_is_the_vm(operation: Operation) -> dict[str, Any] | None:
     reach = operation.reach
+    if reach.source.name in operation.fenced:
+        _none_is_left(operation)
+        return None
     if operation.source_older:
         _end_older_source(operation)
         return None
-    none_runs_there = False
+    none_runs_there = reach.destination.name in operation.fenced
     with _if_it_answers(reach.destination) as there:
         # One that does not answer forbids only the resume: a source that runs is left alone, the clean-up reports it.
         if there is not None:
@@ -97,6 +102,8 @@ def _source_is_the_vm(operation: Operation) -> dict[str, Any] | None:
     _wait(operation, lambda: not source_job_runs(operation), JOB_TIMEOUT_S, "the source's migration job is still open")
     with connection.fresh(reach.source) as here:
         domain = connection.find(here, operation.plan.vm_id)
+        if domain is None and reach.destination.name in operation.fenced:
+            _define(operation, here, reach.source, kept.kept(operation))
         if domain is None or operation.plan.vm_state is VmState.PAUSED:
             return None
         if not _paused_by_migration(domain):
@@ -131,6 +138,30 @@ def _leased_again(operation: Operation, domain: Any) -> dict[str, Any] | None:
     if did.problem is not None and domain.state()[0] == connection.module().VIR_DOMAIN_PAUSED:
         raise _CannotSettle(f"{did.problem}")
     return None if did.problem is not None else {"lease_taken": True, "pause_ms": did.pause_ms}
+
+
+def _none_is_left(operation: Operation) -> None:
+    """The VM's memory went with a source that was cut off: what waits here is older, only its definition is kept."""
+    lv = connection.module()
+    host = operation.reach.destination
+    xml = kept.kept(operation)
+    xml = (moved_to(xml, operation.reach.source, host) or xml) if xml else None
+    with connection.fresh(host) as there:
+        domain = connection.find(there, operation.plan.vm_id)
+        if domain is not None:
+            if not _ours(operation, domain) or domain.state()[0] in (lv.VIR_DOMAIN_RUNNING, lv.VIR_DOMAIN_BLOCKED):
+                raise _CannotSettle(f"the copy on host {host.name} runs, or is not of this operation")
+            if domain.isPersistent():
+                xml = domain.XMLDesc(lv.VIR_DOMAIN_XML_INACTIVE | lv.VIR_DOMAIN_XML_SECURE)
+            _remove(operation, domain, host, operation.reach.destination_channel)
+        _define(operation, there, host, xml)
+
+
+def _define(operation: Operation, connected: Any, host: HostEntry, xml: str | None) -> None:
+    """Store the definition on the host that owns the VM now, so that it can be started there from its disks."""
+    record = operation.ownership
+    if xml is not None and record is not None and record.owner == host.name:
+        connected.defineXML(xml)
 
 
 def _require_fresh(operation: Operation, domain: Any) -> None:
@@ -212,7 +243,7 @@ def _destination_is_the_vm(operation: Operation) -> None:
         if here is not None:
             _wait(operation, lambda: not job_runs(operation), JOB_TIMEOUT_S, "a migration job is still open")
             _remove_source(operation, here, runs)
-        elif not (runs and _source_bound(operation)):
+        elif not (runs and (reach.source.name in operation.fenced or _source_bound(operation))):
             # A silent source that cannot run again is no danger; its definition is left behind.
             raise _CannotSettle(f"host {plan.source} does not answer, and its copy may run again")
 
@@ -235,6 +266,8 @@ def _remove_source(operation: Operation, here: Any, destination_runs: bool) -> N
         raise _CannotSettle(f"the copy on host {plan.destination} was not seen to run; the source's is kept")
     if not _ours(operation, domain):
         raise _CannotSettle(f"the copy on host {plan.source} does not carry the mark of this operation")
+    if domain.state()[0] in (connection.module().VIR_DOMAIN_RUNNING, connection.module().VIR_DOMAIN_BLOCKED):
+        operation.post(Kind.SOURCE_FOUND_RUNNING, Side.SOURCE)
     _remove(operation, domain, reach.source, reach.source_channel)
 
 
@@ -316,6 +349,9 @@ def _unmark(operation: Operation, host: HostEntry) -> list[str]:
             record = operation.ownership
             if record is not None and record.owner == host.name and stamp.epoch(domain.XMLDesc(0)) <= record.epoch:
                 stamp.put_owner(domain, record)
+            if _stale_definition(operation, host, domain):
+                domain.undefineFlags(connection.module().VIR_DOMAIN_UNDEFINE_KEEP_NVRAM)
+                return
             # Before the mark goes: as long as that is there, this is done again.
             if domain.isPersistent():
                 _set_autostart(operation, domain, host)
@@ -327,6 +363,18 @@ def _unmark(operation: Operation, host: HostEntry) -> list[str]:
         held = "" if operation.plan.post_copy is PostCopy.OFF else _HELD.format(host=host.name)
         return [f"what operation {operation.id} left of VM {operation.plan.vm!r} on host {host.name}: {error}{held}"]
     return []
+
+
+def _stale_definition(operation: Operation, host: HostEntry, domain: Any) -> bool:
+    """Whether a host that was cut off has come back with nothing but a definition, and the owner has its own."""
+    record, reach = operation.ownership, operation.reach
+    if record is None or record.owner == host.name or operation.plan.storage is not None:
+        return False
+    if domain.isActive() or not domain.isPersistent() or not _ours(operation, domain):
+        return False
+    owner = reach.destination if host is reach.source else reach.source
+    with connection.fresh(owner) as fresh:
+        return owner.name == record.owner and connection.find(fresh, operation.plan.vm_id) is not None
 
 
 def _set_autostart(operation: Operation, domain: Any, host: HostEntry) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refimpl.backends.libvirt import compression, connection, halves, lease, lease_space, port, stamp
+from refimpl.backends.libvirt import compression, connection, halves, kept, lease, lease_space, port, stamp
 from refimpl.backends.libvirt.delegated import let_out
 from refimpl.backends.libvirt.disk_files import device_names, full, make, relocated
 from refimpl.backends.libvirt.domain import moved_to
@@ -84,6 +84,7 @@ def _prepared(operation: Operation) -> Problem | None:
         port.prove(reach.destination_channel, operation.id, port.switches(arriving))
         # First the mark, so that what is shut or made is found and opened or removed without a journal too.
         _mark(operation, domain)
+        kept.keep(operation, domain.XMLDesc(connection.module().VIR_DOMAIN_XML_INACTIVE))
         failed = make(operation)
         if failed is not None:
             return failed

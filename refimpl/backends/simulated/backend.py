@@ -15,7 +15,7 @@ from refimpl.backends.simulated.facts import look, seen
 from refimpl.backends.simulated.settling import Settling
 from refimpl.backends.simulated.stages import Stage, cancelled
 from refimpl.backends.simulated.transfer import Transfer
-from refimpl.backends.simulated.world import World
+from refimpl.backends.simulated.world import BY_MIGRATION, World
 from refimpl.backends.simulated.worldfile import FaultKind, Moment
 from refimpl.engine.backend import Capabilities, Post
 from refimpl.engine.timeline import VirtualTimeline
@@ -53,6 +53,7 @@ class SimulatedBackend:
             CommandKind.REQUEST_CANCEL: self._cancel,
             CommandKind.LOOK_FOR_BINDING: self._look_for_binding,
             CommandKind.END_SOURCE: self._ending.end_source,
+            CommandKind.FENCE: self._fence,
             CommandKind.ALLOW_RUN: self._allow_run,
             CommandKind.INSPECT: self._inspect,
             CommandKind.ADOPT: self._adopt,
@@ -365,6 +366,23 @@ class SimulatedBackend:
         source = self._ending.seen(command.operation, plan, self.side(plan, Side.SOURCE))
         evidence = Evidence(source, self.side(plan, Side.DESTINATION))
         self.say(Kind.EVIDENCE_SEEN, evidence=evidence)
+
+    def _fence(self, command: Command, plan: Plan) -> None:
+        order = command.fence
+        assert order is not None
+        side = Side.SOURCE if order.host == plan.source else Side.DESTINATION
+        told = {"vm": plan.vm, "host": order.host, "operation": command.operation}
+        if not order.setting.exists:
+            self.say(Kind.FENCE_FAILED, side, order.host, problem=Problem("fence.none", told, side=side))
+        elif self.world.faults.asked(FaultKind.FENCE_FAILS, plan.vm, host=order.host):
+            told |= {"fence": "a simulated fence", "detail": "scripted: the host is still on"}
+            self.say(Kind.FENCE_FAILED, side, order.host, problem=Problem("fence.failed", told, side=side))
+        else:
+            copy = self.world.copy(order.host, plan.vm)
+            seen = copy is not None and copy.alive and side is Side.SOURCE
+            stood = (copy.state, copy.reason) == (VmState.PAUSED, BY_MIGRATION) if copy is not None and seen else None
+            self.world.lose_host(order.host)
+            self.say(Kind.FENCED, side, order.host, proof="simulated: it is off", stood=stood)
 
     def _adopt(self, command: Command, plan: Plan) -> None:
         transfer = self.world.transfers.get(command.operation)

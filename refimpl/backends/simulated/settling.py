@@ -16,6 +16,7 @@ from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.facts import VmState
 from refimpl.model.ownership import OwnerRecord
+from refimpl.model.phase import Side
 from refimpl.model.request import Command, CommandKind, Plan
 
 if TYPE_CHECKING:
@@ -54,14 +55,18 @@ class Settling:
         there = self._world.hosts[plan.destination].answers
         if self._world.faults.asked(FaultKind.SETTLE_FAILS, plan.vm):
             return "scripted: it cannot be settled"
+        if plan.source in command.fenced:
+            return self._none_is_left(command, plan, destination)
         if not self._world.hosts[plan.source].answers:
             return f"host {plan.source} does not answer"
         if command.source_older:
             return self._why_not_without_source(source, destination, plan)
         stands = source is not None and source.state is VmState.PAUSED and source.reason in PAUSED_BY_SYSTEM
-        if not there:
+        if not there and plan.destination not in command.fenced:
             return f"host {plan.destination} does not answer" if stands else None
-        if destination is not None and destination.operation == command.operation:
+        if source is None and not there:
+            self._define(command, plan, plan.source)
+        if there and destination is not None and destination.operation == command.operation:
             if destination.state is VmState.RUNNING:
                 return "the destination's copy runs"
             waits = destination.state is VmState.PAUSED and plan.vm_state is not VmState.OFF
@@ -106,6 +111,21 @@ class Settling:
             self._world.stop(source, VmState.OFF, "older")
         return None
 
+    def _none_is_left(self, command: Command, plan: Plan, destination: Copy | None) -> str | None:
+        """The memory went with a source that was cut off: what waits at the destination is older."""
+        if destination is not None:
+            if destination.state is VmState.RUNNING or destination.operation != command.operation:
+                return "the destination's copy runs, or is not of this operation"
+            self._world.remove(destination)
+        self._define(command, plan, plan.destination)
+        return None
+
+    def _define(self, command: Command, plan: Plan, host: str) -> None:
+        """Store the definition on the host that owns the VM now."""
+        vm = self._world.vm(plan.vm)
+        if vm is not None and command.ownership is not None and command.ownership.owner == host:
+            self._world.define(host, vm, command.operation, plan)
+
     def keep_destination(self, command: Command, plan: Plan, waited_ms: int = 0) -> None:
         """SETTLE_DESTINATION: remove the source's copy, once the destination's is seen to be what the VM was."""
         transfer = self._world.transfers.get(command.operation)
@@ -118,16 +138,22 @@ class Settling:
             self._cannot(command, plan, "scripted: it cannot be settled")
         elif not self._world.hosts[plan.destination].answers or not (there or self._source_is_gone(plan)):
             self._cannot(command, plan, f"the destination's copy is not seen to be {plan.vm_state}")
-        elif self._source_may_run_again(plan, transfer) and not self._backend.source_is_ended(command.operation, plan):
+        elif plan.source not in command.fenced and self._source_may_run(command, plan, transfer):
             self._cannot(command, plan, f"host {plan.source} does not answer, and its copy may run again")
         else:
             if source is not None and self._world.hosts[plan.source].answers:
+                if source.state is VmState.RUNNING and there:
+                    self._backend.say(Kind.SOURCE_FOUND_RUNNING, Side.SOURCE, plan.source)
                 self._world.remove(source)
             self._backend.say(Kind.SETTLED)
 
     def _source_is_gone(self, plan: Plan) -> bool:
         """Whether the source shows no copy: then there is none to remove, whatever became of the destination's."""
         return self._world.hosts[plan.source].answers and self._world.copy(plan.source, plan.vm) is None
+
+    def _source_may_run(self, command: Command, plan: Plan, transfer: Transfer | None) -> bool:
+        ended = self._backend.source_is_ended(command.operation, plan)
+        return not ended and self._source_may_run_again(plan, transfer)
 
     def _source_may_run_again(self, plan: Plan, transfer: Transfer | None) -> bool:
         """Whether a source that does not answer is a danger: neither bound nor kept from running by the lease."""

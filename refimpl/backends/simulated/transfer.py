@@ -475,7 +475,7 @@ class Transfer:
             return
         cut = self.world.network_of(self.plan.address) in self.world.links_down
         arrived = copy.state is VmState.PAUSED
-        if arrived and self.plan.hand_over is HandOver.STRICT and (late or cut):
+        if arrived and self.plan.hand_over is HandOver.STRICT and (late or cut or self.finished_there):
             return
         if arrived and late and self.world.run(copy):
             self.ran()

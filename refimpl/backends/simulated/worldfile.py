@@ -70,6 +70,7 @@ class FaultKind(StrEnum):
     NOT_ENDED = "not-ended"
     POST_COPY_REFUSED = "post-copy-refused"
     RESUME_REFUSED = "resume-refused"
+    FENCE_FAILS = "fence-fails"
 
 
 _KINDS = list(FaultKind)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -14,6 +15,7 @@ from refimpl.cli import main
 from refimpl.cli.host import option_of
 from refimpl.engine.store import GroupStore
 from refimpl.model.errors import RefimplError
+from refimpl.model.fencing import FenceSetting
 from refimpl.model.group import ChannelSpec, Group, HostEntry, ProcessRef
 from refimpl.model.settings import NAMES, HostSettings
 
@@ -47,6 +49,7 @@ def test_defaults_are_hyper_v_s(group: Group, capsys: pytest.CaptureFixture[str]
         "MigrationNetworks": [],
         "PreCopyPassLimit": 5,
         "UnexpectedBlackoutMs": 10000,
+        "Fence": {"agent": "own", "options": "", "tried_ns": None},
     }
 
 
@@ -63,7 +66,29 @@ CHANGES = {
 
 
 def test_every_property_can_be_set() -> None:
-    assert set(CHANGES) == set(READERS) == set(NAMES) - {"MigrationNetworks"}
+    assert set(CHANGES) == set(NAMES) - {"MigrationNetworks", "Fence"} == set(READERS) - {"Fence", "FenceOptions"}
+
+
+def test_a_fence_has_an_agent_and_options_and_is_not_tried_when_it_is_another(
+    group: Group, capsys: pytest.CaptureFixture[str]
+) -> None:
+    agent = ("--fence", "/usr/sbin/fence_x", "--fence-options", "ip=192.0.2.1  plug=2")
+    changed = shown(capsys, "host", "set", "h2", *agent)["Fence"]
+    assert changed == {"agent": "/usr/sbin/fence_x", "options": "ip=192.0.2.1 plug=2", "tried_ns": None}
+    tried = replace(FenceSetting("/usr/sbin/fence_x", "ip=192.0.2.1 plug=2"), tried_ns=7)
+    store = GroupStore(Path(group.store_path))
+    store.change_settings("h2", lambda old: replace(old, fence=tried))
+    kept = shown(capsys, "host", "set", "h2", "--pre-copy-pass-limit", "3", "--fence", "/usr/sbin/fence_x")
+    assert kept["Fence"]["tried_ns"] == 7
+    assert main(["host", "get", "h2"]) == 0
+    assert "/usr/sbin/fence_x (tried " in capsys.readouterr().out
+    assert shown(capsys, "host", "set", "h2", "--fence", "none")["Fence"]["tried_ns"] is None
+
+
+@pytest.mark.parametrize("wrong", [("--fence", "fence_x"), ("--fence-options", "ip")])
+def test_a_fence_that_cannot_be_is_refused(group: Group, wrong: tuple[str, str]) -> None:
+    assert main(["host", "set", "h2", *wrong]) == 2
+    assert SettingsDesk(group).get("h2") == HostSettings()
 
 
 @pytest.mark.parametrize("name", sorted(CHANGES))

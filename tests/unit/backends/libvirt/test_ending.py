@@ -113,7 +113,7 @@ def test_a_process_that_does_not_stop_goes_on(
     process: subprocess.Popen[bytes], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(ending, "STANDS_S", 0.01)
-    monkeypatch.setattr(ending, "_stands", lambda _held: False)
+    monkeypatch.setattr(ending, "threads_stand", lambda _held: False)
     held = Held(process.pid, r.SOURCE_WAITS, r.DESTINATION_ARRIVED)
     assert held.ends() is NOT_ENDED
     assert process.poll() is None
