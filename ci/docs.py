@@ -1,4 +1,4 @@
-"""The parts of docs/ that are made from the program itself: errors, known faults, faults on purpose, the table.
+"""The parts of docs/ that are made from the program and its tests: errors, known faults, faults on purpose, the tables.
 
 A file that is made as a whole says so at its top; a part of a page stands between two comments that name it. A test
 keeps all of them current; `ci/docs` writes them anew.
@@ -8,6 +8,7 @@ import re
 import sys
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from refimpl.checks.advisories import catalogue as known_faults
 from refimpl.checks.version import Version
@@ -17,7 +18,25 @@ from refimpl.model.errors import ErrorEntry, catalogue
 from refimpl.model.events import Kind
 from refimpl.model.phase import ENDS, EXIT_CODES, ExitCode, Phase
 
-DOCS = Path(__file__).resolve().parent.parent / "docs"
+if TYPE_CHECKING:
+    from tests.fault_table import Blow, Case, Row
+
+ROOT = Path(__file__).resolve().parent.parent
+DOCS = ROOT / "docs"
+_FAULT_TABLE = """# When something fails during a move
+
+<!-- Made by ci/docs from tests/fault_table.py. -->
+
+What can go wrong while a VM moves, row by row: what plain libvirt leaves behind (its own hand-over, and no lease unless
+it is named), and how a move by refimpl ends. Every line is a test on two real hosts, which takes what it expects from
+the same record as this page; the fault strikes at a moment that is held or told, not guessed.
+`tests/lab/test_fault_table.py` also asserts that never two copies run (by the processors of both hosts, and by the
+lines that the guest numbers), that the VM works where this says, with its lease held and all acknowledged writes on its
+disk, that the owner record names that host, and that nothing is left behind. *Full*: in `ci/full`, not in `ci/test`.
+
+*Verdict* is the last decision from what both hosts showed, with its reason; both stand in the report of a move. A VM
+has a lease unless *no lease* is said: no user gets one without, and tests of such begin behind the checks.
+"""
 RECOVERY = frozenset({Kind.LOOK_AGAIN, Kind.NOTHING_TOUCHED, Kind.TIDY_AGAIN})
 """Decisions of a recovery: they lead in from nearly every phase and would hide the rest of the diagram."""
 
@@ -171,6 +190,45 @@ def faults() -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
+def fault_table() -> str:
+    """Return the page of the fault tables, a section for each row, from the records that the tests assert."""
+    sys.path.insert(0, str(ROOT))
+    from tests.fault_table import ROWS
+
+    lines = [_FAULT_TABLE]
+    for row in ROWS.values():
+        lines += _fault_row(row)
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _fault_row(row: "Row") -> list[str]:
+    columns = ("move", "what is done", "verdict", "end (exit code)", "VM in the end", "test")
+    lines = [f"## {row.id}", "", f"{row.what}  ", f"Plain libvirt: {row.plain}", ""]
+    lines += [f"| {' | '.join(columns)} |", "| --- " * len(columns) + "|"]
+    return [*lines, *(f"| {' | '.join(_fault_case(row.id, case))} |" for case in row.cases), ""]
+
+
+def _fault_case(row: str, case: "Case") -> tuple[str, ...]:
+    from tests.fault_table import shown_by
+
+    had = ", ".join([str(case.disk), *([] if case.lease else ["no lease"])])
+    done = "; ".join(_blow(blow) for blow in case.blows) or "its own test says"
+    said = ", ".join(f"`{id}`" for id in (*case.problems, *case.warnings))
+    why = re.sub(r"\\w\+", "…", case.why).format(source="(source)", destination="(destination)")
+    then = "".join(f"; then `{step}`" for step in case.then) + (f": {case.recovered}" if case.recovered else "")
+    at = f"runs at the {case.vm_at}" if case.vm_at else "lost; runs at the source once started again"
+    test = f"`{shown_by(f'{row}-{case.name}')}`" + (", full" if case.full else "")
+    end = f"**{case.end}** ({int(case.code)})" + (f": {said}" if said else "") + then
+    verdict = str(case.verdict).replace("-", " ") + (f": {why}" if why else "")
+    return (f"{case.hand_over}, {had}", done, verdict, end, at, test)
+
+
+def _blow(blow: "Blow") -> str:
+    of = f" ({blow.network})" if blow.network else ""
+    side = "" if blow.does == "cancel" else f" at the {blow.side}"
+    return f"`{blow.does}`{of}{side} {blow.at}" + (f", {blow.until}" if blow.until else "")
+
+
 def _range(first: Version | None, fixed: Version | None) -> str:
     begin, end = (".".join(map(str, version)) if version else "" for version in (first, fixed))
     return " and ".join(part for part in (f"from {begin}" if begin else "", f"before {end}" if end else "") if part)
@@ -181,7 +239,12 @@ def _when(conditions: Mapping[str, object]) -> str:
     return f" (with {told})" if told else ""
 
 
-PAGES: Mapping[str, Callable[[], str]] = {"errors.md": errors, "advisories.md": advisories, "faults.md": faults}
+PAGES: Mapping[str, Callable[[], str]] = {
+    "errors.md": errors,
+    "advisories.md": advisories,
+    "faults.md": faults,
+    "fault-table.md": fault_table,
+}
 PARTS: Mapping[str, Mapping[str, Callable[[], str]]] = {
     "how-it-works.md": {"diagram": diagram, "table": table, "ends": ends}
 }

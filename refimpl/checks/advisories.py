@@ -19,7 +19,7 @@ from refimpl.checks.version import Version, parsed
 from refimpl.model.errors import Problem
 from refimpl.model.facts import HostFacts
 from refimpl.model.phase import Side
-from refimpl.model.request import PerformanceOption
+from refimpl.model.request import HandOver, PerformanceOption, PostCopy
 
 
 class Severity(StrEnum):
@@ -112,11 +112,18 @@ def _meets(s: Subject, pair: Pair, advisory: Advisory) -> bool:
     return all(_CONDITIONS[name](s, pair, wanted) for name, wanted in advisory.when.items())
 
 
+def _hand_over(s: Subject) -> HandOver | None:
+    """Return the hand-over of the move, as far as it is known: post-copy goes with one only."""
+    own = next(iter(s.facts.hand_overs), None) if s.request.post_copy is PostCopy.OFF else HandOver.DELEGATED
+    return s.request.hand_over or own
+
+
 _CONDITIONS: Mapping[str, Any] = {
     "encryption": lambda s, pair, wanted: s.request.encryption is wanted,
     "compression": lambda s, pair, wanted: (s.option is PerformanceOption.COMPRESSION) is wanted,
+    "post_copy": lambda s, pair, wanted: (s.request.post_copy is not PostCopy.OFF) is wanted,
     "memory_mib": lambda s, pair, least: pair.vm.memory_mib >= least,
-    "hand_over": lambda s, pair, wanted: (s.request.hand_over or next(iter(s.facts.hand_overs), None)) == wanted,
+    "hand_over": lambda s, pair, wanted: _hand_over(s) == wanted,
     "feature": lambda s, pair, name: pair.vm.cpu is not None and name in pair.vm.cpu.features,
 }
 

@@ -2,7 +2,8 @@
 
 * The memory phase is held by limits of the transfer (`hold`), on a move whose bandwidth was limited.
 * Every phase of a conductor, and each command before and after it is given, is held by a stop point (`stopped_at`).
-* The steps of QEMU's own switch, which nothing can hold, are told by its MIGRATION event (`on_migration`).
+* The steps of QEMU's own switch, which nothing can hold, are told by its MIGRATION event (`on_migration`), and what
+  comes after it by the destination's own events (`on_native` with `arrived` or `ran`).
 * Any event of an operation's stream may set off a fault (`armed`).
 """
 
@@ -20,7 +21,7 @@ from typing import Any, Protocol
 
 from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.tap import Taps
-from refimpl.backends.libvirt.watch import NativeEvent
+from refimpl.backends.libvirt.watch import LIFECYCLE_PAUSED, LIFECYCLE_SUSPENDED, NativeEvent
 from refimpl.hosts.stops import LOOK_AGAIN_S, STOP_FILE_VARIABLE, STOP_VARIABLE
 from refimpl.hosts.wait import until
 from refimpl.lab.errors import LabError
@@ -160,16 +161,44 @@ def armed(operation: Followed, kind: Kind, act: Callable[[], None]) -> Iterator[
         trigger.disarm()
 
 
+Heard = Callable[[NativeEvent], bool]
+"""Whether a native event is the moment that is waited for."""
+
+
+def migration_is(*states: str) -> Heard:
+    """Hear that QEMU's migration is in one of these states, in QEMU's words: `active`, `device`, `completed`."""
+    return lambda heard: (
+        heard.source == "qmp" and heard.name == "MIGRATION" and heard.details.get("status") in frozenset(states)
+    )
+
+
+def arrived(heard: NativeEvent) -> bool:
+    """Whether all has arrived at a destination that is told to wait: with strict hand-over (handover 1)."""
+    return (heard.source, heard.event, heard.detail) == ("lifecycle", LIFECYCLE_SUSPENDED, LIFECYCLE_PAUSED)
+
+
+def ran(heard: NativeEvent) -> bool:
+    """Whether a copy runs on: at a destination, the end of the blackout."""
+    return (heard.source, heard.name) == ("qmp", "RESUME")
+
+
 @contextmanager
 def on_migration(host: HostEntry, vm_id: str, states: frozenset[str], act: Callable[[], None]) -> Iterator[Trigger]:
     """Do something as soon as the QEMU of a VM on a host says that its migration is in one of these states.
 
-    States in QEMU's words: `active`, `pre-switchover`, `device`, `completed`. The act must not ask libvirt anything.
+    As of `on_native`.
     """
+    with on_native(host, vm_id, migration_is(*states), act) as trigger:
+        yield trigger
+
+
+@contextmanager
+def on_native(host: HostEntry, vm_id: str, moment: Heard, act: Callable[[], None]) -> Iterator[Trigger]:
+    """Do something as soon as a host tells of a moment of a VM there. The act must not ask libvirt anything."""
     trigger, taps = Trigger(act), Taps(time.time_ns)
 
     def heard(native: NativeEvent) -> None:
-        if native.source == "qmp" and native.name == "MIGRATION" and native.details.get("status") in states:
+        if moment(native):
             trigger.fire()
 
     taps.listen(host.name, vm_id, heard)

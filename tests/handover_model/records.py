@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from refimpl.model.events import Event, Kind
-from refimpl.model.request import HandOver
+from refimpl.model.request import HandOver, VmState
 from tests.handover_model.traces import (
     MOST_STATES,
     NotModelled,
@@ -29,6 +29,9 @@ from tests.handover_model.world import Options
 Trace = Sequence[Event | Mapping[str, Any]]
 
 NO_PLAN = "a record without its plan"
+LEASE_FORGOTTEN = "a source that runs on without its lease, its lock daemon alive, and the other host is silent"
+"""libvirt has given it back, and QEMU let the VM run: with a host that does not answer, that is what decides."""
+
 MOST_FAULTS = 2
 """With how many faults of the hosts a move is tried to be explained."""
 
@@ -69,10 +72,24 @@ def judge(
         options = guards or guards_of(values, kept)
     except NotModelled as outside:
         return Judgement(Word.NOT_CHECKED, str(outside))
+    if options.lease and _lease_forgotten(values):
+        return Judgement(Word.NOT_CHECKED, LEASE_FORGOTTEN)
     name = (options, most_states, told.first, *(_name(one) for one in told.seen))
     if name not in _KNOWN:
         _KNOWN[name] = _judge(told, options, most_states)
     return _KNOWN[name]
+
+
+def _lease_forgotten(values: Sequence[Mapping[str, Any]]) -> bool:
+    if any(event["kind"] == Kind.LOCK_DAEMON_GONE for event in values):
+        return False
+    looks = [event["values"]["evidence"] for event in values if event["kind"] == Kind.EVIDENCE_SEEN]
+    return any(
+        look["source"]["state"] == VmState.RUNNING
+        and look["source"]["lease_held"] is False
+        and not look["destination"]["reachable"]
+        for look in looks
+    )
 
 
 def _judge(told: Story, options: Options, most_states: int) -> Judgement:

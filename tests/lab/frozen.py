@@ -42,11 +42,10 @@ class Freeze:
     The source's own daemon closes nothing while it is frozen: it goes on at the end of the block.
     """
 
-    def __init__(self, lab: Lab, plan: Plan, of: str, *, held: bool = False) -> None:
+    def __init__(self, lab: Lab, plan: Plan, of: str) -> None:
         daemon = lab.daemon(of, "libvirtd")
         assert daemon is not None
         self._pid = daemon.pid
-        self._held = held
         self._plan = plan
         self._source = channel_for(host_of(lab.group, plan.source))
         self._over = threading.Event()
@@ -56,7 +55,7 @@ class Freeze:
         self.for_s = 0.0
 
     def begin(self) -> None:
-        """Freeze it now, once, and thaw it when the source has no job any more, unless it is held to the end."""
+        """Freeze it now, once, and thaw it when the source has no job any more."""
         if not self.seen:
             os.kill(self._pid, signal.SIGSTOP)
             self.seen = True
@@ -85,19 +84,13 @@ class Freeze:
                 self.given_up = True
                 break
         self.for_s = time.monotonic() - began_s
-        if not self._held:
-            self._thaw()
+        self._thaw()
 
 
 @contextmanager
-def frozen_at(
-    lab: Lab, plan: Plan, host: str, moment: Moment, of: str | None = None, *, held: bool = False
-) -> Iterator[Freeze]:
-    """Freeze the daemon `of` a host, the destination's otherwise, when `host` tells of that moment of a plan's VM.
-
-    `held`: until the end of the block.
-    """
-    freeze, taps = Freeze(lab, plan, of or plan.destination, held=held), Taps(time.time_ns)
+def frozen_at(lab: Lab, plan: Plan, host: str, moment: Moment, of: str | None = None) -> Iterator[Freeze]:
+    """Freeze the daemon `of` a host, the destination's otherwise, when `host` tells of that moment of a plan's VM."""
+    freeze, taps = Freeze(lab, plan, of or plan.destination), Taps(time.time_ns)
 
     def listen(native: NativeEvent) -> None:
         if moment(native):

@@ -21,6 +21,7 @@ from refimpl.model.fencing import OWN_FENCE, FenceSetting
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver, VmState
+from tests.lab import frozen
 from tests.lab.frozen import at_the_end, frozen_at
 from tests.lab.libvirt_support import host_of, plan_of
 from tests.lab.moving import Moving, until
@@ -71,11 +72,12 @@ def comes_back(moving: Moving, host: str) -> Outcome:
 
 @pytest.mark.rule("R1")
 @pytest.mark.error("fence.done")
-def test_a_source_that_stood_still_until_it_was_cut_off(moving: Moving) -> None:
+def test_a_source_that_stood_still_until_it_was_cut_off(moving: Moving, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(frozen, "GIVEN_UP_TIMEOUT_S", 300.0)
     for _ in range(ATTEMPTS):
         source, destination = moving.place(), moving.other()
         plan = plan_of(moving.group, moving.spec, source, destination)
-        with frozen_at(moving.lab, plan, destination, at_the_end(HandOver.STRICT), of=source, held=True) as freeze:
+        with frozen_at(moving.lab, plan, destination, at_the_end(HandOver.STRICT), of=source) as freeze:
             moving.kill_at("switch")
             until(partial(getattr, freeze, "seen"), "the arrival")
             outcome = forced(moving)

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import os
-import re
 import signal
 import struct
 from concurrent.futures import ThreadPoolExecutor
@@ -137,30 +136,6 @@ def test_a_guest_that_ends_on_the_way_is_told_from_a_vm_that_is_lost(moving: Mov
     assert "switch-seen" not in kinds(operation)
     assert moving.states() == {source: VmState.OFF}
     start_again(moving, source)
-
-
-@pytest.mark.error("owner.lost")
-def test_a_source_qemu_that_is_killed_is_a_vm_lost(moving: Moving) -> None:
-    source = moving.place()
-    operation = held(moving)
-    kill_qemu(moving, source)
-    assert operation.wait().end is P.LOST
-    assert problems(operation) == ["owner.lost"]
-    text = operation.wait().problems[0].text
-    assert re.search(r"source off, .*; its QEMU ended( by SIGKILL)?( and said last: .*)?\.$", text), text
-    assert moving.states() == {source: VmState.OFF}
-    start_again(moving, source)
-
-
-@pytest.mark.rule("R2", "R19")
-def test_a_destination_qemu_that_is_killed_costs_the_vm_nothing(moving: Moving) -> None:
-    source, destination = moving.place(), moving.other()
-    operation = held(moving, performance_option=WITHOUT_CHANNELS)
-    kill_qemu(moving, destination)
-    result = operation.wait()
-    assert (result.end, problems(operation)) == (P.FAILED, ["transfer.failed"])
-    assert result.problems[0].native is not None
-    assert moving.place() == source
 
 
 def test_the_bandwidth_is_changed_while_it_runs(moving: Moving) -> None:

@@ -14,13 +14,14 @@ import pytest
 
 from refimpl.app.home import OperationFiles
 from refimpl.app.recovery import recover_one
+from refimpl.faults.moments import migration_is
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver
 from tests import traced
-from tests.lab.frozen import at_the_end, at_the_switch, frozen_at
-from tests.lab.libvirt_support import plan_of
+from tests.lab.libvirt_support import host_of
 from tests.lab.moving import Moving, joined_log, until
+from tests.lab.striking import MOMENT_S, at_the_end, daemon_frozen, given_up
 
 pytestmark = pytest.mark.lab
 
@@ -41,16 +42,15 @@ def recovered(moving: Moving) -> Outcome:
 )
 def test_it_changes_nothing_wrong(moving: Moving, hand_over: HandOver, arrived: bool) -> None:
     source, destination = moving.place(), moving.other()
-    plan = plan_of(moving.group, moving.spec, source, destination, hand_over=hand_over)
-    moment, host = (at_the_end(hand_over), destination) if arrived else (at_the_switch, source)
-    with frozen_at(moving.lab, plan, host, moment, held=True) as freeze:
+    moment, teller = (at_the_end(hand_over), destination) if arrived else (migration_is("device"), source)
+    with daemon_frozen(moving.lab, destination, (teller, moving.spec.id, moment), lambda: True) as freeze:
         operation = moving.start(hand_over=hand_over)
-        until(lambda: freeze.seen, "the moment of the freeze")
+        assert freeze.fired.wait(MOMENT_S), "the moment of the freeze"
         conductor = OperationFiles(moving.home.operations / operation.id).conductor()
         assert conductor is not None
         os.kill(conductor.pid, signal.SIGKILL)
         until(lambda: not operation.alive(), "the end of the conductor")
-        until(lambda: freeze.given_up, "the source gives the move up")
+        until(lambda: given_up(host_of(moving.group, source), moving.spec.name), "the source gives the move up")
         without = recovered(moving)
     assert without.end in (Phase.FAILED, Phase.INDETERMINATE), without
     # The daemon is awake, and does what it had to do next; the recovery finds out what that was.

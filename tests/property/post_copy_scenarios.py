@@ -339,6 +339,15 @@ POST_COPY_SCENARIOS: dict[str, Scenario] = {
         post_copy_at=Phase.MEMORY,
         deadlines=("settling",),
     ),
+    "post-copy, the source dies, left behind, then tidied": Scenario(
+        "settling lost",
+        {"a": "off"},
+        faults(SOURCE_DIES, fault("leaves-behind", host="a")) | WRITES_MUCH,
+        ALLOWED,
+        post_copy_at=Phase.MEMORY,
+        ended=Phase.LOST,
+        also=lambda rig: given("settle-source", 1)(rig) and given("clean-up", 1)(rig),
+    ),
     # the controller killed
     "post-copy, killed in it, seen at once": Scenario(
         "reconcile post-copy reconcile cleanup completed",

@@ -16,8 +16,9 @@ from refimpl.model.events import Event, Kind
 from tests import recorded, traced
 from tests.contract.benches import world
 from tests.handover_model.mind import PLAN
-from tests.handover_model.records import Word, judge
+from tests.handover_model.records import LEASE_FORGOTTEN, Word, judge
 from tests.handover_model.traces import DISKS, NO_TRANSFER, OPAQUE
+from tests.handover_model.world import Options
 from tests.moves import Rig
 from tests.traced import STILL_RUNS, UNREADABLE, Traces, operations_below, summary
 
@@ -146,6 +147,21 @@ LEFT_OUT: dict[str, Callable[[JsonTrace], JsonTrace]] = {
         trace, kind=Kind.COMMANDED, values={"command": {"kind": "prepare"}}
     ),
 }
+
+
+def unleased(trace: JsonTrace) -> JsonTrace:
+    (look,) = (event for event in trace if event["kind"] == Kind.EVIDENCE_SEEN)
+    look["values"]["evidence"]["source"].update(state="running", lease_held=False)
+    look["values"]["evidence"]["destination"]["reachable"] = False
+    return trace
+
+
+def test_a_lease_that_was_forgotten_is_not_of_the_model_and_one_that_a_lock_daemon_lost_is() -> None:
+    said = judge(unleased(moved()))
+    assert (said.word, said.why) == (Word.NOT_CHECKED, LEASE_FORGOTTEN)
+    lost = after_the_order(unleased(moved()), kind=Kind.LOCK_DAEMON_GONE, side="source", host="a", at_ns=1)
+    assert judge(lost).why != LEASE_FORGOTTEN
+    assert judge(unleased(moved()), Options(strict=True)).why != LEASE_FORGOTTEN
 
 
 @pytest.mark.parametrize("why", LEFT_OUT)

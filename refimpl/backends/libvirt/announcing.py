@@ -6,7 +6,10 @@ import json
 from typing import Any
 
 ANNOUNCE_TIMEOUT_S = 5.0
-ANNOUNCE = {"execute": "announce-self", "arguments": {"initial": 20, "max": 550, "rounds": 5, "step": 100}}
+ANNOUNCE: dict[str, Any] = {
+    "execute": "announce-self",
+    "arguments": {"initial": 20, "max": 550, "rounds": 5, "step": 100},
+}
 """QEMU's own times in ms, but for the first: several frames, as one can be lost."""
 
 

@@ -10,7 +10,7 @@ import queue
 import threading
 from collections.abc import Callable
 
-from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt import connection, post_copy
 from refimpl.backends.libvirt.binding import allow_run, look_for_binding
 from refimpl.backends.libvirt.ending import end_source
 from refimpl.backends.libvirt.evidence import inspect
@@ -43,6 +43,8 @@ IN_ORDER: dict[CommandKind, Work] = {
     CommandKind.INSPECT: inspect,
     CommandKind.FENCE: fence,
     CommandKind.ADOPT: adopt,
+    CommandKind.RECOVER_POSTCOPY: post_copy.recover,
+    CommandKind.END_HALVES: post_copy.end_halves,
     CommandKind.SETTLE_SOURCE: settle_source,
     CommandKind.SETTLE_DESTINATION: settle_destination,
     CommandKind.CLEAN_UP: clean_up,
@@ -54,6 +56,7 @@ AT_ONCE: dict[CommandKind, Work] = {
     CommandKind.REQUEST_CANCEL: cancel,
     CommandKind.STEER_SWITCH: force_switch,
     CommandKind.STEER_BANDWIDTH: change_bandwidth,
+    CommandKind.START_POSTCOPY: post_copy.start,
     CommandKind.LOOK_FOR_BINDING: look_for_binding,
     CommandKind.END_SOURCE: end_source,
 }
@@ -89,6 +92,7 @@ class LibvirtBackend:
             cancels=True,
             adopts=True,
             others=(HandOver.DELEGATED,),
+            post_copy=True,
         )
 
     def observe(self, scope: Scope) -> Facts:

@@ -78,6 +78,21 @@ def cpu(element: ET.Element | None) -> CpuFact | None:
     return CpuFact(element.findtext("vendor", ""), model, frozenset(f.get("name", "") for f in wanted))
 
 
+_BACKINGS = {"hugepages": "huge pages", "nosharepages": "", "locked": "", "allocation": ""}
+
+
+def memory_backing(root: ET.Element) -> str:
+    """Return what a VM's memory is made of when that is not plain memory of QEMU's own, empty when it is."""
+    found = []
+    for element in root.iterfind("memoryBacking/*"):
+        kind = element.get("type") or element.get("mode") or ""
+        words = {"source": f"{kind} memory", "access": f"{kind} access"}
+        plain = element.tag in ("source", "access") and kind in ("anonymous", "private")
+        found.append("" if plain else words.get(element.tag, _BACKINGS.get(element.tag, element.tag)))
+    devices = ("a memory device" for _ in root.iterfind("devices/memory"))
+    return ", ".join(dict.fromkeys([*filter(None, found), *devices]))
+
+
 def unmovable(root: ET.Element) -> tuple[DeviceFact, ...]:
     """Return the devices of a running VM that cannot move to another host, with the reason."""
     devices = root.find("devices")

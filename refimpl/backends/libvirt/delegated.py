@@ -13,11 +13,13 @@ from dataclasses import replace
 from typing import Any
 
 from refimpl.backends.libvirt import connection, port
-from refimpl.backends.libvirt.announcing import ANNOUNCE_TIMEOUT_S, announce
+from refimpl.backends.libvirt.announcing import ANNOUNCE, ANNOUNCE_TIMEOUT_S, announce
+from refimpl.backends.libvirt.monitor import monitor
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.status import read_status
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import VmState
+from refimpl.model.request import PostCopy
 
 
 def let_out(operation: Operation, domain: Any, event: Event) -> None:
@@ -56,4 +58,13 @@ def _work(operation: Operation, domain: Any, event: Event) -> None:
     operation.let_out(event)
     if opened:
         with contextlib.suppress(*connection.failures()):
-            connection.bounded(lambda: announce(domain), ANNOUNCE_TIMEOUT_S, "announcement")
+            connection.bounded(lambda: _announce(operation, domain), ANNOUNCE_TIMEOUT_S, "announcement")
+
+
+def _announce(operation: Operation, domain: Any) -> None:
+    """Have the switch told; in post-copy past libvirt, which takes no question before the memory is whole."""
+    if operation.plan.post_copy is PostCopy.OFF:
+        announce(domain)
+        return
+    with monitor(operation.reach.destination_channel, operation.plan.vm_id) as own:
+        own.execute(ANNOUNCE["execute"], ANNOUNCE["arguments"])

@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from xml.etree import ElementTree as ET
 
+from refimpl.backends.libvirt import monitor
 from refimpl.model.group import Group, HostEntry
 
 MACHINE = "pc"
@@ -102,6 +103,7 @@ def domain_xml(spec: VmSpec, group: Group, host: HostEntry) -> str:
     for name, value in (("on_poweroff", "destroy"), ("on_reboot", "restart"), ("on_crash", "destroy")):
         _text(root, name, value)
     _devices(ET.SubElement(root, "devices"), spec, group, host)
+    monitor.add_to(root, spec.id)
     return ET.tostring(root, encoding="unicode")
 
 

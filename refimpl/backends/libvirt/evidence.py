@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from refimpl.backends.libvirt import connection, ended, lease, stamp, status
+from refimpl.backends.libvirt import connection, ended, halves, lease, stamp, status
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.parallel import in_parallel
 from refimpl.hosts.channel import HostChannel
@@ -27,6 +27,9 @@ _OFF_REASONS = {1: "shutdown", 2: "destroyed", 3: CRASHED, 4: "migrated", 5: "sa
 def inspect(operation: Operation) -> None:
     """Look at both hosts at the same time and post what they show."""
     source, destination = in_parallel(lambda side: _look(operation, *side), operation.reach.sides())
+    # The destination's half last: what has just become whole is not to look like one that has lost the other.
+    here, there = halves.both(operation)
+    source, destination = replace(source, half=here), replace(destination, half=there)
     ended_now = operation.source_process_ended()
     if ended_now:
         source = replace(source, bound=True)

@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import Any
 
-from refimpl.backends.libvirt import connection, definition, lease, links, stamp
+from refimpl.backends.libvirt import connection, definition, lease, links, monitor, stamp
 from refimpl.backends.libvirt.certificates import certificates
 from refimpl.backends.libvirt.domain import describe, parse, processor_compatibility
 from refimpl.backends.libvirt.evidence import vm_state
@@ -35,6 +35,7 @@ from refimpl.model.facts import (
     VmState,
 )
 from refimpl.model.group import Group, HostEntry
+from refimpl.model.request import PostCopy
 from refimpl.model.storage import targets
 
 LOOK_TIMEOUT_S = 12.0
@@ -153,9 +154,20 @@ def _ask_daemon(host: HostEntry, look: Look, scope: Scope) -> HostFacts:
             machine_types=known.machine_types,
             accelerators=known.accelerators,
             compression=known.compression,
+            user_faults=_user_faults(known, look, scope),
             switches=_networks(fresh, look),
             versions={"libvirt": _version(fresh.getLibVersion()), "qemu": _version(fresh.getVersion())},
         )
+
+
+def _user_faults(known: Machine, look: Look, scope: Scope) -> bool | None:
+    """Return whether QEMU's user can be told of missing pages; None when that is not asked for or cannot be seen."""
+    if scope.request is None or scope.request.post_copy is PostCopy.OFF:
+        return None
+    uid, gid = known.qemu_user
+    with contextlib.suppress(OSError):
+        return bool(look.ask("user_faults", uid=uid, gid=gid))
+    return None
 
 
 def _networks(fresh: Any, look: Look) -> frozenset[str]:
@@ -229,6 +241,8 @@ class _Domain:
             unmovable=(*definition.unmovable(root), *self._saved_memory()),
             snapshots=() if self._migrates else tuple(self._domain.snapshotListNames(0)),
             busy=busy(self._seen, self._text),
+            second_socket=monitor.has_socket(root),
+            memory_backing=definition.memory_backing(root),
             autostart=not self._migrates and bool(self._domain.isPersistent() and self._domain.autostart()),
         )
 

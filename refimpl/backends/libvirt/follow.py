@@ -5,7 +5,7 @@ from __future__ import annotations
 import threading
 from contextlib import suppress
 
-from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt import connection, halves
 from refimpl.backends.libvirt.delegated import let_out, open_port
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.backends.libvirt.progress import start_progress, statistics_of
@@ -36,6 +36,9 @@ def adopt(operation: Operation) -> None:
 
     A call under way in this process, or a transfer followed already, returns by itself: only its standing is told.
     """
+    if any(halves.both(operation)):
+        _follow_halves(operation)
+        return
     with operation.lock:
         under_way = operation.call in (Call.RUNNING, Call.FOLLOWED)
         if not under_way:
@@ -62,6 +65,22 @@ def adopt(operation: Operation) -> None:
     operation.watch_lock_daemons()
     operation.watch_lease()
     threading.Thread(target=_follow, args=(operation,), name="libvirt-follow", daemon=True).start()
+
+
+def _follow_halves(operation: Operation) -> None:
+    """Follow a VM in post-copy by its QEMUs' own word, whatever libvirt makes of it meanwhile."""
+    with operation.lock:
+        operation.watch.following = True
+        for kind in (*_BEFORE[Kind.ADOPTED_SWITCH], Kind.POSTCOPY_SEEN):
+            operation.watch.once(kind, operation.now_ns(), Side.SOURCE)
+    operation.take_over()
+    with suppress(*connection.failures()):
+        operation.listen()
+    with suppress(OSError):
+        operation.hold_source_process()
+    open_port(operation)
+    operation.post(Kind.ADOPTED_POSTCOPY, Side.SOURCE)
+    halves.follow(operation)
 
 
 def has_switched(source: Status | None, destination: Status | None) -> bool:

@@ -8,6 +8,7 @@ locked as long as its maker lives; one that is old and not locked was left by a 
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import fcntl
 import hashlib
 import json
@@ -385,7 +386,33 @@ def done(_question: dict[str, Any]) -> dict[str, Any]:
     return {}
 
 
-_WORK = (clock, network, files, targets, modes, places, hashes, needed, write, read, done)
+def user_faults(question: dict[str, Any]) -> bool:
+    """Tell whether a process of a user can be told of pages that are missing, by trying it as that user."""
+    child = os.fork()
+    if child == 0:
+        able = False
+        try:
+            if question["uid"]:
+                os.setgroups([])
+                os.setgid(question["gid"])
+                os.setuid(question["uid"])
+            able = _userfaultfd()
+        finally:
+            os._exit(0 if able else 1)
+    _, status = os.waitpid(child, 0)
+    return os.waitstatus_to_exitcode(status) == 0
+
+
+def _userfaultfd() -> bool:
+    """Try both ways that QEMU has; what is opened goes with the process."""
+    with contextlib.suppress(OSError):
+        os.open("/dev/userfaultfd", os.O_RDWR | os.O_CLOEXEC)
+        return True
+    number = {"x86_64": 323, "aarch64": 282}.get(os.uname().machine)
+    return number is not None and ctypes.CDLL(None).syscall(number, os.O_CLOEXEC | os.O_NONBLOCK) >= 0
+
+
+_WORK = (clock, network, files, targets, modes, places, hashes, needed, write, read, user_faults, done)
 ANSWERS = {work.__name__: work for work in _WORK}
 
 

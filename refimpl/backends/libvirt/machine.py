@@ -6,6 +6,7 @@ None of it changes while a process looks, so it is kept for the process as long 
 from __future__ import annotations
 
 import contextlib
+import re
 import threading
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -22,7 +23,10 @@ ZSTD_SINCE_LIBVIRT = 9_004_000
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """What a host can have. None: could not be seen. `expanded`: the processor with all features of its model."""
+    """What a host can have. None: could not be seen. `expanded`: the processor with all features of its model.
+
+    `qemu_user`: user and group as which QEMU runs; root where libvirt does not say.
+    """
 
     uuid: str
     emulator: str
@@ -31,6 +35,7 @@ class Machine:
     accelerators: frozenset[str] | None
     cpu: CpuFact | None
     compression: tuple[str, ...]
+    qemu_user: tuple[int, int] = (0, 0)
 
 
 _known: dict[tuple[Any, ...], Machine] = {}
@@ -63,7 +68,17 @@ def _read(fresh: Any, root: ET.Element, look: Look) -> Machine:
         accelerators=accelerators,
         cpu=_host_cpu(fresh, root, emulator, arch, "kvm" in (accelerators or ())),
         compression=compression(fresh.getLibVersion(), look.ask("needed", path=emulator) if emulator else None),
+        qemu_user=_qemu_user(root),
     )
+
+
+def _qemu_user(root: ET.Element) -> tuple[int, int]:
+    """Return user and group of libvirt's label for QEMU, `+UID:+GID`."""
+    for model in root.iterfind("host/secmodel"):
+        found = re.fullmatch(r"\+(\d+):\+(\d+)", model.findtext("baselabel[@type='qemu']", ""))
+        if model.findtext("model") == "dac" and found:
+            return int(found[1]), int(found[2])
+    return 0, 0
 
 
 def _machine_types(guests: list[ET.Element]) -> frozenset[str] | None:

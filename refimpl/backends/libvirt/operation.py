@@ -90,6 +90,8 @@ class Operation:
         self.on_sending: Callable[[], None] = lambda: None
         self.on_panic: Callable[[], None] = lambda: None
         self.on_let_go: Callable[[Any, Event], None] = lambda _, event: self.let_out(event)
+        self.on_post_copy: Callable[[], None] = lambda: None
+        self.halves_followed = 0
         self._letting_out = 0
         self._post = post
         self._pidfd: int | None = None
@@ -133,6 +135,12 @@ class Operation:
             self.call = Call.RETURNED
             self.last_returned = event
             self.post_all([event])
+
+    def take_over(self) -> None:
+        """Stand for a call that has returned, or was another process's: its end is told by whoever follows."""
+        with self.lock:
+            if self.call is not Call.RUNNING:
+                self.call = Call.FOLLOWED
 
     def listen(self) -> None:
         """Hear both hosts from now on: both connections are open, with taps. Errors as `open_connection`."""
@@ -276,6 +284,7 @@ class Operation:
             self._post_or_measure(events)
             begins = self.watch.sending and not before
             panics = self.watch.panicked and not panicked
+            halves = any(event.kind is Kind.POSTCOPY_SEEN for event in events)
         if native.source == "job" or side is Side.DESTINATION:
             with self.lock:
                 self.changed.notify_all()
@@ -283,3 +292,5 @@ class Operation:
             self.on_sending()
         if panics:
             self.on_panic()
+        if halves:
+            self.on_post_copy()

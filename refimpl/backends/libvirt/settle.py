@@ -22,12 +22,13 @@ from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.group import HostEntry
 from refimpl.model.phase import Side
-from refimpl.model.request import Plan, VmState
+from refimpl.model.request import Plan, PostCopy, VmState
 
 JOB_TIMEOUT_S = 30.0
 GONE_TIMEOUT_S = 15.0
 WORK_TIMEOUT_S = 60.0
 PERIOD_S = 0.05
+_HELD = "; libvirt may hold a job of the post-copy that failed: start libvirtd of host {host} anew, then recover"
 
 
 class _CannotSettle(OSError):
@@ -359,7 +360,8 @@ def _unmark(operation: Operation, host: HostEntry) -> list[str]:
     try:
         connection.bounded(work, GONE_TIMEOUT_S, f"clean-up on host {host.name}")
     except connection.failures() as error:
-        return [f"what operation {operation.id} left of VM {operation.plan.vm!r} on host {host.name}: {error}"]
+        held = "" if operation.plan.post_copy is PostCopy.OFF else _HELD.format(host=host.name)
+        return [f"what operation {operation.id} left of VM {operation.plan.vm!r} on host {host.name}: {error}{held}"]
     return []
 
 

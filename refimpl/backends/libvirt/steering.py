@@ -10,7 +10,7 @@ import threading
 from collections.abc import Callable
 from typing import Any
 
-from refimpl.backends.libvirt import connection
+from refimpl.backends.libvirt import connection, halves
 from refimpl.backends.libvirt.operation import Call, Operation
 from refimpl.model.events import Kind
 from refimpl.model.phase import Side
@@ -34,7 +34,7 @@ def cancel(operation: Operation) -> None:
             operation.cancel_accepted = True
             operation.post(Kind.CANCEL_ACCEPTED)
             return
-    refused = _insist(operation, lambda domain: domain.abortJob())
+    refused = insist(operation, lambda domain: domain.abortJob())
     with operation.lock:
         if refused is None:
             operation.cancel_accepted = True
@@ -45,7 +45,7 @@ def cancel(operation: Operation) -> None:
 
 def force_switch(operation: Operation) -> None:
     """Have the switch begin whatever remains to be sent."""
-    refused = _insist(operation, lambda domain: domain.migrateSetMaxDowntime(MOST_DOWNTIME_MS, 0))
+    refused = insist(operation, lambda domain: domain.migrateSetMaxDowntime(MOST_DOWNTIME_MS, 0))
     if refused is None:
         operation.post(Kind.STEERED, Side.SOURCE, what=Steer.SWITCH)
     else:
@@ -58,10 +58,17 @@ def change_bandwidth(operation: Operation) -> None:
         if operation.call is Call.IDLE:
             operation.post(Kind.STEERED, Side.SOURCE, what=Steer.BANDWIDTH)
             return
+    if operation.watch.in_halves:
+        _tell_bandwidth(operation, halves.limit(operation, operation.plan.bandwidth_mib_s))
+        return
     mib_s = operation.plan.bandwidth_mib_s or NO_LIMIT_MIB_S
-    refused = _insist(operation, lambda domain: domain.migrateSetMaxSpeed(mib_s, 0))
+    refused = insist(operation, lambda domain: domain.migrateSetMaxSpeed(mib_s, 0))
     if refused is None and operation.plan.storage is not None and not operation.watch.in_memory_phase:
         refused = "disks are copied as fast as was said at the beginning; the memory after them takes the new limit"
+    _tell_bandwidth(operation, refused)
+
+
+def _tell_bandwidth(operation: Operation, refused: str | None) -> None:
     if refused is None:
         operation.post(Kind.STEERED, Side.SOURCE, what=Steer.BANDWIDTH)
     else:
@@ -72,13 +79,13 @@ def end_after_panic(operation: Operation) -> None:
     """End a transfer whose guest has panicked, in a thread of its own: libvirt does what is configured only then."""
 
     def work() -> None:
-        _insist(operation, lambda domain: domain.abortJob())
+        insist(operation, lambda domain: domain.abortJob())
 
     threading.Thread(target=work, name="libvirt-panic", daemon=True).start()
 
 
-def _insist(operation: Operation, ask: Callable[[Any], Any]) -> str | None:
-    """Ask until libvirt has taken it; return None then, or why it is not to be had."""
+def insist(operation: Operation, ask: Callable[[Any], Any]) -> str | None:
+    """Ask the source until libvirt has taken it; return None then, or why it is not to be had."""
 
     def work() -> str | None:
         reach = operation.reach

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from refimpl.backends.libvirt import compression, connection, kept, lease, lease_space, port, stamp
+from refimpl.backends.libvirt import compression, connection, halves, kept, lease, lease_space, port, stamp
 from refimpl.backends.libvirt.delegated import let_out
 from refimpl.backends.libvirt.disk_files import device_names, full, make, relocated
 from refimpl.backends.libvirt.domain import moved_to
@@ -21,7 +21,7 @@ from refimpl.model.errors import Native, Problem
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import HostEntry
 from refimpl.model.phase import Side
-from refimpl.model.request import HandOver, Plan, VmState
+from refimpl.model.request import HandOver, Plan, PostCopy, VmState
 
 STATISTICS_TIMEOUT_S = 0.5
 PANIC_TIMEOUT_S = 5.0
@@ -130,6 +130,8 @@ def flags(plan: Plan) -> int:
     chosen |= lv.VIR_MIGRATE_LIVE | lv.VIR_MIGRATE_ABORT_ON_ERROR | compression.flags(plan)
     if plan.hand_over is HandOver.STRICT:
         chosen |= lv.VIR_MIGRATE_PAUSED
+    if plan.post_copy is not PostCopy.OFF:
+        chosen |= lv.VIR_MIGRATE_POSTCOPY
     if plan.encryption:
         chosen |= lv.VIR_MIGRATE_TLS
     return chosen
@@ -160,6 +162,8 @@ def parameters(plan: Plan, domain: Any, source: HostEntry, destination: HostEntr
         chosen[lv.VIR_MIGRATE_PARAM_MIGRATE_DISKS] = device_names(live, plan.storage)
     if plan.bandwidth_mib_s:
         chosen[lv.VIR_MIGRATE_PARAM_BANDWIDTH] = plan.bandwidth_mib_s
+        if plan.post_copy is not PostCopy.OFF:
+            chosen[lv.VIR_MIGRATE_PARAM_BANDWIDTH_POSTCOPY] = plan.bandwidth_mib_s
     return chosen
 
 
@@ -190,6 +194,7 @@ def transfer(operation: Operation) -> None:
     operation.on_sending = lambda: start_progress(operation)
     operation.on_panic = lambda: end_after_panic(operation)
     operation.on_let_go = lambda domain, event: let_out(operation, domain, event)
+    operation.on_post_copy = lambda: halves.follow(operation)
     try:
         _call(operation)
     except connection.failures() as error:

@@ -14,7 +14,8 @@ from refimpl.model.phase import Side
 from refimpl.model.request import HandOver, Plan, VmState
 
 LIFECYCLE_SUSPENDED, LIFECYCLE_STOPPED, LIFECYCLE_CRASHED = 3, 5, 8
-_PAUSED, _MIGRATED = 0, 3
+LIFECYCLE_PAUSED, _MIGRATED = 0, 3
+_IN_HALVES, _HALVES_BROKEN, _WHOLE = "postcopy-active", "postcopy-paused", "completed"
 _SWITCH_STATES = frozenset({"pre-switchover", "device"})
 
 
@@ -46,6 +47,7 @@ class Watch:
         self._passes_ended = 0
         self._stopped_by_disk = False
         self._guest_ends = False
+        self._broken = False
         self._ends_source = False
         self.panicked = False
         self.following = False
@@ -68,8 +70,30 @@ class Watch:
     @property
     def switched(self) -> bool:
         """Whether the switch, or anything after it, was seen."""
-        later = {Kind.SWITCH_SEEN, Kind.SOURCE_STOPPED, Kind.DESTINATION_ARRIVED, Kind.DESTINATION_RAN}
+        later = {
+            Kind.SWITCH_SEEN,
+            Kind.POSTCOPY_SEEN,
+            Kind.SOURCE_STOPPED,
+            Kind.DESTINATION_ARRIVED,
+            Kind.DESTINATION_RAN,
+        }
         return not self._seen.isdisjoint(later)
+
+    @property
+    def in_halves(self) -> bool:
+        """Whether post-copy was seen to begin, and not to end."""
+        return Kind.POSTCOPY_SEEN in self._seen and Kind.POSTCOPY_ENDED not in self._seen
+
+    def broke(self, at_ns: int, reason: str) -> list[Event]:
+        """Take that post-copy stands still until it is resumed; said once until `mended`."""
+        if self._broken:
+            return []
+        self._broken = True
+        return [self._event(Kind.POSTCOPY_BROKEN, at_ns, Side.SOURCE, {"reason": reason})]
+
+    def mended(self) -> None:
+        """Take that a broken post-copy was resumed."""
+        self._broken = False
 
     def tell(self, side: Side, native: NativeEvent) -> list[Event]:
         """Take one native event of one side and return the events that it means."""
@@ -144,14 +168,20 @@ class Watch:
             events += self.once(Kind.MEMORY_SEEN, at_ns, Side.SOURCE)
         if status in _SWITCH_STATES:
             events += self.once(Kind.SWITCH_SEEN, at_ns, Side.SOURCE)
+        if status == _IN_HALVES:
+            events += self.once(Kind.POSTCOPY_SEEN, at_ns, Side.SOURCE)
+        if status == _HALVES_BROKEN:
+            events += self.broke(at_ns, "the source's QEMU has lost the other half")
         return events
 
     def _destination_qmp(self, native: NativeEvent) -> list[Event]:
+        if native.name == "MIGRATION" and native.details.get("status") == _WHOLE and self.in_halves:
+            return self.once(Kind.POSTCOPY_ENDED, native.at_ns, Side.DESTINATION)
         return self.once(Kind.DESTINATION_RAN, native.at_ns, Side.DESTINATION) if native.name == "RESUME" else []
 
     def _lifecycle(self, side: Side, native: NativeEvent) -> list[Event]:
         if side is Side.DESTINATION:
-            arrived = (native.event, native.detail) == (LIFECYCLE_SUSPENDED, _PAUSED)
+            arrived = (native.event, native.detail) == (LIFECYCLE_SUSPENDED, LIFECYCLE_PAUSED)
             return self._arrived(native.at_ns) if arrived and self.following else []
         ended = native.event == LIFECYCLE_CRASHED or (native.event == LIFECYCLE_STOPPED and native.detail != _MIGRATED)
         if ended and self.following and not self._ends_source and Kind.DESTINATION_RAN not in self._seen:

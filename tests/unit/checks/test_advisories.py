@@ -13,7 +13,7 @@ from refimpl.checks.version import parsed
 from refimpl.model.errors import Problem
 from refimpl.model.facts import CpuFact, Facts, VmState
 from refimpl.model.phase import Side
-from refimpl.model.request import HandOver, PerformanceOption
+from refimpl.model.request import HandOver, PerformanceOption, PostCopy
 from tests.builders import FEATURES, request, vm
 from tests.judging import asked, found, passed, seen, warned
 
@@ -115,10 +115,12 @@ def test_a_fault_of_two_components_needs_both() -> None:
 
 
 def test_the_crash_at_a_post_copy_resume_is_information_and_no_warning() -> None:
-    assert "libvirt-postcopy-resume" in ids(versions("11.3.0"))
-    assert "libvirt-postcopy-resume" not in ids(versions("11.4.0"))
+    assert "libvirt-postcopy-resume" in ids(versions("11.3.0"), post_copy=PostCopy.ALLOWED)
+    assert "libvirt-postcopy-resume" not in ids(versions("11.4.0"), post_copy=PostCopy.ALLOWED)
+    assert "libvirt-postcopy-resume" not in ids(versions("11.3.0"))
     assert passed(versions("11.3.0", "10.0.2"))
-    assert "libvirt-postcopy-resume: " in str(advisories.told(asked(versions("11.3.0"))))
+    wished = asked(versions("11.3.0"), request(post_copy=PostCopy.ALLOWED))
+    assert "libvirt-postcopy-resume: " in str(advisories.told(wished))
 
 
 def test_warnings_and_refusals_of_the_data_file_reach_the_decision() -> None:

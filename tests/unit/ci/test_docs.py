@@ -35,7 +35,7 @@ def maker() -> ModuleType:
     return module
 
 
-@pytest.mark.parametrize("name", ["errors.md", "advisories.md", "how-it-works.md"])
+@pytest.mark.parametrize("name", ["errors.md", "advisories.md", "faults.md", "fault-table.md", "how-it-works.md"])
 def test_generated_parts_are_current(maker: ModuleType, name: str) -> None:
     text = (DOCS / name).read_text("utf-8")
     assert maker.current(name, text) == text, "run ci/docs"

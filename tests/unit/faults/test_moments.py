@@ -10,7 +10,8 @@ from typing import Any
 
 import pytest
 
-from refimpl.faults.moments import armed, hold, stopped_at
+from refimpl.backends.libvirt.watch import NativeEvent
+from refimpl.faults.moments import armed, arrived, hold, migration_is, ran, stopped_at
 from refimpl.hosts.stops import stop_point
 from refimpl.lab.errors import LabError
 from refimpl.model.events import Kind
@@ -96,3 +97,21 @@ def test_who_comes_to_a_stop_point_stands_there_until_it_is_let_go(tmp_path: Pat
 def test_a_stop_point_that_is_never_reached_is_not_awaited_for_ever(tmp_path: Path) -> None:
     with stopped_at("there", tmp_path / "marker") as stop:
         assert stop.reached(alive=lambda: False) is None
+
+
+def native(source: str, name: str = "", status: str = "", event: int = -1, detail: int = -1) -> NativeEvent:
+    return NativeEvent(source, 1, name=name, details={"status": status}, event=event, detail=detail)
+
+
+def test_the_moments_of_the_switch_are_told_apart() -> None:
+    switching = native("qmp", "MIGRATION", "device")
+    waits, runs = native("lifecycle", event=3, detail=0), native("qmp", "RESUME")
+    assert migration_is("device", "completed")(switching)
+    assert not migration_is("completed")(switching)
+    assert [arrived(each) for each in (switching, waits, runs, native("lifecycle", event=3, detail=1))] == [
+        False,
+        True,
+        False,
+        False,
+    ]
+    assert [ran(each) for each in (switching, waits, runs)] == [False, False, True]

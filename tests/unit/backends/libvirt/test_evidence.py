@@ -11,6 +11,7 @@ from refimpl.backends.libvirt import evidence
 from refimpl.hosts.channel import Completed
 from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, VmState
+from refimpl.model.request import PostCopy
 from tests.builders import destination, source
 from tests.unit.backends.libvirt.recorded import FakeChannel
 
@@ -25,7 +26,7 @@ class Dead:
     def __init__(self, here: CopySeen, there: CopySeen, *, ended: bool = True, panicked: bool = False) -> None:
         channel = FakeChannel(answers={"tail": Completed(0, LOG, "")})
         self.reach = SimpleNamespace(sides=lambda: ((here,), (there,)), source_channel=channel)
-        self.plan = SimpleNamespace(vm="web")
+        self.plan = SimpleNamespace(vm="web", post_copy=PostCopy.OFF)
         self.watch = SimpleNamespace(panicked=panicked)
         self.ended = ended
         self.posted: list[Any] = []

@@ -1,0 +1,73 @@
+"""Each row of the fault tables in a real lab: its fault at its moment, one owner at the end, and the end as it is told.
+
+The cases are records (`tests.fault_table`), from which `docs/fault-table.md` is made.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+
+from refimpl.hosts import netns
+from refimpl.meter.disk import disk_verdict
+from refimpl.meter.verdict import State
+from refimpl.model.storage import StorageWish
+from tests.fault_table import Lives, cases_here
+from tests.healing import Healing
+from tests.lab.faulted import played
+from tests.lab.libvirt_support import network_kept
+from tests.lab.moving import Moving, joined_log
+from tests.lab.storing import Storing, storing_guest
+
+pytestmark = pytest.mark.lab
+
+
+def cases(disk: Lives) -> list[object]:
+    """Return the cases of a kind of disk, as parameters named by row and case."""
+    marks = {True: [pytest.mark.full], False: []}
+    return [pytest.param(id, id=id, marks=marks[c.full]) for id, c in cases_here() if c.disk is disk]
+
+
+@pytest.fixture(scope="module")
+def storing_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healing[Storing]]:
+    """A lab of this module's own, with a guest whose disk is its host's; made when the first test wants it."""
+    what = "the guest with a disk of its own, with its lab,"
+    made = Healing(what, lambda: storing_guest(tmp_path_factory.mktemp("storing")), look=Storing.whole)
+    with closing(made) as guests:
+        yield guests
+
+
+@pytest.fixture
+def storing(storing_guests: Healing[Storing], request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storing]:
+    """The running guest with a disk of its own, in one place before the test and after it, with nothing left behind."""
+    with network_kept(), storing_guests.lent(request.node) as storing:
+        assert storing.group.management_netns is not None
+        netns.enter(storing.group.management_netns)
+        storing.settle_in(tmp_path)
+        storing.place()
+        yield storing
+
+
+@pytest.mark.rule("R1", "R2", "R19")
+@pytest.mark.parametrize("id", cases(Lives.SHARED))
+def test_row(moving: Moving, id: str) -> None:
+    played(moving, id)
+    written = disk_verdict(joined_log(moving), Path(moving.spec.disk_path))
+    assert written.state is State.OK, written
+
+
+@pytest.mark.rule("R1", "R2", "R3", "R17", "R19")
+@pytest.mark.parametrize("id", cases(Lives.OWN))
+def test_row_with_its_disk(storing: Storing, id: str) -> None:
+    """The disk moves to another path, so that only the lease, or strict hand-over, excludes a second copy."""
+    source, destination = storing.place(), storing.other()
+    before = storing.files(source)
+    wish = StorageWish(include=True, destination_path=storing.new_directory(destination))
+    host = played(storing, id, storage=wish)
+    (path,) = storing.files(host)
+    assert (host == destination) is ({path} != before)
+    assert storing.files(storing.other()) == set()
+    storing.whole_disk(storing.local(host) / path)
