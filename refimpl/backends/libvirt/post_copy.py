@@ -2,11 +2,13 @@
 
 libvirt's own recovery crashes the destination's daemon in some versions, so a broken one is resumed as QEMU has it:
 the destination listens anew (`migrate-recover`), the source connects anew (`migrate` with resume). libvirt notices.
+The destination's main loop may wait for a page that does not come; it is told only what it takes all the same (oob).
 """
 
 from __future__ import annotations
 
 import time
+from contextlib import suppress
 from typing import Any
 
 from refimpl.backends.libvirt import connection, halves, status
@@ -62,9 +64,10 @@ def _recover(operation: Operation) -> bool:
     with monitor(reach.source_channel, vm_id) as source, monitor(reach.destination_channel, vm_id) as destination:
         if _moves(source):
             return False
-        _require_encryption(operation, source, destination)
+        _require_encryption(operation, source)
         for side in (source, destination):
             _break(side)
+        _await(source, lambda told: told == halves.PAUSED, PAUSE_S)
         address = _listen(operation, destination)
         source.execute("migrate", {"uri": address, "resume": True})
         _await(source, lambda told: told == "postcopy-active" or told not in halves.FLOWING, RESUME_S)
@@ -86,37 +89,34 @@ def _moves(source: Monitor) -> bool:
     return bool(after["ram"]["remaining"] < before["ram"]["remaining"])
 
 
-def _require_encryption(operation: Operation, source: Monitor, destination: Monitor) -> None:
-    """The new connection has to be encrypted as the first one was: QEMU takes what its parameters say now."""
-    for side, name in ((source, operation.plan.source), (destination, operation.plan.destination)):
-        credentials = side.execute("query-migrate-parameters").get("tls-creds", "")
-        if operation.plan.encryption and not credentials:
-            raise OSError(f"QEMU on host {name} has no certificates for the migration any more: it would go in clear")
+def _require_encryption(operation: Operation, source: Monitor) -> None:
+    """The new connection has to be encrypted as the first one was: the source sends by what its parameters say now."""
+    credentials = source.execute("query-migrate-parameters").get("tls-creds", "")
+    if operation.plan.encryption and not credentials:
+        raise OSError("the source's QEMU has no certificates for the migration any more: it would go in clear")
 
 
 def _break(side: Monitor) -> None:
-    """Have a QEMU that waits for what does not come take its connection for broken."""
-    try:
+    """Have a QEMU that waits for what does not come take its connection for broken, unless it does already."""
+    with suppress(Refused):
         side.execute("migrate-pause", oob=True)
-    except Refused:
-        # It is broken already.
-        return
-    _await(side, lambda told: told == halves.PAUSED, PAUSE_S)
 
 
 def _listen(operation: Operation, destination: Monitor) -> str:
     """Have the destination listen anew, on the migration network of the move; return where."""
     address = operation.plan.address or ""
     shown = f"[{address}]" if ":" in address else address
-    refused: OSError = OSError("no port was tried")
-    for port in range(LAST_PORT, LAST_PORT - PORTS, -1):
+    port, refused = LAST_PORT, OSError("it was not tried")
+    for _ in range(int(PAUSE_S / LOOK_S)):
         uri = f"tcp:{shown}:{port}"
         try:
             destination.execute("migrate-recover", {"uri": uri}, oob=True)
         except Refused as error:
             refused = error
-            if "in use" not in str(error):
-                break
+            if "in use" in str(error):
+                port = port - 1 if port > LAST_PORT - PORTS else LAST_PORT
+            # Else it has not noticed yet that it is broken.
+            time.sleep(LOOK_S)
         else:
             return uri
     raise refused
