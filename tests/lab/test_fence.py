@@ -6,7 +6,6 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import replace
-from functools import partial
 from pathlib import Path
 
 import pytest
@@ -21,10 +20,9 @@ from refimpl.model.fencing import OWN_FENCE, FenceSetting
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver, VmState
-from tests.lab import frozen
-from tests.lab.frozen import at_the_end, frozen_at
-from tests.lab.libvirt_support import host_of, plan_of
+from tests.lab.libvirt_support import host_of
 from tests.lab.moving import Moving, until
+from tests.lab.striking import at_the_end, daemon_frozen
 
 pytestmark = pytest.mark.lab
 
@@ -72,14 +70,13 @@ def comes_back(moving: Moving, host: str) -> Outcome:
 
 @pytest.mark.rule("R1")
 @pytest.mark.error("fence.done")
-def test_a_source_that_stood_still_until_it_was_cut_off(moving: Moving, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(frozen, "GIVEN_UP_TIMEOUT_S", 300.0)
+def test_a_source_that_stood_still_until_it_was_cut_off(moving: Moving) -> None:
     for _ in range(ATTEMPTS):
         source, destination = moving.place(), moving.other()
-        plan = plan_of(moving.group, moving.spec, source, destination)
-        with frozen_at(moving.lab, plan, destination, at_the_end(HandOver.STRICT), of=source) as freeze:
+        arrival = (destination, moving.spec.id, at_the_end(HandOver.STRICT))
+        with daemon_frozen(moving.lab, source, arrival, lambda: True) as freeze:
             moving.kill_at("switch")
-            until(partial(getattr, freeze, "seen"), "the arrival")
+            until(freeze.fired.is_set, "the arrival")
             outcome = forced(moving)
         assert "fence.done" in {warning.id for warning in outcome.warnings}, told(outcome)
         late = comes_back(moving, source)
