@@ -22,24 +22,40 @@ from tests.lab.moving import Moving, joined_log
 from tests.lab.striking import Struck
 from tests.soak.lab_observer import Observer
 
+ATTEMPTS = 5
+"""How often a case is played whose moment may have gone by before it is heard."""
 
-def played(moving: Moving, id: str, **changes: Any) -> str:
-    """Play a case to its end, and to the end of what a person does then; return the host that has the VM."""
+
+def played(moving: Moving, id: str, changes: Callable[[str], dict[str, Any]] = lambda _: {}) -> tuple[str, Struck]:
+    """Play a case to its end, and to the end of what a person does then; return the host that has the VM.
+
+    `changes`: what the move is asked for besides, by its destination.
+    """
     case = CASES[id]
-    struck = Struck(moving, case)
-    source, destination = struck.hosts[Side.SOURCE], struck.hosts[Side.DESTINATION]
     with one_copy(moving):
-        operation = struck.play(**changes)
+        struck = _struck(moving, id, changes)
+        operation, source = struck.operation, struck.hosts[Side.SOURCE]
+        assert operation is not None
         as_told(id, operation.wait(), list(operation.events()))
         blamed(operation, source)
         for step in case.then:
             _STEPS[step](struck)
-    host = source if case.vm_at is not Side.DESTINATION else destination
+    host = source if case.vm_at is not Side.DESTINATION else struck.hosts[Side.DESTINATION]
     assert moving.states() == {host: VmState.RUNNING}
     if case.end not in (Phase.LOST, Phase.INDETERMINATE):
         assert operation.wait().runs_on == host
     owned_by(moving, host)
-    return host
+    return host, struck
+
+
+def _struck(moving: Moving, id: str, changes: Callable[[str], dict[str, Any]]) -> Struck:
+    for _ in range(ATTEMPTS):
+        struck = Struck(moving, CASES[id])
+        outcome = struck.play(**changes(struck.hosts[Side.DESTINATION])).wait()
+        if not struck.too_late():
+            return struck
+        assert outcome.completed, outcome
+    raise AssertionError(f"in {ATTEMPTS} moves the source was answered before the daemon was struck")
 
 
 def blamed(operation: Operation, source: str) -> None:

@@ -23,6 +23,7 @@ from tests.lab.moving import Moving, until, wait_for
 
 HELD_MIB_S, COPIED_MIB_S, CONVERGING_MIB_S = 3, 2, 40
 MOMENT_S, STANDS_S = 60.0, 120.0
+_AFTER_ARRIVAL = ("perform3_done", "confirm3", None)
 
 
 def at_the_end(hand_over: HandOver) -> Heard:
@@ -79,6 +80,13 @@ class Struck:
             )
             self._meet(blows)
         return self.operation
+
+    def too_late(self) -> bool:
+        """Whether the source had been answered before the destination's daemon was struck, which nothing can hold."""
+        assert self.operation is not None
+        told = [event for event in self.operation.events() if event["kind"] == Kind.CALL_RETURNED]
+        races = any(blow.at in (At.SWITCH, At.ARRIVED) for blow in self.case.blows)
+        return races and any(event["values"]["ok"] for event in told)
 
     def _limits(self) -> dict[str, Any]:
         """Return what makes the moments of the case last. Where QEMU fails by its channels, there is one of them."""
@@ -163,7 +171,9 @@ class _Waiting:
             case At.STORAGE:
                 wait_for(operation, Kind.STORAGE_SEEN)
             case At.UNANSWERED:
-                until(lambda: job_phase(source, vm.name) == "perform3_done", "the source waiting for the answer")
+                until(lambda: job_phase(source, vm.name) in _AFTER_ARRIVAL, "the source waiting for the answer")
+                if job_phase(source, vm.name) != "perform3_done":
+                    return  # it was answered before
         self._act()
 
     def undo(self) -> None:
