@@ -85,11 +85,33 @@ def test_broken_and_recovered_as_often_as_it_takes(moving: Moving) -> None:
     moving.whole()
 
 
+@pytest.mark.full
+def test_a_network_that_is_cut_is_recovered_only_when_it_is_back(moving: Moving) -> None:
+    """The guest goes on until it needs a page; then its QEMU's main loop may stand still, and takes no new client."""
+    source, destination = moving.place(), moving.other()
+    with in_post_copy(moving) as operation:
+        cut = Target(host=destination, network="migration")
+        with inflicted(moving.lab, FAULTS["link-down"], cut):
+            assert operation.wait().end is Phase.POSTCOPY_PAUSED
+            early = start_recovery(moving).wait()
+            assert early.end is Phase.POSTCOPY_PAUSED
+            assert "post_copy.not_resumed" in told(early)
+        again = start_recovery(moving)
+        wait_for(again, Kind.POSTCOPY_RESUMED)
+        again.set_bandwidth(0)
+    outcome = again.wait()
+    assert (outcome.end, told(outcome)) == (Phase.COMPLETED, [])
+    assert moving.states() == {destination: VmState.RUNNING}
+    assert source != destination
+    moving.whole()
+
+
 def start_recovery(moving: Moving) -> Operation:
     (item,) = moving.interrupted()
     return recover_one(moving.home, moving.group, item)
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("side", [Side.DESTINATION, Side.SOURCE], ids=["K7", "K8"])
 def test_a_daemon_that_is_killed_ends_nothing(moving: Moving, side: Side) -> None:
     source, destination = moving.place(), moving.other()
@@ -104,6 +126,7 @@ def test_a_daemon_that_is_killed_ends_nothing(moving: Moving, side: Side) -> Non
     moving.whole()
 
 
+@pytest.mark.full
 @pytest.mark.parametrize("side", [Side.SOURCE, Side.DESTINATION], ids=["P5", "P6"])
 def test_without_one_half_the_vm_is_lost_and_it_is_said_which(moving: Moving, side: Side) -> None:
     source, destination = moving.place(), moving.other()

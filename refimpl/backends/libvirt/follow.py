@@ -70,9 +70,7 @@ def adopt(operation: Operation) -> None:
 def _follow_halves(operation: Operation) -> None:
     """Follow a VM in post-copy by its QEMUs' own word, whatever libvirt makes of it meanwhile."""
     with operation.lock:
-        operation.watch.following = True
-        for kind in (*_BEFORE[Kind.ADOPTED_SWITCH], Kind.POSTCOPY_SEEN):
-            operation.watch.once(kind, operation.now_ns(), Side.SOURCE)
+        operation.watch.adopt_halves()
     operation.take_over()
     with suppress(*connection.failures()):
         operation.listen()

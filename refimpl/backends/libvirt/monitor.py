@@ -43,9 +43,34 @@ def has_socket(root: ET.Element) -> bool:
 
 
 @cache
-def program() -> str:
-    """Return the text of the program that runs on the host."""
-    return files("refimpl.backends.libvirt").joinpath("monitorside.py").read_text("utf-8")
+def program(name: str = "monitorside") -> str:
+    """Return the text of a program that runs on the host."""
+    return files("refimpl.backends.libvirt").joinpath(f"{name}.py").read_text("utf-8")
+
+
+def held_path(vm_id: str) -> str:
+    """Return the socket of whoever holds a VM's monitor."""
+    return f"{socket_path(vm_id)}.held"
+
+
+def hold(channel: HostChannel, vm_id: str) -> None:
+    """Have a VM's monitor held on a host, until it ends or `release`. OSError when it cannot be had."""
+    talk = channel.talk(program("keeperside"))
+    try:
+        told = talk.ask({"path": socket_path(vm_id), "held": held_path(vm_id)}, ANSWER_TIMEOUT_S + _START_S)
+    finally:
+        talk.close()
+    if "why" in told:
+        raise OSError(told["why"])
+
+
+def release(channel: HostChannel, vm_id: str) -> None:
+    """Have a VM's monitor let go. OSError when the host is down."""
+    talk = channel.talk(program())
+    try:
+        talk.ask({"held": held_path(vm_id), "timeout": ANSWER_TIMEOUT_S}, ANSWER_TIMEOUT_S + _START_S)
+    finally:
+        talk.close()
 
 
 class Monitor:
@@ -53,14 +78,15 @@ class Monitor:
 
     def __init__(self, talk: Answering, vm_id: str) -> None:
         self._talk = talk
-        self._path = socket_path(vm_id)
+        self._vm_id = vm_id
 
     def execute(self, command: str, arguments: Mapping[str, Any] | None = None, *, oob: bool = False) -> Any:
         """Return what QEMU returns; `oob`: taken although QEMU's main loop stands still.
 
         Refused when QEMU says no, another OSError when there is no QEMU or it does not answer in time.
         """
-        question = {"path": self._path, "execute": command, "arguments": dict(arguments or {}), "oob": oob}
+        places = {"path": socket_path(self._vm_id), "held": held_path(self._vm_id)}
+        question = {**places, "execute": command, "arguments": dict(arguments or {}), "oob": oob}
         told = self._talk.ask({**question, "timeout": ANSWER_TIMEOUT_S}, ANSWER_TIMEOUT_S + _START_S)
         if "why" in told:
             raise OSError(told["why"])

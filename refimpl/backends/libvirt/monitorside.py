@@ -2,7 +2,8 @@
 
 It is sent to the host as a text, so it stands alone: nothing of this project, the standard library only. It ends with
 its standard input, or after a minute without a question. The socket takes one client at a time, so each question has a
-connection of its own; a QEMU that does not answer in time is let go.
+connection of its own; a QEMU that does not answer in time is let go. Who holds the socket, if somebody does, is asked
+instead (`keeperside`).
 """
 
 from __future__ import annotations
@@ -52,6 +53,8 @@ class Lines:
 
 def ask(question: dict[str, Any]) -> dict[str, Any]:
     """Put one command to QEMU and return its answer: `return`, or `error` with QEMU's own words."""
+    with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+        return ask_keeper(question)
     end = time.monotonic() + float(question["timeout"])
     with socket.socket(socket.AF_UNIX) as connection:
         connection.settimeout(float(question["timeout"]))
@@ -65,6 +68,26 @@ def ask(question: dict[str, Any]) -> dict[str, Any]:
         return lines.answer()
 
 
+def ask_keeper(question: dict[str, Any]) -> dict[str, Any]:
+    """Ask whoever holds the monitor. FileNotFoundError or ConnectionRefusedError when nobody does."""
+    with socket.socket(socket.AF_UNIX) as connection:
+        connection.settimeout(float(question["timeout"]) + 1)
+        connection.connect(question["held"])
+        connection.sendall(json.dumps(question).encode() + b"\n")
+        told: dict[str, Any] = json.loads(connection.makefile("rb").readline() or b'{"why": "its keeper has ended"}')
+    if "why" in told:
+        raise OSError(told["why"])
+    answer: dict[str, Any] = told["answer"]
+    return answer
+
+
+def release(question: dict[str, Any]) -> dict[str, Any]:
+    """Have whoever holds the monitor let it go; nothing when nobody does."""
+    with contextlib.suppress(ConnectionRefusedError, FileNotFoundError):
+        ask_keeper({**question, "end": True})
+    return {}
+
+
 def main() -> None:
     """Answer until the questions end."""
     signal.signal(signal.SIGALRM, lambda *_: os._exit(1))
@@ -72,7 +95,8 @@ def main() -> None:
     for line in sys.stdin.buffer:
         answer: dict[str, Any]
         try:
-            answer = {"answer": ask(json.loads(line))}
+            question = json.loads(line)
+            answer = {"answer": ask(question) if "execute" in question else release(question)}
         except OSError as error:
             answer = {"why": str(error) or type(error).__name__}
         with contextlib.suppress(BrokenPipeError):

@@ -12,7 +12,7 @@ from contextlib import suppress
 from typing import Any
 
 from refimpl.backends.libvirt import connection, halves, status
-from refimpl.backends.libvirt.monitor import Monitor, Refused, monitor
+from refimpl.backends.libvirt.monitor import Monitor, Refused, hold, monitor
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.steering import insist
 from refimpl.model.errors import Problem
@@ -32,7 +32,16 @@ END_TIMEOUT_S = 60.0
 
 
 def start(operation: Operation) -> None:
-    """Have the VM run at the destination now; that it does is told by its QEMU's events."""
+    """Have the VM run at the destination now; that it does is told by its QEMU's events.
+
+    Before that somebody is there who can resume it: afterwards QEMU may take no new client.
+    """
+    try:
+        hold(operation.reach.destination_channel, operation.plan.vm_id)
+    except OSError as error:
+        reason = f"the destination's second monitor socket cannot be had: {error}"
+        operation.post(Kind.NOT_STEERABLE, Side.SOURCE, what=Steer.POST_COPY, reason=reason)
+        return
     refused = insist(operation, lambda domain: domain.migrateStartPostCopy(0))
     if refused is not None:
         operation.post(Kind.NOT_STEERABLE, Side.SOURCE, what=Steer.POST_COPY, reason=refused)
@@ -47,8 +56,9 @@ def recover(operation: Operation) -> None:
         native = connection.native(error)
         operation.post(Kind.POSTCOPY_NOT_RESUMED, problem=Problem("post_copy.not_resumed", values, native=native))
         return
-    if resumed:
-        with operation.lock:
+    with operation.lock:
+        operation.watch.adopt_halves()
+        if resumed:
             operation.watch.mended()
     operation.post(Kind.POSTCOPY_RESUMED, Side.SOURCE)
     operation.take_over()

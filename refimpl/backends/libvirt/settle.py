@@ -7,10 +7,10 @@ provably this operation's; a copy is resumed only when the other is known to be 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
-from refimpl.backends.libvirt import connection, disk_files, kept, lease, port, retake, stamp
+from refimpl.backends.libvirt import connection, disk_files, kept, lease, monitor, port, retake, stamp
 from refimpl.backends.libvirt.binding import source_gone
 from refimpl.backends.libvirt.delegated import open_port
 from refimpl.backends.libvirt.domain import moved_to
@@ -66,6 +66,10 @@ def _clean(operation: Operation, disks: Callable[[], tuple[list[str], list[str]]
     items += [*left, *_clear_port(operation)]
     operation.forget()
     kept.forget(operation)
+    if operation.plan.post_copy is not PostCopy.OFF:
+        with suppress(OSError):
+            # It ends with its QEMU at the latest.
+            monitor.release(operation.reach.destination_channel, operation.plan.vm_id)
     if items:
         operation.post(Kind.LEFT_BEHIND, items=tuple(items), kept=tuple(stay))
     else:

@@ -95,6 +95,11 @@ class Watch:
         """Take that a broken post-copy was resumed."""
         self._broken = False
 
+    def adopt_halves(self) -> None:
+        """Follow a VM that is in post-copy: what came before that has been seen, whoever was there to be told."""
+        self.following = True
+        self._seen |= {Kind.TRANSFER_STARTED, Kind.MEMORY_SEEN, Kind.SWITCH_SEEN, Kind.POSTCOPY_SEEN}
+
     def tell(self, side: Side, native: NativeEvent) -> list[Event]:
         """Take one native event of one side and return the events that it means."""
         if native.source == "job":

@@ -17,6 +17,7 @@ from refimpl.backends.libvirt import definition, monitor
 from refimpl.backends.libvirt.domain import VmSpec, domain_xml
 from refimpl.backends.libvirt.look import Look
 from refimpl.backends.libvirt.monitor import Refused
+from refimpl.hosts.wait import until
 from tests.unit.backends.libvirt.here import HereChannel
 from tests.unit.backends.libvirt.recorded import GROUP, VM_ID, host
 
@@ -56,6 +57,36 @@ def path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     path = tmp_path / "qmp"
     monkeypatch.setattr(monitor, "socket_path", lambda _: str(path))
     return path
+
+
+@contextmanager
+def standing_still(path: Path) -> Iterator[list[dict[str, Any]]]:
+    """Play a QEMU whose main loop stands still once its one client is there: it answers only what passes that by."""
+    told: list[dict[str, Any]] = []
+    listening = socket.socket(socket.AF_UNIX)
+    listening.bind(str(path))
+    listening.listen()
+    closed = threading.Event()
+
+    def serve() -> None:
+        connection, _ = listening.accept()
+        with connection, connection.makefile("rw") as stream:
+            stream.write(json.dumps(GREETING) + "\n")
+            stream.flush()
+            for line in stream:
+                told.append(json.loads(line))
+                if "exec-oob" in told[-1] or told[-1]["execute"] == "qmp_capabilities":
+                    stream.write(json.dumps(EVENT) + "\n" + json.dumps({"return": {}, "id": told[-1]["id"]}) + "\n")
+                    stream.flush()
+                if "exec-oob" in told[-1] and told[-1]["exec-oob"] == "quit":
+                    break
+        closed.set()
+
+    threading.Thread(target=serve, daemon=True).start()
+    try:
+        yield told
+    finally:
+        listening.close()
 
 
 def test_questions_are_put_and_answered_past_events(path: Path) -> None:
@@ -130,3 +161,37 @@ def test_whether_a_user_can_be_told_of_missing_pages_is_tried_as_that_user() -> 
         assert look.ask("user_faults", uid=0, gid=0) in (True, False)
     finally:
         look.close()
+
+
+def test_held_it_takes_what_passes_the_main_loop_by_and_does_not_fill_up(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(monitor, "ANSWER_TIMEOUT_S", 0.2)
+    here = HereChannel()
+    with standing_still(path) as told:
+        monitor.hold(here, VM_ID)
+        held = Path(monitor.held_path(VM_ID))
+        assert held.is_socket()
+        with monitor.monitor(here, VM_ID) as own:
+            for _ in range(10):
+                with pytest.raises(OSError, match="timed out"):
+                    own.execute("query-migrate")
+            assert own.execute("migrate-recover", {"uri": "tcp:192.0.2.1:1"}, oob=True) == {}
+        assert [next(iter(one)) for one in told] == ["execute", "execute", "exec-oob"]
+        monitor.release(here, VM_ID)
+        assert until(lambda: not held.exists(), 5.0, 0.01)
+        monitor.release(here, VM_ID)
+
+
+def test_the_keeper_ends_with_its_qemu(path: Path) -> None:
+    here = HereChannel()
+    with standing_still(path):
+        monitor.hold(here, VM_ID)
+        with monitor.monitor(here, VM_ID) as own:
+            own.execute("quit", oob=True)
+        assert until(lambda: not Path(monitor.held_path(VM_ID)).exists(), 5.0, 0.01)
+
+
+def test_a_monitor_that_is_not_there_cannot_be_held(path: Path) -> None:
+    with pytest.raises(OSError, match="No such file"):
+        monitor.hold(HereChannel(), VM_ID)
