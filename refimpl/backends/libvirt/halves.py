@@ -20,6 +20,8 @@ from refimpl.model.phase import Side
 from refimpl.model.request import PostCopy
 
 PERIOD_S = 0.4
+OTHER_HALF = 5
+"""Each how many looks at a source that sends its destination is looked at, too: it may know that it is broken first."""
 FLOWING = frozenset({"postcopy-active", "postcopy-device", "postcopy-recover", "postcopy-recover-setup"})
 PAUSED = "postcopy-paused"
 FAILED_REASON, REASON = "post-copy failed", "post-copy"
@@ -83,11 +85,14 @@ def _follow(operation: Operation) -> None:
     with operation.lock:
         operation.halves_followed += 1
         number = operation.halves_followed
+    looks = 0
     while not operation.closing.wait(PERIOD_S) and operation.halves_followed == number:
+        looks += 1
         progress = _progress(operation)
         if progress is not None:
             operation.post(Kind.PROGRESS, Side.SOURCE, **progress)
-            continue
+            if looks % OTHER_HALF:
+                continue
         halves = both(operation)
         if Half.BROKEN in halves:
             with operation.lock:
