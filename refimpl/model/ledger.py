@@ -426,7 +426,9 @@ def _evidence_seen(ledger: Ledger, event: Event) -> Ledger:
         for side, copy in sides
         if copy.reachable and copy.state is VmState.RUNNING and copy.lease_held is False
     )
-    ran_on = evidence.destination.arrived and evidence.source.reachable and evidence.source.state is VmState.RUNNING
+    # With its job open it still sends: the hosts were looked at one after the other, and all has arrived meanwhile.
+    here = evidence.source
+    ran_on = evidence.destination.arrived and here.reachable and here.state is VmState.RUNNING and not here.job_open
     ledger = replace(ledger, looks=ledger.looks + 1, source_ran_on=ledger.source_ran_on or ran_on)
     return replace(ledger, warnings=(*_but(ledger.warnings, "lease.not_taken"), *bare))
 

@@ -64,7 +64,7 @@ RUNS: Mapping[str, Run] = {
         THROWN,
         quick=True,
     ),
-    "strict-looks": Run("strict", STRICT, replace(_ONE, apart=True)),
+    "strict-looks": Run("strict", STRICT, replace(_ONE, apart=True), quick=True),
     "strict-busy": Run("strict", STRICT, replace(_BUSY, kinds=("crash",))),
     "lease-busy": Run("lease", LEASED, replace(_BUSY, kinds=("crash",))),
     "strict-2": Run("strict", STRICT, _TWO),

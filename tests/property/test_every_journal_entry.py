@@ -218,6 +218,7 @@ def test_killed_at_every_entry(name: str, with_journal: bool) -> None:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(600)
 @pytest.mark.rule("R1", "R2", "R3")
 @pytest.mark.parametrize("name", MOVES)
 def test_killed_at_every_entry_and_whenever_events_are_written(name: str) -> None:

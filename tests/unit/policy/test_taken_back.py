@@ -51,6 +51,12 @@ def test_before_all_has_arrived_a_source_that_runs_says_nothing() -> None:
     assert bound(known, event(Kind.BINDING_SEEN, bound=True, reason="confirm3")) is not None
 
 
+def test_a_source_that_was_looked_at_before_all_had_arrived_has_not_run_on() -> None:
+    """The hosts are not looked at in one moment."""
+    before = (Kind.EVIDENCE_SEEN, {"evidence": evidence(source(job_open=True), ARRIVED)["evidence"]})
+    assert owner(after(before), source(S.ABSENT, bound=True)) is Kind.SOURCE_BOUND
+
+
 @pytest.mark.rule("R1")
 def test_a_controller_that_was_not_there_cannot_know_how_the_source_ended() -> None:
     assert owner(ledger(interrupted=True)) is Kind.UNKNOWN
