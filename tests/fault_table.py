@@ -228,6 +228,7 @@ _ALL = (
                 disk=NONE,
                 blows=AT_END,
                 test=f"{_HAND_OVER}s4_with_either_one_copy_runs",
+                full=True,
                 **THERE,
             ),
             Case(name="delegated", hand_over=DELEGATED, disk=OWN, blows=AT_END, full=True, **THERE),

@@ -195,7 +195,12 @@ def test_s4_without_lease_and_strict_two_copies_run(stage: Stage) -> None:
 
 @pytest.mark.rule("R1")
 @pytest.mark.parametrize(
-    ("lease", "hand_over", "case"), [(True, DELEGATED, "S4L-no-disk"), (False, STRICT, "S4-no-lease"), BOTH]
+    ("lease", "hand_over", "case"),
+    [
+        pytest.param(True, DELEGATED, "S4L-no-disk", marks=pytest.mark.full),
+        (False, STRICT, "S4-no-lease"),
+        BOTH,
+    ],
 )
 def test_s4_with_either_one_copy_runs(stage: Stage, lease: bool, hand_over: HandOver, case: str) -> None:
     seen = in_s4(stage, lease=lease, hand_over=hand_over)
@@ -204,8 +209,9 @@ def test_s4_with_either_one_copy_runs(stage: Stage, lease: bool, hand_over: Hand
         seen.as_told(case)
 
 
+@pytest.mark.full
 @pytest.mark.rule("R1")
-@pytest.mark.parametrize("lease", [True, pytest.param(False, marks=pytest.mark.full)])
+@pytest.mark.parametrize("lease", [True, False])
 def test_a_silent_source_is_answered_by_ending_its_process(stage: Stage, lease: bool) -> None:
     """Its daemon is frozen as long as the move lasts. It may have heard of the arrival before that; then try again."""
     for _ in range(ATTEMPTS):

@@ -63,6 +63,7 @@ def test_the_vm_runs_there_at_once_and_its_memory_follows(moving: Moving) -> Non
     moving.whole()
 
 
+@pytest.mark.full
 def test_broken_and_recovered_as_often_as_it_takes(moving: Moving) -> None:
     source, destination = moving.place(), moving.other()
     with in_post_copy(moving) as operation:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -40,6 +41,18 @@ def test_what_a_case_names_exists(id: str) -> None:
     assert not case.then or case.vm_at is not None or case.end is Phase.LOST
 
 
+def marks(function: ast.FunctionDef, id: str) -> Iterator[str]:
+    """Return the marks of a test, and those of its parameters that have this id."""
+    for mark in function.decorator_list:
+        if "parametrize" not in ast.unparse(mark):
+            yield ast.unparse(mark)
+            continue
+        calls = (
+            call for call in ast.walk(mark) if isinstance(call, ast.Call) and ast.unparse(call.func) == "pytest.param"
+        )
+        yield from (ast.unparse(call) for call in calls if repr(id) in ast.unparse(call))
+
+
 @pytest.mark.parametrize("id", CASES)
 def test_the_test_that_shows_a_case_exists_and_takes_its_end_from_here(id: str) -> None:
     path, _, name = shown_by(id).partition("::")
@@ -49,10 +62,7 @@ def test_the_test_that_shows_a_case_exists_and_takes_its_end_from_here(id: str) 
         return
     shown = name.partition("[")[2].rstrip("]") or id
     assert shown in CASES
-    marked = any(
-        "full" in ast.unparse(each) for each in function.decorator_list if "parametrize" not in ast.unparse(each)
-    )
-    assert marked is CASES[id].full
+    assert any("full" in mark for mark in marks(function, id)) is CASES[id].full
     if path != TESTS:
         assert f'"{id}"' in (ROOT / path).read_text("utf-8")
         assert "as_told(" in ast.unparse(function)
