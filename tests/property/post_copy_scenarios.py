@@ -192,7 +192,7 @@ POST_COPY_SCENARIOS: dict[str, Scenario] = {
         post_copy_at=Phase.MEMORY,
         ended=Phase.POSTCOPY_PAUSED,
         after_ms=90_000,
-        also=given("recover-post-copy", 1),
+        also=lambda rig: given("recover-post-copy", 1)(rig) and given("steer-bandwidth", 1)(rig),
     ),
     "post-copy, recovered without a journal": Scenario(
         "reconcile post-copy reconcile cleanup completed",
