@@ -22,7 +22,8 @@ from refimpl.model.errors import Problem, RefimplError
 from refimpl.model.events import DECISIONS, Event, Kind
 from refimpl.model.fencing import NONE, FenceOrder, FenceSetting
 from refimpl.model.group import ProcessRef
-from refimpl.model.ledger import Ledger, record
+from refimpl.model.learning import record
+from refimpl.model.ledger import Ledger
 from refimpl.model.outcome import Outcome, outcome
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import ENDS, Phase, Side

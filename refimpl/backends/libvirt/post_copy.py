@@ -8,13 +8,14 @@ The destination's main loop may wait for a page that does not come; it is told o
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 from contextlib import suppress
-from typing import Any
 
 from refimpl.backends.libvirt import connection, halves, status
 from refimpl.backends.libvirt.monitor import Monitor, Refused, hold, monitor
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.steering import insist
+from refimpl.hosts.wait import until
 from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
 from refimpl.model.facts import Half
@@ -132,15 +133,17 @@ def _listen(operation: Operation, destination: Monitor) -> str:
     raise refused
 
 
-def _await(side: Monitor, reached: Any, timeout_s: float) -> None:
+def _await(side: Monitor, reached: Callable[[str], bool], timeout_s: float) -> None:
     """Wait until a QEMU's migration is in a state. TimeoutError when it does not get there."""
     told = ""
-    for _ in range(int(timeout_s / LOOK_S)):
+
+    def there() -> bool:
+        nonlocal told
         told = str(side.execute("query-migrate").get("status", ""))
-        if reached(told):
-            return
-        time.sleep(LOOK_S)
-    raise TimeoutError(f"the migration stays {told} for {timeout_s:g} s")
+        return reached(told)
+
+    if not until(there, timeout_s, LOOK_S):
+        raise TimeoutError(f"the migration stays {told} for {timeout_s:g} s")
 
 
 def end_halves(operation: Operation) -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
+from refimpl.backends.simulated.mirror import Mirror
 from refimpl.backends.simulated.postcopy import PostCopyPart
 from refimpl.backends.simulated.stages import Result, Stage, cancelled
 from refimpl.backends.simulated.worldfile import FaultKind, Moment
@@ -45,13 +46,13 @@ class Transfer:
         self.listeners: list[Callable[[Event], None]] = []
         self.watchers: list[Callable[[], None]] = []
         self.post_copy = PostCopyPart(self)
+        self._mirror = Mirror(self)
         self._mute = world.faults.asked(FaultKind.HANGS, plan.vm, command=CommandKind.START_TRANSFER)
         self._token = 0
         self._stalled_ns = 0
         self._passes = 0
         self.sent = 0
         self._remaining = 0
-        self._disks_remaining = 0
         self._pass_ns = 0
         self._stop_ns: int | None = None
         self._downtime_ms: float | None = None
@@ -245,49 +246,16 @@ class Transfer:
 
     def _begin(self, source: Copy) -> None:
         source.operation, source.plan = self.operation, self.plan
-        if self.plan.storage is None:
-            self.stage = Stage.MEMORY
-            self.tell(Kind.TRANSFER_STARTED, Side.SOURCE, reference=f"simulated/{self.operation}")
-            self._begin_memory()
-            return
-        self.stage = Stage.STORAGE
+        self.stage = Stage.STORAGE if self.plan.storage else Stage.MEMORY
         self.tell(Kind.TRANSFER_STARTED, Side.SOURCE, reference=f"simulated/{self.operation}")
-        self.tell(Kind.STORAGE_SEEN, Side.SOURCE)
-        self._disks_remaining = self._disk_bytes()
-        self.world.faults.strike(self.plan.vm, Moment.STORAGE)
-        self._copy_disks()
+        if self.plan.storage is None:
+            self.begin_memory()
+        else:
+            self._mirror.begin()
 
-    def _disk_bytes(self) -> int:
-        return sum(disk.virtual_size_bytes for disk in self.plan.storage.disks) if self.plan.storage else 0
-
-    def _copy_disks(self) -> None:
-        """Copy for a while; what the guest writes meanwhile goes to both sides, so that one pass is all."""
-        if not self.open:
-            return
-        tick_ns = self.world.spec.latency_ms.progress * 1_000_000
-        amount = 0 if self.stuck else min(self._disks_remaining, self.rate * tick_ns // SECOND_NS)
-        span_ns = amount * SECOND_NS // self.rate + 1 if amount else tick_ns
-        self.later(span_ns, lambda: self._disks_copied(amount))
-
-    def _disks_copied(self, amount: int) -> None:
-        self._disks_remaining -= amount
-        total = self._disk_bytes()
-        self.tell(
-            Kind.PROGRESS,
-            Side.SOURCE,
-            bytes_s=self.rate,
-            disks_total_bytes=total,
-            disks_remaining_bytes=self._disks_remaining,
-            disks_sent_bytes=total - self._disks_remaining,
-        )
-        if self._disks_remaining:
-            self._copy_disks()
-            return
-        self.world.disks.mirrored(self.plan, whole=True)
+    def begin_memory(self) -> None:
+        """Copy the memory, the disks being on both sides if they are to move."""
         self.stage = Stage.MEMORY
-        self._begin_memory()
-
-    def _begin_memory(self) -> None:
         self.tell(Kind.MEMORY_SEEN, Side.SOURCE)
         self._remaining = self.memory_bytes()
         self._pass_ns = self.world.now_ns()

@@ -29,7 +29,7 @@ from refimpl.hosts.wait import until
 from refimpl.model.errors import RefimplError
 from refimpl.model.events import Kind
 from refimpl.model.group import Group, ProcessRef
-from refimpl.model.ledger import record
+from refimpl.model.learning import record
 from refimpl.model.outcome import outcome
 from refimpl.model.phase import ExitCode, Phase
 from refimpl.model.request import HandOver

@@ -5,7 +5,8 @@ from __future__ import annotations
 import pytest
 
 from refimpl.model.events import Event, Kind
-from refimpl.model.ledger import Ledger, record
+from refimpl.model.learning import record
+from refimpl.model.ledger import Ledger
 from refimpl.model.outcome import outcome
 from refimpl.model.phase import Phase
 from tests.builders import ledger

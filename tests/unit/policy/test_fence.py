@@ -9,7 +9,8 @@ import pytest
 from refimpl.model.decision import Decision
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import CopySeen, VmState
-from refimpl.model.ledger import Ledger, record
+from refimpl.model.learning import record
+from refimpl.model.ledger import Ledger
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Phase, Side
 from refimpl.model.request import HandOver

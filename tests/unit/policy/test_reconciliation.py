@@ -8,7 +8,7 @@ import pytest
 
 from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, VmState
-from refimpl.model.ledger import record
+from refimpl.model.learning import record
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver
 from refimpl.policy.reconciliation import MOST_RUN_REFUSALS, MOST_SILENT_LOOKS, bound, reconcile

@@ -8,7 +8,8 @@ import pytest
 
 from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, VmState
-from refimpl.model.ledger import Ledger, record
+from refimpl.model.learning import record
+from refimpl.model.ledger import Ledger
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver
 from refimpl.policy.reconciliation import MOST_SILENT_LOOKS, SILENT_MS, bound, reconcile

@@ -6,7 +6,8 @@ import pytest
 
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import VmState
-from refimpl.model.ledger import Ledger, record
+from refimpl.model.learning import record
+from refimpl.model.ledger import Ledger
 from refimpl.model.phase import Phase
 from refimpl.policy.closing import closing
 from refimpl.policy.convergence import MOST_UNHEEDED, pass_limit

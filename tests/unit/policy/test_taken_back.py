@@ -6,7 +6,8 @@ import pytest
 
 from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, VmState
-from refimpl.model.ledger import Ledger, record
+from refimpl.model.learning import record
+from refimpl.model.ledger import Ledger
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Phase
 from refimpl.policy.reconciliation import bound, reconcile

@@ -15,7 +15,7 @@ from refimpl.backends.libvirt.running import mending_xml
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.model.events import Event, Kind
 from refimpl.model.group import HostEntry
-from refimpl.model.ledger import record
+from refimpl.model.learning import record
 from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Phase
 from tests.builders import destination, evidence, ledger, source
