@@ -7,12 +7,14 @@ import os
 import subprocess
 import sys
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from refimpl.app import control
 from refimpl.app.home import Home, OperationFiles, new_operation_id, write_json
+from refimpl.engine.recording import superseding
 from refimpl.engine.store import GroupStore
 from refimpl.hosts.lock import tried
 from refimpl.hosts.process import alive, here
@@ -150,10 +152,11 @@ def recover(home: Home, group: Group, operation: str, plan: Plan | None = None, 
     """Start a conductor that finds out by evidence where an operation stands, and ends it.
 
     `plan`, which the claim or the VM's mark kept, serves when the journal is gone or does not tell. `force`: a host
-    that does not answer is cut off by its fence.
+    that does not answer is cut off by its fence. `owner.superseded` when a later move has decided about the VM.
     """
     files = home.create(operation)
     _refuse_if_alive(files, group)
+    _refuse_if_superseded(files, group, plan)
     spec = _known_spec(files, plan)
     if spec is None and plan is None:
         raise error("operation.unknown", operation=operation, known=", ".join(f.id for f in home.all()) or "none")
@@ -244,6 +247,25 @@ def _refuse_if_alive(files: OperationFiles, group: Group) -> None:
     standing = next((c for c in GroupStore.standing(Path(group.store_path)).claims() if c.operation == files.id), None)
     if standing is not None and alive(standing.process):
         raise error("operation.alive", operation=files.id, pid=standing.process.pid)
+
+
+def _refuse_if_superseded(files: OperationFiles, group: Group, plan: Plan | None) -> None:
+    """Leave a VM alone that another operation has moved since: by now what is seen of it says nothing of this one.
+
+    A claim that this one has got meanwhile is given back, or nobody could move the VM any more.
+    """
+    known = None
+    with suppress(RefimplError):
+        standing = files.standing()
+        known = standing.ledger if standing else None
+    plan = (known.plan if known else None) or plan
+    if plan is None:
+        return
+    store = GroupStore.standing(Path(group.store_path))
+    later = superseding(store, plan, files.id, known.ownership if known else None)
+    if later is not None:
+        store.release(plan.vm_id, files.id)
+        raise later
 
 
 def _spec(home: Home, group: Group, request: MigrationRequest, operation: str) -> dict[str, Any]:

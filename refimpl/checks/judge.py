@@ -53,7 +53,7 @@ def _plan(s: Subject, hand_over: HandOver) -> Plan:
         autostart=s.vm.autostart,
         storage=disk_moves.plan(s),
         post_copy=request.post_copy,
-        epoch=max(copy.epoch for h in s.facts.hosts.values() for copy in h.vms if copy.id == s.vm.id),
+        epoch=_epoch(s, s.vm.id),
         origins={
             "hand_over": _hand_over_origin(request),
             "post_copy": "default" if request.post_copy is PostCopy.OFF else "request",
@@ -66,6 +66,13 @@ def _plan(s: Subject, hand_over: HandOver) -> Plan:
             "cancel_if_blackout_exceeds_ms": "request" if request.cancel_if_blackout_exceeds_ms else "default",
         },
     )
+
+
+def _epoch(s: Subject, vm_id: str) -> int:
+    """Return the highest epoch that a copy of the VM carries or the store has: only what comes after it is later."""
+    record = s.facts.owners.get(vm_id)
+    carried = (copy.epoch for host in s.facts.hosts.values() for copy in host.vms if copy.id == vm_id)
+    return max((*carried, record.epoch if record else 0))
 
 
 def _hand_over_origin(request: MigrationRequest) -> str:

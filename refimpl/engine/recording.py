@@ -54,7 +54,7 @@ def decide(
         if after != known and store.swap_owner(known, after, wait_s=wait_s):
             return after
     standing = store.owner(plan.vm_id, wait_s=wait_s)
-    if standing is not None and known is not None and standing.operation != operation and standing.epoch > known.epoch:
+    if _is_later(standing, plan, operation, known):
         raise _superseded(plan, operation, standing)
     after = unsaved(plan, operation, owner, _latest(standing, known))
     if after != standing and not store.swap_owner(standing, after, wait_s=wait_s):
@@ -62,9 +62,25 @@ def decide(
     return after
 
 
+def superseding(store: Store, plan: Plan, operation: str, known: OwnerRecord | None) -> RefimplError | None:
+    """Return `owner.superseded` when a later operation has decided about the VM, None when not. `store.failed`.
+
+    `known`: as this operation last saw the record; without it what its plan has seen of the VM counts.
+    """
+    standing = store.owner(plan.vm_id)
+    return _superseded(plan, operation, standing) if _is_later(standing, plan, operation, known) else None
+
+
 def unsaved(plan: Plan, operation: str, owner: str, known: OwnerRecord | None) -> OwnerRecord:
     """Return what would be recorded if the store answered."""
     return (known or OwnerRecord(plan.vm_id, plan.source, epoch=plan.epoch)).decided(operation, owner)
+
+
+def _is_later(standing: OwnerRecord | None, plan: Plan, operation: str, known: OwnerRecord | None) -> bool:
+    """Whether a record is another operation's, and later than anything that this one has known."""
+    if standing is None or standing.operation == operation:
+        return False
+    return standing.epoch > (plan.epoch if known is None else known.epoch)
 
 
 def _latest(standing: OwnerRecord | None, known: OwnerRecord | None) -> OwnerRecord | None:

@@ -19,6 +19,7 @@ from refimpl.app.conduct import conduct
 from refimpl.app.home import Home, OperationFiles, write_json
 from refimpl.app.operations import Operation, recover, summarise
 from refimpl.app.recovery import Interrupted, interrupted, recover_one
+from refimpl.engine import recording
 from refimpl.engine.backend import Capabilities
 from refimpl.engine.conductor import no_stop
 from refimpl.engine.journal import FileJournal
@@ -128,6 +129,30 @@ def test_from_here_another_machines_controller_cannot_be_called_dead(home: Home,
 def test_nothing_is_known_of_an_operation_without_spec_and_plan(home: Home, group: Group) -> None:
     with pytest.raises(RefimplError, match=r"operation\.unknown"):
         recover(home, group, "ffffffff")
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.error("owner.superseded")
+@pytest.mark.parametrize("with_journal", [True, False], ids=["journal", "mark"])
+def test_a_vm_that_was_moved_on_since_is_no_longer_an_old_moves_to_recover(
+    home: Home, group: Group, with_journal: bool
+) -> None:
+    """It left something behind on a host that was silent; by now the VM is another move's, and stays free to move."""
+    store = GroupStore(Path(group.store_path))
+    old, later = "0a1b2c3d", "ffffffff"
+    ended = recording.decide(store, plan(), old, plan().destination, recording.begin(store, plan(), old))
+    if with_journal:
+        files = begun(home, group, old)
+        file = FileJournal(files.journal)
+        known = ledger(operation=old, plan=plan(), ownership=ended, claimed=True, left_behind=("a file",))
+        file.end(Phase.COMPLETED_WITH_WARNINGS, known, outcome(known, Phase.COMPLETED_WITH_WARNINGS).to_json())
+        file.close()
+    onward = plan(source=plan().destination, destination="h3", epoch=ended.epoch)
+    moved = recording.decide(store, onward, later, "h3", recording.begin(store, onward, later))
+    store.claim(Claim(old, "/some/home", DEAD, plan()))
+    with pytest.raises(RefimplError, match=r"owner\.superseded"):
+        recover(home, group, old, None if with_journal else plan())
+    assert (store.owner(plan().vm_id), store.claims()) == (moved, ())
 
 
 def test_what_was_interrupted_is_found_by_journal_or_claim_and_once(home: Home, group: Group) -> None:

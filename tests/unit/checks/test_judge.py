@@ -10,6 +10,7 @@ from refimpl.checks.subject import subject
 from refimpl.model.errors import Native
 from refimpl.model.events import Kind
 from refimpl.model.facts import DiskFact, Facts, LeaseFact, LeaseSpaceFact, VmState
+from refimpl.model.ownership import OwnerRecord
 from refimpl.model.phase import Side
 from refimpl.model.request import PerformanceOption
 from refimpl.model.settings import HostSettings, MigrationSubnet
@@ -24,6 +25,15 @@ def test_a_healthy_pair_of_hosts_gives_a_plan() -> None:
     assert (plan.source, plan.destination, plan.vm_id) == ("a", "b", vm().id)
     assert plan.networks == ("10.1.0.2", "10.2.0.2")
     assert plan.memory_mib == 256
+
+
+@pytest.mark.parametrize(("carried", "recorded", "highest"), [(3, 0, 3), (3, 5, 5), (6, 5, 6)])
+def test_a_plan_knows_the_highest_epoch_that_a_copy_or_the_store_shows(
+    carried: int, recorded: int, highest: int
+) -> None:
+    owners = {vm().id: OwnerRecord(vm().id, "a", recorded)} if recorded else {}
+    shown = facts(host("a", vms=(vm(epoch=carried),)), host("b"), owners=owners)
+    assert judged(shown).values["plan"].epoch == highest
 
 
 @pytest.mark.error("vm.unknown")

@@ -60,6 +60,27 @@ def test_who_was_overtaken_decides_nothing(store: Store, owner: str) -> None:
     assert store.owner("vm-1") == taken
 
 
+@pytest.mark.rule("R1")
+@pytest.mark.error("owner.superseded")
+def test_nor_does_one_that_has_only_its_plan_when_a_later_move_has_decided(store: Store) -> None:
+    """Its mark was found on a copy that stayed behind, and the VM went on from where this one had brought it."""
+    first = recording.decide(store, PLAN, OPERATION, "b", recording.begin(store, PLAN, OPERATION))
+    onward = plan(vm_id="vm-1", source="b", destination="c", epoch=first.epoch)
+    moved = recording.decide(store, onward, OTHER, "c", recording.begin(store, onward, OTHER))
+    with pytest.raises(RefimplError, match=r"owner\.superseded"):
+        recording.decide(store, PLAN, OPERATION, "a", None)
+    assert store.owner("vm-1") == moved
+    assert recording.superseding(store, PLAN, OPERATION, None) is not None
+    assert recording.superseding(store, onward, OTHER, None) is None
+
+
+def test_what_was_decided_before_the_plan_was_made_is_no_later_decision(store: Store) -> None:
+    decided = recording.decide(store, PLAN, OTHER, "b", recording.begin(store, PLAN, OTHER))
+    begun_next = plan(vm_id="vm-1", source="b", destination="a", epoch=decided.epoch)
+    assert recording.superseding(store, begun_next, OPERATION, None) is None
+    assert recording.decide(store, begun_next, OPERATION, "b", None).operation == OPERATION
+
+
 class Overtaken(MemoryStore):
     """A store in which somebody is quicker every time."""
 
