@@ -19,6 +19,7 @@ from refimpl.backends.libvirt.domain import parse
 from refimpl.backends.libvirt.look import Look
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.hosts.channel import HostChannel
+from refimpl.hosts.factory import channel_for
 from refimpl.model.errors import Problem, Value
 from refimpl.model.facts import DiskFact
 from refimpl.model.group import HostEntry
@@ -131,12 +132,33 @@ def finish(operation: Operation) -> list[str]:
             if connection.find(there, plan.vm_id) is None:
                 return [*left, *(f"{name}: the VM was not found on host {plan.destination}" for name in names)]
         gone = [{"path": file.path, "identity": file.identity} for file in storage.removed]
+        needed = _needed_elsewhere(operation, storage)
         with connection.fresh(reach.source) as here:
             used = used_disks(here)
-        told = _ask(reach.source_channel, "retire", operation.id, files=gone, used=used)
+        told = _ask(reach.source_channel, "retire", operation.id, files=gone, used=used, needed=needed)
     except connection.failures() as error:
         return [*left, *(f"{name}: {error}" for name in names)]
     return [*left, *_left(reach.source, told, None)]
+
+
+def _needed_elsewhere(operation: Operation, storage: StoragePlan) -> list[str]:
+    """Return the identities of all files that VMs of other hosts of the group have, or are based on.
+
+    Only where parents are to go: they may lie on storage that other hosts share. OSError when a host does not tell.
+    """
+    own = {disk.source for disk in storage.disks}
+    if all(file.path in own for file in storage.removed):
+        return []
+    needed: set[str] = set()
+    for host in operation.reach.group.hosts:
+        if host.name != operation.reach.source.name:
+            try:
+                with connection.fresh(host) as fresh:
+                    used = used_disks(fresh)
+                needed |= set(_ask(channel_for(host), "needed", operation.id, used=used)["identities"])
+            except connection.failures() as error:
+                raise OSError(f"host {host.name} does not tell which files its VMs need: {error}") from error
+    return sorted(needed)
 
 
 def relocated(xml: str, storage: StoragePlan | None) -> str:

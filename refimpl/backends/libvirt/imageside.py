@@ -237,9 +237,10 @@ def take_back(path: str, entry: dict[str, Any], used: set[str]) -> str | None:
 def retire(question: dict[str, Any]) -> dict[str, Any]:
     """Remove files of disks that have moved: `path` and `identity` of each. Tell what is left and why.
 
-    `used`: disks of the VMs of this host with their formats; their files, and what those are based on, stay.
+    `used`: disks of the VMs of this host with their formats; their files, and what those are based on, stay. `needed`:
+    the identities of files that other hosts need; they stay too. So does everything while a disk does not tell its own.
     """
-    left, used = [], users(question["used"])
+    left, used = [], users(question["used"], surely=True) | set(question["needed"])
     for file in question["files"]:
         path = file["path"]
         now = identity(path) if os.path.lexists(path) else None
@@ -257,21 +258,29 @@ def retire(question: dict[str, Any]) -> dict[str, Any]:
     return {"left": left}
 
 
-def users(disks: dict[str, str]) -> set[str]:
+def needed(question: dict[str, Any]) -> dict[str, Any]:
+    """Tell the identities of all files that the VMs of this host have, or are based on. `used` as of `retire`."""
+    return {"identities": sorted(users(question["used"], surely=True))}
+
+
+def users(disks: dict[str, str], *, surely: bool = False) -> set[str]:
     """Return the identities of disks, by path with the format that they are defined as, and of all they are based on.
 
     Only an image that is defined as one is asked: a guest can write anything to a raw disk, such a header too.
     """
-    return set(owners(disks))
+    return set(owners(disks, surely=surely))
 
 
-def owners(disks: dict[str, str]) -> dict[str, str]:
-    """Return the same with the path of the disk that has each of them."""
+def owners(disks: dict[str, str], *, surely: bool = False) -> dict[str, str]:
+    """Return the same with the path of the disk that has each. `surely`: OSError when one does not tell its bases."""
     found = {path: seen for path in disks if (seen := identity(path)) is not None}
     having = {seen: path for path, seen in found.items()}
     for path in [path for path in found if disks[path] == "qcow2"]:
         command = ["qemu-img", "info", "-U", "-f", "qcow2", "--backing-chain", "--output=json", "--", path]
         done = subprocess.run(command, capture_output=True, timeout=CHAIN_S)
+        if surely and done.returncode != 0:
+            said = done.stderr.decode(errors="replace").strip()
+            raise OSError(f"what {path} is based on, a disk of another VM, cannot be told: {said}")
         for image in json.loads(done.stdout) if done.returncode == 0 else []:
             seen = identity(image["filename"])
             if seen is not None:
@@ -327,7 +336,7 @@ def remove(path: str | None) -> None:
             raise
 
 
-ANSWERS = {work.__name__: work for work in (make, undo, keep, adopt, made, retire)}
+ANSWERS = {work.__name__: work for work in (make, undo, keep, adopt, made, retire, needed)}
 
 
 def main() -> None:

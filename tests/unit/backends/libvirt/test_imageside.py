@@ -189,7 +189,8 @@ def test_a_link_in_place_of_the_disk_is_refused(tmp_path: Path) -> None:
 
 def retire(*paths: Path, used: tuple[Path, ...] = (), identity: str | None = None, kind: str = "qcow2") -> list[str]:
     gone = [{"path": str(path), "identity": identity or imageside.identity(str(path))} for path in paths]
-    told = imageside.retire({"operation": OPERATION, "files": gone, "used": dict.fromkeys(map(str, used), kind)})
+    have = dict.fromkeys(map(str, used), kind)
+    told = imageside.retire({"operation": OPERATION, "files": gone, "used": have, "needed": []})
     return list(told["left"])
 
 
@@ -221,6 +222,16 @@ def test_what_another_vm_has_stays_also_when_it_is_only_based_on_it(tmp_path: Pa
         assert "which another VM has" in left
     assert base.exists()
     assert retire(base, used=(overlay,), kind="raw") == [], "a guest can write such a header to a raw disk"
+
+
+@pytest.mark.rule("R3")
+def test_nothing_goes_while_a_disk_of_another_vm_does_not_tell_what_it_is_based_on(tmp_path: Path) -> None:
+    base, unclear = tmp_path / "base.qcow2", tmp_path / "other.qcow2"
+    for path in (base, unclear):
+        path.write_text("no image")
+    with pytest.raises(OSError, match=r"other\.qcow2 is based on, a disk of another VM, cannot be told"):
+        retire(base, used=(unclear,))
+    assert base.exists()
 
 
 def test_a_link_to_a_disk_stays(tmp_path: Path) -> None:
