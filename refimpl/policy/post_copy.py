@@ -41,7 +41,7 @@ def in_halves(ledger: Ledger, source: CopySeen, destination: CopySeen, *, patien
     if not (source.reachable and destination.reachable):
         return _one_silent(ledger, source, destination, patient=patient)
     if source.half is None and destination.half is None:
-        return None
+        return _both_gone(ledger, source, destination)
     if destination.half is Half.BROKEN and source.state in _GONE:
         why = f"the source's process is gone, and with it memory that {destination.host} did not have yet"
         return decision(Kind.POSTCOPY_LOST, why=_because(why, source), host=source.host)
@@ -49,6 +49,15 @@ def in_halves(ledger: Ledger, source: CopySeen, destination: CopySeen, *, patien
         why = f"the destination's process is gone, and with it all that was done since it ran on {destination.host}"
         return decision(Kind.POSTCOPY_LOST, why=_because(why, destination), host=source.host)
     return _together(ledger, source, destination)
+
+
+def _both_gone(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision | None:
+    """Judge a job whose processes have both ended: it never will; None where no such job is open."""
+    gone = source.state in _GONE and destination.state in _GONE
+    if not (ledger.post_copy and gone and (source.job_open or destination.job_open)):
+        return None
+    why = f"both processes are gone, on {source.host} and on {destination.host}"
+    return decision(Kind.POSTCOPY_LOST, why=_because(why, destination), host=source.host)
 
 
 def _together(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Decision:

@@ -200,18 +200,43 @@ def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Dec
     here = destination.state in _HERE or (destination.state is VmState.PLANNED and source.state is VmState.ABSENT)
     if here and not ran_on:
         return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state} and not bound")
+    if _wrote_there_last(ledger, source, destination):
+        return _older(source, destination)
     if source.ended_by_guest or destination.ended_by_guest:
         panicked = "panicked" in (source.reason, destination.reason)
         return decision(Kind.GUEST_ENDED, why="its kernel panicked" if panicked else "it switched itself off")
     cut = next((copy for copy in (source, destination) if copy.host in ledger.fenced), None)
     if cut is not None:
-        # Its disks are shared: the VM can be started where somebody answers.
-        other = destination if cut is source else source
-        stays = other if ledger.plan is not None and ledger.plan.storage is None else cut
+        stays = _startable(ledger, source, destination)
         return decision(Kind.MEMORY_GONE, why=f"it was on host {cut.host}, which was cut off", host=stays.host)
     left_on = destination.host if source.state is VmState.ABSENT and destination.state is VmState.OFF else source.host
     why = f"source {source.state}, destination {destination.state}"
     return decision(Kind.MEMORY_GONE, why=f"{why}; {source.reason}" if source.reason else why, host=left_on)
+
+
+def _wrote_there_last(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:
+    """Whether a VM that is off on both sides, with disks of its own on each, has run at the destination since."""
+    moved = ledger.plan is not None and ledger.plan.storage is not None
+    off = source.state is VmState.OFF and destination.state is VmState.OFF
+    ran = _let_run(ledger) or destination.ended_by_guest
+    return moved and off and ran and destination.host not in ledger.fenced
+
+
+def _startable(ledger: Ledger, source: CopySeen, destination: CopySeen) -> CopySeen:
+    """Where a VM can be started again whose memory went with a host that was cut off.
+
+    With shared disks where somebody answers; with disks that moved where the guest may have written last. A definition
+    of the destination's own is stored once all has arrived, and the source's goes only after that has run.
+    """
+    source_cut = source.host in ledger.fenced
+    if ledger.plan is not None and ledger.plan.storage is None:
+        return destination if source_cut else source
+    if source_cut:
+        taken_back = ledger.source_ran_on or ledger.stood is False
+        there = _let_run(ledger) or (destination.state is VmState.OFF and not taken_back)
+    else:
+        there = _may_have_run(ledger) or source.state is VmState.ABSENT
+    return destination if there else source
 
 
 def _older(source: CopySeen, destination: CopySeen) -> Decision:
@@ -229,9 +254,14 @@ def _older(source: CopySeen, destination: CopySeen) -> Decision:
 
 def _may_have_run(ledger: Ledger) -> bool:
     """Whether the destination may have run the VM: libvirt lets it, or it was let run by the commit."""
+    return ledger.hand_over is not HandOver.STRICT or _let_run(ledger)
+
+
+def _let_run(ledger: Ledger) -> bool:
+    """Whether the destination ran the VM, or was let run it by the commit."""
     record, plan = ledger.ownership, ledger.plan
     committed = record is not None and plan is not None and record.owner == plan.destination
-    return ledger.hand_over is not HandOver.STRICT or ledger.resume_ns is not None or committed
+    return ledger.resume_ns is not None or committed
 
 
 def _ended_there(ledger: Ledger, source: CopySeen, destination: CopySeen) -> bool:

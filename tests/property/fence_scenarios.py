@@ -8,6 +8,7 @@ from refimpl.model.facts import VmState
 from refimpl.model.phase import Phase
 from tests.moves import Rig
 from tests.property.scenario import AT_DESTINATION, Scenario, fault, faults, given
+from tests.property.storage_scenarios import LOCAL, taken
 
 KEPT = fault("not-ended", times=0)
 """A source whose process cannot be ended from outside: only its host can be."""
@@ -78,6 +79,15 @@ FENCE_SCENARIOS: dict[str, Scenario] = {
         GONE_AFTER_COMMIT,
         problem="owner.lost",
         also=lambda rig: [record.owner for record in rig.store.owners()] == ["a"],
+        **FORCED,
+    ),
+    "forced, with disks that moved: what was let run there died, and its disks are the newer ones": Scenario(
+        "reconcile committed reconcile settling lost",
+        {"a": "off", "b": "off"},
+        faults(SILENT_AT_ARRIVAL, fault("destination-dies", during="ran")) | LOCAL,
+        taken(),
+        problem="owner.lost",
+        also=lambda rig: [record.owner for record in rig.store.owners()] == ["b"],
         **FORCED,
     ),
     "lost by force, and the host comes back": Scenario(

@@ -27,6 +27,7 @@ SLOW = {"networks": {"migration": {"bytes_s": 10_000_000}}, **WRITES_MUCH}
 BREAKS = WRITES_MUCH | fault("link-drops", network="migration", during="post-copy", for_ms=60_000)
 STALLS = WRITES_MUCH | fault("stalls", during="post-copy")
 SOURCE_DIES = WRITES_MUCH | fault("source-dies", during="post-copy")
+BOTH_DIE = faults(fault("destination-dies", during="post-copy"), fault("source-dies", during="post-copy")) | WRITES_MUCH
 DESTINATION_DIES = WRITES_MUCH | fault("destination-dies", during="post-copy")
 
 
@@ -312,6 +313,16 @@ POST_COPY_SCENARIOS: dict[str, Scenario] = {
         post_copy_at=Phase.MEMORY,
         ended=Phase.POSTCOPY_PAUSED,
         after_ms=90_000,
+        problem="owner.lost",
+    ),
+    "post-copy, both die, and their hosts keep the job": Scenario(
+        "reconcile post-copy reconcile settling lost",
+        {"a": "off"},
+        BOTH_DIE,
+        ALLOWED,
+        post_copy_at=Phase.MEMORY,
+        kill_at=Kind.POSTCOPY_BROKEN,
+        deadlines=("post-copy",),
         problem="owner.lost",
     ),
     "post-copy, the source dies, killed while that is settled": Scenario(

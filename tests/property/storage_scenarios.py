@@ -275,4 +275,18 @@ STORAGE_SCENARIOS: dict[str, Scenario] = {
         ended=Phase.FAILED,
         also=only_at("a"),
     ),
+    "disks move, the guest switches itself off there, and its former host comes back": Scenario(
+        "reconcile settling lost",
+        {"b": "off"},
+        LOCAL
+        | faults(
+            fault("host-dies", host="a", during="ran", for_ms=200_000),
+            fault("guest-powers-off", during="ran"),
+        ),
+        taken(),
+        ended=Phase.INDETERMINATE,
+        after_ms=200_000,
+        problem="owner.lost",
+        also=lambda rig: rig.files("b") == [PATH],
+    ),
 }

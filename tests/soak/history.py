@@ -130,10 +130,17 @@ def table(rows: Sequence[Row]) -> str:
     return "\n".join([*lines, *_limits(rows)])
 
 
+def is_delegated(told: Row) -> bool:
+    """Whether a schedule asks for a delegated hand-over, as post-copy does by itself."""
+    asked = told.get("request", told)
+    own = told.get("world", told).get("hand_over") == "delegated"
+    return own or asked.get("post_copy", "off") != "off"
+
+
 def _limits(rows: Sequence[Row]) -> list[str]:
     """Return the lines about what is counted apart; none when there is nothing of it."""
     counts = Counter(v["what"] for row in rows for v in row.get("limits", ()))
-    delegated = [row for row in rows if row["schedule"].get("world", {}).get("hand_over") == "delegated"]
+    delegated = [row for row in rows if is_delegated(row["schedule"])]
     lines = []
     if delegated:
         head = f"| limit of delegated hand-over, in {len(delegated)} of {len(rows)} moves | seen |"

@@ -8,28 +8,26 @@ shared storage there is only one, so there nothing is said of writes.
 
 from __future__ import annotations
 
-import random
 from collections.abc import Mapping
 from dataclasses import replace
 from typing import Any
 
-from refimpl.backends.simulated import World, parse_world
-from refimpl.backends.simulated.faults import Faults
-from refimpl.backends.simulated.world import Copy
-from refimpl.backends.simulated.worldfile import STRIKING, Moment
+from refimpl.backends.simulated import World
 from refimpl.model.errors import RefimplError
 from refimpl.model.events import Kind
 from refimpl.model.facts import VmState
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
-from refimpl.model.request import CommandKind, HandOver, MigrationRequest
+from refimpl.model.request import MigrationRequest, PostCopy
 from refimpl.model.storage import StorageWish
 from tests import moves
 from tests.contract.benches import VM_ID
 from tests.moves import OPERATION, Circles, Rig
-from tests.soak.history import LEFT_TO_A_PERSON, Played
+from tests.soak.history import LEFT_TO_A_PERSON, Played, is_delegated
+from tests.soak.simulated_schedule import BACKEND as BACKEND
+from tests.soak.simulated_schedule import schedule as schedule
+from tests.soak.simulated_world import WitnessedWorld as WitnessedWorld
 
-BACKEND = "simulated"
 SHARED, LOCAL = "/shared/web.raw", "/local/web.raw"
 MOST_RECOVERIES = 4
 MOST_EVENTS = 4_000
@@ -37,190 +35,10 @@ MOST_EVENTS = 4_000
 _LATER_MS = 30_000
 _AFTERWARDS_NS = 600 * 1_000_000_000
 """How long a world lives on after the last end: what its hosts still have to do by themselves is done by then."""
-_STOPS = (
-    *(f"{when}:{kind}" for kind in CommandKind for when in ("intended", "given")),
-    *map(
-        str, (Phase.STORAGE, Phase.MEMORY, Phase.SWITCH, Phase.COMMITTED, Phase.RECONCILE, Phase.UNDOING, Phase.CLEANUP)
-    ),
-)
-_HEARD = (Kind.FACTS_SEEN, Kind.PREPARED, Kind.MEMORY_SEEN, Kind.DESTINATION_ARRIVED, Kind.EVIDENCE_SEEN)
-_CANCELS = (Kind.CLAIMED, Kind.PREPARED, Phase.MEMORY, Phase.SWITCH, Phase.COMMITTED, Phase.RECONCILE)
-_HANGING = (
-    "probe",
-    "prepare",
-    "start-transfer",
-    "steer-switch",
-    "request-cancel",
-    "look-for-binding",
-    "allow-run",
-    "inspect",
-    "adopt",
-    "settle-source",
-    "settle-destination",
-    "end-source",
-)
-_ORDERS = (
-    "hangs",
-    "prepare-fails",
-    "native-refusal",
-    "no-connection",
-    "run-refused",
-    "settle-fails",
-    "leaves-behind",
-    "cancel-late",
-    "steer-refused",
-    "not-ended",
-)
-_STRIKES = (
-    "host-dies",
-    "host-freezes",
-    "link-drops",
-    "call-fails",
-    "call-lies",
-    "stalls",
-    "disk-full",
-    "guest-powers-off",
-    "source-dies",
-    "destination-dies",
-)
 _DECIDED_BY_A_PERSON = (Phase.LOST, Phase.DUAL_RUN)
 """Which of two disks is the right one after these, a person has to say: both are kept, and named."""
+_UNDECIDED = (Phase.INDETERMINATE, Phase.POSTCOPY_PAUSED)
 _AT_SOURCE = (Phase.REFUSED, Phase.FAILED, Phase.CANCELLED)
-
-
-def schedule(seed: int, number: int) -> dict[str, Any]:
-    """Return the schedule of that number: the same one for the same seed, always."""
-    draw = random.Random(f"{seed}/{number}")
-    delegated = draw.random() < 0.25
-    killed = draw.random() < 0.4
-    request = _request(draw)
-    # Progress is told seldom on a slow way, so that a long move is no longer to read than another.
-    latency = {"progress": 5_000} if "bandwidth_mib_s" in request else {}
-    return {
-        "backend": BACKEND,
-        "seed": seed,
-        "number": number,
-        "world": {
-            "seed": draw.randrange(1 << 30),
-            "jitter": draw.choice((0.0, 0.2)),
-            "hand_over": str(HandOver.DELEGATED if delegated else HandOver.STRICT),
-            "leases": delegated or draw.random() < 0.7,
-            "dirty": draw.choice((0, 20_000_000, 20_000_000, 200_000_000, 900_000_000)),
-            "latency_ms": latency,
-            "faults": [_fault(draw) for _ in range(draw.choice((0, 1, 1, 1, 2, 2, 3)))],
-        },
-        "request": request,
-        "storage": _storage(draw) if draw.random() < 0.35 else None,
-        "cancel_at": str(draw.choice(_CANCELS)) if draw.random() < 0.2 else None,
-        "kill_at": str(draw.choice(_HEARD))
-        if killed and draw.random() < 0.2
-        else draw.choice(_STOPS)
-        if killed
-        else None,
-        "with_journal": draw.random() < 0.7,
-        "lift_late": draw.random() < 0.3,
-        "after_ms": draw.choice((0, 0, 50, 2_000, 60_000, 3_600_000)),
-    }
-
-
-def _fault(draw: random.Random) -> dict[str, Any]:
-    kind = draw.choice(_ORDERS if draw.random() < 0.35 else _STRIKES)
-    fault: dict[str, Any] = {"kind": kind}
-    if kind in map(str, STRIKING):
-        fault |= _moment(draw)
-    else:
-        fault["times"] = draw.choice((1, 1, 2, 5))
-    if kind in ("host-dies", "host-freezes"):
-        fault["host"] = draw.choice("ab")
-    if kind in ("host-dies", "host-freezes", "link-drops"):
-        fault["for_ms"] = draw.choice((100, 1_000, 5_000, 8_000, 30_000, 200_000, None))
-    if kind in ("link-drops", "no-connection"):
-        fault["network"] = "migration"
-    if kind == "leaves-behind":
-        fault["host"] = draw.choice("ab")
-    if kind == "hangs":
-        fault["command"] = draw.choice(_HANGING)
-    return fault
-
-
-def _moment(draw: random.Random) -> dict[str, Any]:
-    way = draw.random()
-    if way < 0.7:
-        return {"during": str(draw.choice(list(Moment)))}
-    return {"on_pass": draw.randint(1, 3)} if way < 0.8 else {"at_s": round(draw.uniform(0.0, 8.0), 3)}
-
-
-def _request(draw: random.Random) -> dict[str, Any]:
-    request: dict[str, Any] = {"encryption": draw.random() < 0.5}
-    if draw.random() < 0.3:
-        request["pass_limit"] = draw.choice((1, 2, 5))
-    if draw.random() < 0.2:
-        request["bandwidth_mib_s"] = draw.choice((5, 50))
-    if draw.random() < 0.15:
-        request["cancel_if_blackout_exceeds_ms"] = draw.choice((200, 1_000, 5_000))
-    return request
-
-
-def _storage(draw: random.Random) -> dict[str, Any]:
-    """Return what is wished of disks that lie on the source alone."""
-    if draw.random() < 0.1:
-        return {}  # nothing: such a move cannot be made
-    kept = draw.choice((None, None, "retain_vhd_copies_on_source", "avoid_removing_vhds"))
-    return {"include": True} | ({kept: True} if kept else {})
-
-
-class WitnessedWorld(World):
-    """A world that notes what must never be, and what was lost by a fault, at the instant at which it happens."""
-
-    def __init__(self, data: Mapping[str, Any]) -> None:
-        self.two_ran: list[str] = []
-        self.taken_away: list[str] = []
-        self.fell: dict[str, int] = {}
-        self.stale_ran: list[str] = []
-        self._stale: list[Copy] = []
-        super().__init__(parse_world(data))
-
-    def run(self, copy: Copy, by_force: bool = False) -> bool:
-        """Let a copy run; note when it is not the only one that does, or when the VM ran elsewhere since it stopped."""
-        ran = super().run(copy, by_force)
-        if ran and any(copy is stale for stale in self._stale):
-            self.stale_ran.append(f"{copy.host} at {self._at()}")
-        if ran:
-            self._stale += [c for c in self.copies.values() if c is not copy]
-        running = [c.host for c in self.copies.values() if c.state is VmState.RUNNING]
-        if len(running) > 1:
-            self.two_ran.append(f"{' and '.join(sorted(running))} at {self._at()}")
-        return ran
-
-    def stop(self, copy: Copy, state: VmState, reason: str) -> None:
-        """Stop a copy; note when a process ends that nobody ended on purpose."""
-        if state is VmState.OFF and reason in ("crashed", "shut down"):
-            self.fell[copy.host] = self.now_ns()
-        super().stop(copy, state, reason)
-
-    def remove(self, copy: Copy) -> None:
-        """Take a copy away; note when it had the VM's memory, no other has it, and no job of the hosts' did it."""
-        ours = self.job_of(copy.vm.name) is None and copy.state in (VmState.RUNNING, VmState.PAUSED)
-        if ours and self.whole() == [copy] and not any(copy is stale for stale in self._stale):
-            self.taken_away.append(f"{copy.state} copy on {copy.host} at {self._at()}")
-        super().remove(copy)
-
-    def lift(self) -> None:
-        """End all faults: hosts answer again, links pass, nothing scripted strikes any more."""
-        self.faults._used = [1] * len(self.spec.faults)
-        self.spec = self.spec.model_copy(update={"faults": ()})
-        self.faults = Faults(self)
-        self.links_down.clear()
-        for name, host in self.hosts.items():
-            if not host.answers:
-                self.bring_back(name)
-
-    def whole(self) -> list[Copy]:
-        """Return the copies that have all of the VM's memory."""
-        return [c for c in self.copies.values() if c.state in (VmState.RUNNING, VmState.PAUSED)]
-
-    def _at(self) -> str:
-        return f"{(self.now_ns() - self.start_ns) / 1e6:.1f} ms"
 
 
 def world_data(told: Mapping[str, Any], *, local: bool = False) -> dict[str, Any]:
@@ -248,7 +66,7 @@ def play(told: Mapping[str, Any]) -> Played:
         wished = told["storage"]
         world = WitnessedWorld(world_data(told["world"], local=wished is not None))
         storage = StorageWish(**wished) if wished else None
-        rig = Rig(world, replace(MigrationRequest("web", "b"), **told["request"], storage=storage))
+        rig = Rig(world, replace(MigrationRequest("web", "b"), **_asked(told["request"]), storage=storage))
         _move(played, rig, world)
     except Circles as failure:
         played.violated("no-end", f"{failure} ({MOST_EVENTS} were allowed)")
@@ -257,19 +75,30 @@ def play(told: Mapping[str, Any]) -> Played:
     return played
 
 
+def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
+    """Return what a schedule asks of a move, as a request has it."""
+    return {**request, "post_copy": PostCopy(request.get("post_copy", PostCopy.OFF))}
+
+
 def _move(played: Played, rig: Rig, world: WitnessedWorld) -> None:
     told = played.schedule
-    outcome = rig.start(kill_at=_named(told["kill_at"]), cancel_at=_named(told["cancel_at"]))
+    outcome = rig.start(
+        kill_at=_named(told["kill_at"]),
+        cancel_at=_named(told["cancel_at"]),
+        post_copy_at=_named(told.get("post_copy_at")),
+    )
     _note(played, rig, outcome)
     if outcome is not None:
         _judge_end(played, rig, world, outcome)
-    if not told["lift_late"]:
+    forced = bool(told.get("force"))
+    if not (told["lift_late"] or forced):
         world.lift()
     recoveries = 0
     while _unfinished(rig, outcome) and recoveries < MOST_RECOVERIES:
         # Without journal and claim the mark on the VM leads to it, which this rig has no eyes for.
         by_journal = told["with_journal"] or not rig.store.claims()
-        outcome = rig.recover(after_ms=told["after_ms"] + recoveries * _LATER_MS, with_journal=by_journal)
+        after_ms = told["after_ms"] + recoveries * _LATER_MS
+        outcome = rig.recover(after_ms=after_ms, with_journal=by_journal, force=forced and not recoveries)
         recoveries += 1
         _note(played, rig, outcome)
         _judge_end(played, rig, world, outcome)
@@ -294,7 +123,7 @@ def _note(played: Played, rig: Rig, outcome: Outcome | None) -> None:
 
 def _unfinished(rig: Rig, outcome: Outcome | None) -> bool:
     left = outcome is not None and _told_left(outcome)
-    return outcome is None or outcome.end is Phase.INDETERMINATE or left
+    return outcome is None or outcome.end in _UNDECIDED or left
 
 
 def _judge_end(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcome) -> None:
@@ -310,6 +139,8 @@ def _judge_end(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcome
         played.violated("untrue-end", f"{outcome.end}, and there is {_shown(world)}")
     if outcome.end is Phase.LOST and world.whole():
         played.violated("untrue-end", f"{outcome.end}, and there is {_shown(world)}")
+    if outcome.end is Phase.POSTCOPY_PAUSED and not world.was_in_halves():
+        played.violated("untrue-end", f"{outcome.end}, and the VM was never in two halves: {_shown(world)}")
     if outcome.end is Phase.DUAL_RUN and not world.two_ran:
         played.violated("untrue-end", "dual run, and no two copies ever ran")
 
@@ -334,7 +165,7 @@ def _judge_rest(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcom
         played.violated("none-running", _shown(world))
     if not world.whole() and not world.fell:
         played.violated("none-running", f"{_shown(world)}, and no process ever fell")
-    if outcome is None or outcome.end is Phase.INDETERMINATE:
+    if outcome is None or outcome.end in _UNDECIDED:
         problems = ", ".join(p.id for p in outcome.problems) if outcome else "killed"
         played.violated("not-recoverable", f"{problems}; {_shown(world)}")
         return
@@ -345,12 +176,9 @@ def _judge_rest(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcom
         left += _files_left(played.schedule, world)
     if left:
         played.violated("left-behind", "; ".join(left))
-    _judge_writes(played, world)
+    owners = {record.owner for record in rig.store.owners()} if outcome.end is Phase.LOST else None
+    _judge_writes(played, world, owners)
     played.verdicts = {"copies": rig.copies(), "lease": world.holders.get("web"), "operation": OPERATION}
-
-
-def _delegated(played: Played) -> bool:
-    return bool(played.schedule["world"]["hand_over"] == HandOver.DELEGATED)
 
 
 def _power_was_lost_unseen(played: Played, world: WitnessedWorld, outcome: Outcome | None) -> bool:
@@ -365,7 +193,7 @@ def _power_was_lost_unseen(played: Played, world: WitnessedWorld, outcome: Outco
 
 def _judge_stale(played: Played, world: WitnessedWorld, outcome: Outcome | None) -> None:
     """Judge a copy that went on though it was older: when delegated libvirt does so by itself, to be told."""
-    note = played.limited if _delegated(played) else played.violated
+    note = played.limited if is_delegated(played.schedule) else played.violated
     note("stale-ran", world.stale_ran[0])
     # Without its journal a later controller cannot know what an earlier one has heard.
     known = str(Kind.DESTINATION_RAN) in played.heard and (played.schedule["with_journal"] or len(played.ends) == 1)
@@ -388,14 +216,14 @@ def _files_left(told: Mapping[str, Any], world: WitnessedWorld) -> list[str]:
     return left
 
 
-def _judge_writes(played: Played, world: WitnessedWorld) -> None:
-    """Judge that each copy's own disk holds every write that the guest was told is done."""
+def _judge_writes(played: Played, world: WitnessedWorld, owners: set[str] | None) -> None:
+    """Judge that each copy's own disk holds every write that the guest was told is done; `owners`: only of these."""
     if played.schedule["storage"] is None:
         return
-    for copy in world.copies.values():
+    for copy in (c for c in world.copies.values() if owners is None or c.host in owners):
         file = world.disks.files.get((copy.host, LOCAL))
         if file is None or not file.whole:
-            note = played.limited if world.stale_ran and _delegated(played) and file else played.violated
+            note = played.limited if world.stale_ran and is_delegated(played.schedule) and file else played.violated
             note("write-lost", f"{LOCAL} on {copy.host}: {'behind' if file else 'gone'}; {_shown(world)}")
 
 

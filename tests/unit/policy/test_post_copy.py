@@ -67,6 +67,15 @@ def test_a_half_whose_other_half_is_gone_is_no_vm(gone: VmState) -> None:
 
 
 @pytest.mark.rule("R1")
+def test_a_job_whose_two_processes_are_gone_is_not_waited_for() -> None:
+    torn = copy("a", OFF, job_open=True), copy("b", OFF, job_open=True)
+    assert concluded(*torn, ledger(post_copy=True)) is Kind.POSTCOPY_LOST
+    assert concluded(*torn) is None
+    assert concluded(copy("a", OFF), copy("b", OFF), ledger(post_copy=True)) is None
+    assert concluded(copy("a", PAUSED, job_open=True), copy("b", OFF), ledger(post_copy=True)) is None
+
+
+@pytest.mark.rule("R1")
 def test_a_source_that_has_just_ended_is_no_loss_while_the_destination_takes_in_pages() -> None:
     assert concluded(copy("a", ABSENT), copy("b", RUNNING, FLOWS)) is Kind.JOB_STILL_RUNS
 

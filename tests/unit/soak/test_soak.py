@@ -14,16 +14,25 @@ from refimpl.engine.phases import TABLE, Row
 from refimpl.faults import FAULTS
 from refimpl.model.decision import decision
 from refimpl.model.events import Kind
+from refimpl.model.facts import VmState
 from refimpl.model.phase import Phase
-from refimpl.model.request import CommandKind
+from refimpl.model.request import CommandKind, MigrationRequest, PostCopy
 from tests import moves
 from tests.moves import mutated
 from tests.soak import lab_schedule, simulated
 from tests.soak.__main__ import FOUND, USAGE, main
 from tests.soak.history import LEFT_TO_A_PERSON, WHAT, Played, schedules, table
-from tests.soak.simulated import play, schedule, world_data
+from tests.soak.simulated import WitnessedWorld, play, schedule, world_data
 
-PLAIN = schedule(1, 0) | {"kill_at": None, "cancel_at": None, "lift_late": False, "request": {}, "storage": None}
+PLAIN = schedule(1, 0) | {
+    "kill_at": None,
+    "cancel_at": None,
+    "lift_late": False,
+    "request": {},
+    "storage": None,
+    "post_copy_at": None,
+    "force": False,
+}
 """A move without anything special, to be changed by a test."""
 
 
@@ -116,7 +125,7 @@ def test_a_strict_move_has_no_limit_and_a_plain_failure_is_untrue_where_it_was_s
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     told = plain(STALE, hand_over="delegated")
-    monkeypatch.setattr(simulated, "_delegated", lambda _: False)
+    monkeypatch.setattr(simulated, "is_delegated", lambda _: False)
     assert violations(play(told)) == {"stale-ran"}
     goes_on = decision(Kind.SOURCE_OWNS, why="runs at the source")
     with monkeypatch.context() as patch:
@@ -124,6 +133,48 @@ def test_a_strict_move_has_no_limit_and_a_plain_failure_is_untrue_where_it_was_s
         # It is another engine then, as with a wrong table, and no move of the model's.
         wrong_table(patch, {(Phase.NEW, Kind.UNKNOWN): Row(Phase.NEW)})
         assert violations(play(told)) == {"stale-ran", "untrue-end"}
+
+
+BREAKS = plain({"kind": "link-drops", "network": "migration", "during": "post-copy"}, dirty=900_000_000) | {
+    "request": {"post_copy": "allowed"},
+    "post_copy_at": "memory",
+}
+
+
+def test_a_post_copy_that_breaks_is_recovered_and_one_whose_half_dies_is_lost_by_right() -> None:
+    played = play(BREAKS)
+    assert (played.ends, violations(played)) == (["post-copy-paused", "completed"], set())
+    dies = BREAKS["world"] | {"faults": [{"kind": "source-dies", "during": "post-copy"}]}
+    lost = play(BREAKS | {"world": dies})
+    assert (lost.ends, violations(lost)) == (["lost"], set())
+
+
+@pytest.mark.parametrize("host", ["a", "b"])
+def test_a_half_that_is_ended_though_the_other_is_there_is_seen(host: str) -> None:
+    world = WitnessedWorld(world_data(BREAKS["world"]))
+    rig = moves.Rig(world, MigrationRequest("web", "b", post_copy=PostCopy.ALLOWED))
+    rig.start(post_copy_at=Phase.MEMORY)
+    assert len(world.whole()) == 2
+    copy = world.copy(host, "web")
+    assert copy is not None
+    world.stop(copy, VmState.OFF, "ended")
+    assert (world.whole(), len(world.taken_away)) == ([], 1)
+
+
+def test_a_take_over_by_force_is_played_and_the_host_switched_on_again() -> None:
+    frozen = {"kind": "host-freezes", "host": "a", "during": "arrived"}
+    told = plain(frozen, {"kind": "not-ended", "times": 0}) | {"force": True, "lift_late": True}
+    played = play(told)
+    assert played.ends[0] == "indeterminate"
+    assert (played.ends[-1], violations(played)) == ("completed-with-warnings", set())
+    assert {"fence-due", "fenced"} <= played.heard
+
+
+def test_schedules_come_to_post_copy_and_to_force_and_say_by_whom_it_is_asked() -> None:
+    told = [schedule(5, number) for number in range(300)]
+    ways = {(t["request"].get("post_copy"), t["post_copy_at"] is not None) for t in told}
+    assert {("allowed", True), ("on-pass-limit", False), ("on-pass-limit", True), (None, False)} == ways
+    assert any(t["force"] for t in told)
 
 
 def test_something_that_is_left_is_seen() -> None:
