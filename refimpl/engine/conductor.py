@@ -102,11 +102,26 @@ class Conductor:
         """
         self._arm()
         before = self.phase
-        self._take(self._event(Kind.RECOVER_WISHED, **({"force": True} if force else {})))
+        known = {"force": True if force else None, "ownership": self._recorded_since()}
+        self._take(self._event(Kind.RECOVER_WISHED, **{name: value for name, value in known.items() if value}))
         if self.phase is before and before in ENDS:
             # It had ended, and only giving the claim back may have been missed.
             self._release()
         return self._until_end()
+
+    def _recorded_since(self) -> OwnerRecord | None:
+        """Return what this operation has recorded later than its journal knows, such as the commit; None: nothing.
+
+        A store that does not answer tells nothing, and what both hosts show has to do.
+        """
+        plan, known = self.ledger.plan, self.ledger.ownership
+        try:
+            standing = self._store.owner(plan.vm_id) if plan is not None else None
+        except RefimplError:
+            return None
+        if standing is None or standing.operation != self.ledger.operation:
+            return None
+        return standing if known is None or standing.epoch > known.epoch else None
 
     def run(self, first: Event) -> Outcome:
         """Take events from a first one on until an end is reached."""

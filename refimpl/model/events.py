@@ -196,7 +196,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.SOURCE_BOUND: ("why",),
     Kind.SOURCE_SILENT: ("why",),
     Kind.FENCE_DUE: ("why", "host"),
-    Kind.RECOVER_WISHED: ("force",),
+    Kind.RECOVER_WISHED: ("force", "ownership"),
     Kind.SOURCE_OWNS: ("why",),
     Kind.DESTINATION_OWNS: ("why", "state"),
     Kind.JOB_STILL_RUNS: ("why",),

@@ -131,7 +131,8 @@ def _fenced(ledger: Ledger, event: Event) -> Ledger:
 
 def _recover_wished(ledger: Ledger, event: Event) -> Ledger:
     """A host that was cut off may be on again by now. How its copy stood when it was ended stays true."""
-    return replace(ledger, forced=bool(event["force"]), to_fence=None, fenced=())
+    recorded = event["ownership"] or ledger.ownership
+    return replace(ledger, forced=bool(event["force"]), to_fence=None, fenced=(), ownership=recorded)
 
 
 def _memory_gone(ledger: Ledger, event: Event) -> Ledger:

@@ -112,6 +112,8 @@ def _proof(operation: Operation, host: HostEntry, held: int | None, found: Fence
         if keeper is None:
             raise OSError(f"{found.name} says that the host is off, and the VM's lease is still held from there")
         said.append(keeper)
+    elif held is None:
+        raise OSError(f"{found.name} says that the host is off, and neither the VM's process nor its lease can be seen")
     return "; ".join(said)
 
 

@@ -147,6 +147,17 @@ def test_a_lease_that_is_still_held_there_is_no_proof(lease_file: str, monkeypat
         holder.kill()
 
 
+@pytest.mark.rule("R1")
+@pytest.mark.error("fence.failed")
+def test_the_word_of_a_fence_alone_is_no_proof(
+    process: subprocess.Popen[bytes], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    has(monkeypatch, Power(process.pid))
+    away = str(tmp_path / "not mounted" / "lease")
+    assert "neither the VM's process nor its lease can be seen" in Silent(r.FakeChannel(), away).is_not()
+    assert "process there has ended" in Silent(Host(r.SOURCE_WAITS, process.pid), away).is_fenced()["proof"]
+
+
 @pytest.mark.error("fence.none")
 def test_without_a_fence_nothing_is_done(lease_file: str) -> None:
     operation = Silent(r.FakeChannel(), lease_file)
