@@ -13,6 +13,7 @@ from refimpl.cli.failing import errors_as_json
 from refimpl.cli.lab_fault import fault
 from refimpl.cli.lab_link import link, link_row, link_table
 from refimpl.cli.lab_mend import mend
+from refimpl.cli.lab_power import power_on
 from refimpl.cli.say import as_json as print_json
 from refimpl.cli.say import columns
 from refimpl.model.phase import ExitCode
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
     from refimpl.lab import HostStatus, Removal
 
-SHORT = "Hosts made out of nothing: up, status, mend, link, fault, shell, logs, down, reap, list."
+SHORT = "Hosts made out of nothing: up, status, mend, link, fault, power-on, shell, logs, down, reap, list."
 
 
 @click.group(short_help=SHORT)
@@ -36,6 +37,7 @@ def lab() -> None:
 lab.add_command(link)
 lab.add_command(mend)
 lab.add_command(fault)
+lab.add_command(power_on)
 
 
 @lab.command(short_help="Build a lab and wait until its hosts answer.")
@@ -118,6 +120,8 @@ def status(name: str | None, as_json: bool, lab_name: str | None) -> int:
         ]
         click.echo(columns(head, rows_text))
         click.echo(link_table(links))
+        for off in (h.name for h in hosts if not h.init_alive):
+            click.echo(f"Host {off} is off. Switch it on: refimpl lab power-on {off}")
         for unleased in (h.name for h in hosts if h.init_alive and not h.leased):
             click.echo(f"Leases of host {unleased} are not held or cannot be taken. Mend: refimpl lab mend {unleased}")
     return ExitCode.OK if healthy else ExitCode.ENVIRONMENT

@@ -27,7 +27,7 @@ VERBS = {
     ),
     "lab": (
         "refimpl.cli.lab:lab",
-        "Hosts made out of nothing: up, status, mend, link, fault, shell, logs, down, reap, list.",
+        "Hosts made out of nothing: up, status, mend, link, fault, power-on, shell, logs, down, reap, list.",
     ),
     "vm": ("refimpl.cli.vm:vm", "Virtual machines: create, list, show, set, start, stop, pause, resume, remove."),
     "host": ("refimpl.cli.host:host", "Settings of hosts for live migration: get, set (Get-/Set-VMHost)."),

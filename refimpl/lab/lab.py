@@ -216,13 +216,14 @@ class Lab:
         """End a host as a power failure does: all its processes at once, its network stays cabled."""
         process.kill(self._init(host))
 
-    def host_power_on(self, host: str) -> None:
-        """Start a host that is off, with its daemons; nothing when it is on. Its virtual machines stay off."""
+    def host_power_on(self, host: str) -> bool:
+        """Start a host that is off, with its daemons, and return True; nothing when it is on. Its VMs stay off."""
         if process.alive(self._init(host)):
-            return
+            return False
         init = self._runner(host).start_init()
         write_group(self.paths, with_init(self.group, host, init))
         self.start_daemons(host)
+        return True
 
     def start_daemons(self, host: str) -> None:
         """Start those daemons of a host that do not run, virtlockd first, and wait until libvirt answers."""

@@ -180,6 +180,12 @@ def _lab_mended_schema() -> Schema:
     return made
 
 
+def _lab_power_schema() -> Schema:
+    waiting = {**list_of(TEXT), "description": "ids of this controller's operations that refimpl recover has to end"}
+    whole = object_of(lab=TEXT, host=TEXT, switched_on=YES_NO, to_recover=waiting)
+    return _published("lab-power", "What refimpl lab power-on --json prints", whole)
+
+
 def _link() -> Schema:
     limit = {**or_null(COUNT), "description": "null: no limit"}
     return object_of(host=TEXT, network=TEXT, address=or_null(TEXT), up=YES_NO, rate_mbit_s=limit)
@@ -270,6 +276,7 @@ SCHEMAS: Mapping[str, Callable[[], Schema]] = {
     "lab": _lab_schema,
     "lab-status": _lab_status_schema,
     "lab-mended": _lab_mended_schema,
+    "lab-power": _lab_power_schema,
     "lab-link": _lab_link_schema,
     "lab-removals": _lab_removals_schema,
     "lab-list": _lab_list_schema,

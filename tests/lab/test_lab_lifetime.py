@@ -191,7 +191,7 @@ def test_a_power_failure_takes_everything_on_the_host_and_nothing_else(lab: Lab)
         (True, True, True),
         (False, False, False),
     ]
-    lab.host_power_on("h2")
+    assert [lab.host_power_on("h2"), lab.host_power_on("h2")] == [True, False]
     assert all(s.healthy for s in lab.status())
     assert run_on(lab, "h2", "virsh", "-q", "list", "--name").strip() == ""
     assert not runner(lab, "h2").find_daemon(victims[0], "libvirtd")

@@ -22,6 +22,7 @@ from refimpl.backends.libvirt.vm_settings import Adapter, Settings
 from refimpl.cli import main
 from refimpl.engine.store import GroupStore
 from refimpl.lab import HostStatus, LabState, Link, LinkState
+from refimpl.lab.errors import LabError
 from refimpl.lab.forward import Forward
 from refimpl.lab.requirements import Finding
 from refimpl.model.errors import Native, Problem
@@ -185,6 +186,33 @@ def test_how_a_lab_is_is_as_published(answers, ordered, bare, locked, code, monk
     assert ("refimpl lab mend h1" in told) == (not ordered or bool(bare or locked))
     assert ("NOT HELD: web" in told) == bool(bare)
     assert ("LEFT LOCKED: an-id" in told) == bool(locked)
+
+
+@pytest.mark.parametrize("was_off", [True, False])
+def test_a_host_that_is_switched_on_is_as_published(was_off, tmp_path, monkeypatch, capsys):
+    found = SimpleNamespace(name="lab", host_power_on=lambda host: was_off)
+    monkeypatch.setattr("refimpl.cli.lab_power.open_lab", lambda _: found)
+    monkeypatch.setattr("refimpl.cli.lab_power.require_root", lambda _: None)
+    monkeypatch.setattr("refimpl.cli.lab_power.home", lambda: Home(tmp_path))
+    monkeypatch.setattr("refimpl.app.recovery.needs_attention", lambda _: ["0a1b2c3d"])
+    shown = printed(capsys, "lab", "power-on", "h1")
+    assert (shown["switched_on"], problems_of("lab-power", shown)) == (was_off, [])
+    assert problems_of("lab-power", {**shown, "more": 1})
+    assert main(["lab", "power-on", "h1"]) == 0
+    told = capsys.readouterr().out
+    assert ("is on again" in told, "nothing was done" in told) == (was_off, not was_off)
+    assert "Next: refimpl recover 0a1b2c3d" in told
+
+
+@pytest.mark.error("lab.host_unknown")
+def test_a_host_that_the_lab_does_not_have_is_not_switched_on(monkeypatch, capsys):
+    def unknown(host: str) -> bool:
+        raise LabError("lab.host_unknown", lab="lab", host=host, known="h1, h2")
+
+    monkeypatch.setattr("refimpl.cli.lab_power.open_lab", lambda _: SimpleNamespace(host_power_on=unknown))
+    monkeypatch.setattr("refimpl.cli.lab_power.require_root", lambda _: None)
+    (problem,) = printed(capsys, "lab", "power-on", "h9", code=3)["problems"]
+    assert (problem["id"], problem["values"]["known"]) == ("lab.host_unknown", "h1, h2")
 
 
 def test_mended_leases_are_as_published(monkeypatch, capsys):
