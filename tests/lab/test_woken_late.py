@@ -34,6 +34,7 @@ def recovered(moving: Moving) -> Outcome:
 
 
 @pytest.mark.full
+@pytest.mark.timeout(400)  # a recovery asks a silent host twenty times, and each time waits for it
 @pytest.mark.rule("R1", "R2")
 @pytest.mark.parametrize(
     ("hand_over", "arrived"),
