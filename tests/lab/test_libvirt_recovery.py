@@ -191,6 +191,7 @@ def test_a_vm_is_stopped_and_removed(group: Group) -> None:
             assert connection.find(fresh, spec.id) is None
 
 
+@pytest.mark.full
 def test_a_frozen_daemon_is_a_silent_host_and_no_exception(lab: Lab, driver: Driver) -> None:
     driver.prepare()
     daemon = lab.daemon(driver.plan.destination, "libvirtd")
