@@ -263,7 +263,6 @@ _ALL = (
             Case(name="started-again", channels=False, blows=_killed(S, At.MEMORY, Until.RETURNED)),
             Case(
                 name="stays-away",
-                full=True,
                 channels=False,
                 blows=_killed(S, At.MEMORY, Until.ENDED),
                 end=Phase.INDETERMINATE,
