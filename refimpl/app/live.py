@@ -225,7 +225,7 @@ def _returned(values: Mapping[str, Any], progress: Progress) -> str | None:
     if values.get("ok") or (problem and problem["id"] == "transfer.cancelled"):
         return None
     # Of a transfer that another conductor had begun, only the end is seen.
-    return _problem("the transfer ended with an error")(values, progress) if problem else "the transfer is over"
+    return _problem("the transfer is over")(values, progress) if problem else "the transfer is over"
 
 
 _NOT_STEERED = {

@@ -73,7 +73,7 @@ _OPTIONS = (
     click.option(
         "--remove-source-unmanaged-vhds",
         is_flag=True,
-        help="After the move remove at the source also what the disks are based on, if no other VM there has it.",
+        help="After the move remove at the source also what the disks are based on, if no VM of the group needs it.",
     ),
     click.option(
         "--avoid-removing-vhds",

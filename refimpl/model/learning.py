@@ -205,7 +205,8 @@ def _cleaned(ledger: Ledger, event: Event) -> Ledger:
 
 def _left_behind(ledger: Ledger, event: Event) -> Ledger:
     items = tuple(event["items"])
-    warning = Problem(id="cleanup.left_behind", values={"vm": ledger.request.vm, "items": ", ".join(items)})
+    values = {"vm": ledger.request.vm, "operation": ledger.operation, "items": ", ".join(items)}
+    warning = Problem(id="cleanup.left_behind", values=values)
     return _cleaned(replace(ledger, left_behind=items, warnings=(*ledger.warnings, warning)), event)
 
 

@@ -79,6 +79,7 @@ def test_ends(changes: dict[str, object], end: Kind) -> None:
 def test_warnings_end_with_warnings() -> None:
     moved = ledger(owner=Kind.DESTINATION_OWNS)
     left = record(moved, event(Kind.LEFT_BEHIND, items=["/x"]), Phase.CLEANUP)
+    assert f"refimpl recover {left.operation}" in left.warnings[0].mend, "a host may only have been silent"
     made = closing(left, event(Kind.CLEANED))
     assert made is not None
     assert made.kind is Kind.FINISHED_WITH_WARNINGS
