@@ -197,7 +197,7 @@ FIELDS: dict[Kind, tuple[str, ...]] = {
     Kind.SOURCE_SILENT: ("why",),
     Kind.FENCE_DUE: ("why", "host"),
     Kind.RECOVER_WISHED: ("force", "ownership"),
-    Kind.SOURCE_OWNS: ("why",),
+    Kind.SOURCE_OWNS: ("why", "may_have_run"),
     Kind.DESTINATION_OWNS: ("why", "state"),
     Kind.JOB_STILL_RUNS: ("why",),
     Kind.BOTH_RAN: ("why",),

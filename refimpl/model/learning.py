@@ -227,6 +227,10 @@ def _destination_owns(ledger: Ledger, event: Event) -> Ledger:
 
 def _source_owns(ledger: Ledger, event: Event) -> Ledger:
     ledger = replace(ledger, owner=event.kind)
+    if event["may_have_run"] and ledger.plan:
+        values = {"vm": ledger.plan.vm, "host": ledger.plan.destination, "source": ledger.plan.source}
+        ran = Problem("hand_over.may_have_run", values, side=Side.DESTINATION, host=ledger.plan.destination)
+        ledger = replace(ledger, warnings=(*_but(ledger.warnings, ran.id), ran))
     return _interrupted(ledger) if ledger.interrupted and not ledger.problems else ledger
 
 

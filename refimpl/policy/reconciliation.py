@@ -190,7 +190,11 @@ def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Dec
     if source.state in (VmState.RUNNING, VmState.PAUSED):
         if ledger.resume_ns is not None:
             return _older(source, destination)
-        return decision(Kind.SOURCE_OWNS, why=f"{source.state} at the source, {destination.state} at the destination")
+        why = f"{source.state} at the source, {destination.state} at the destination"
+        # A destination has a definition of its own once all has arrived, and libvirt lets it run then, not the engine.
+        runs = ledger.plan is None or ledger.plan.vm_state is VmState.RUNNING
+        unheard = ledger.hand_over is HandOver.DELEGATED and destination.state is VmState.OFF and runs
+        return decision(Kind.SOURCE_OWNS, why=why, **({"may_have_run": True} if unheard else {}))
     if VmState.UNKNOWN in (source.state, destination.state):
         return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state}")
     if _ended_there(ledger, source, destination):

@@ -9,6 +9,7 @@ from tests.property.fence_scenarios import FENCE_SCENARIOS
 from tests.property.post_copy_scenarios import POST_COPY_SCENARIOS
 from tests.property.scenario import (
     AT_DESTINATION,
+    AT_SOURCE,
     COMMIT,
     Scenario,
     broken_off_first,
@@ -458,6 +459,14 @@ SCENARIOS: dict[str, Scenario] = {
         {"b": "off"},
         {"hand_over": "delegated"} | fault("destination-dies", during="ran"),
         problem="owner.lost",
+    ),
+    "a delegated destination runs and dies, and its controller has not kept that it heard of it": Scenario(
+        "reconcile undoing failed",
+        AT_SOURCE,
+        {"hand_over": "delegated"} | fault("destination-dies", during="ran"),
+        kill_at=Kind.DESTINATION_RAN,
+        after_ms=10_000,
+        problem="hand_over.may_have_run",
     ),
     "a delegated destination runs and its host dies, and its source goes on": Scenario(
         "reconcile settling lost",

@@ -190,3 +190,22 @@ def test_how_the_source_ended_is_told_with_a_loss() -> None:
         made = reconcile(ledger(), evidence(here, destination()))
         assert made is not None
         assert made.values["why"] == f"source off, destination absent{told}"
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.error("hand_over.may_have_run")
+def test_a_delegated_destination_with_a_definition_may_have_run_and_is_told_so() -> None:
+    def told(there: CopySeen, **changes: object) -> list[str]:
+        known = ledger(**changes)
+        made = reconcile(known, evidence(source(), there))
+        assert made is not None
+        assert made.kind is Kind.SOURCE_OWNS
+        after = record(known, event(made.kind, **made.values), Phase.RECONCILE)
+        return [warning.id for warning in record(after, event(made.kind, **made.values), Phase.RECONCILE).warnings]
+
+    assert told(destination(S.OFF), hand_over=HandOver.DELEGATED) == ["hand_over.may_have_run"]
+    assert told(destination(S.OFF)) == []
+    for there in (S.ABSENT, S.PAUSED):
+        assert told(destination(there), hand_over=HandOver.DELEGATED) == []
+    paused = replace(ledger().plan, vm_state=S.PAUSED)  # type: ignore[type-var]
+    assert told(destination(S.OFF), hand_over=HandOver.DELEGATED, plan=paused) == []
