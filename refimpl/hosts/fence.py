@@ -82,7 +82,13 @@ class Agent:
         told = "".join(f"{line}\n" for line in (*self._options, f"action={action}"))
         try:
             done = subprocess.run(
-                [self._program], input=told, capture_output=True, text=True, check=False, timeout=AGENT_TIMEOUT_S
+                [self._program],
+                input=told,
+                capture_output=True,
+                encoding="utf-8",
+                errors="replace",
+                check=False,
+                timeout=AGENT_TIMEOUT_S,
             )
         except subprocess.TimeoutExpired:
             raise TimeoutError(f"{self.name} did not end within {AGENT_TIMEOUT_S:g} s ({action})") from None

@@ -47,6 +47,13 @@ def test_an_agent_that_fails_is_no_answer(written: Written) -> None:
             act()
 
 
+def test_what_an_agent_says_need_not_be_text(written: Written) -> None:
+    agent = Agent(written("printf 'Ger\\344t fehlt\\n' >&2; exit 1"), ())
+    for act in (agent.on, agent.off):
+        with pytest.raises(OSError, match="t fehlt"):
+            act()
+
+
 def test_an_agent_that_is_not_there_or_hangs_is_an_error(written: Written, monkeypatch: pytest.MonkeyPatch) -> None:
     with pytest.raises(OSError, match="nowhere"):
         Agent("/nowhere/agent", ()).on()
