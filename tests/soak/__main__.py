@@ -147,8 +147,12 @@ def _say(row: Row) -> None:
     told, found = row["schedule"], row["verdicts"]
     what = f"{told['fault'] or 'no fault'} at the {told['side']}" if told["fault"] else "no fault"
     moment = " ".join(told["moment"].values())
+    ways = [told.get("hand_over") or "", "by force" if told.get("force") else ""]
+    ways += [f"post-copy {told['post_copy']}"] if told.get("post_copy", "off") != "off" else []
+    moment += "".join(f", {way}" for way in ways if way not in ("", "strict"))
     missed = "" if found.get("struck") or not told["fault"] else " (did not strike)"
     wrong = "".join(f"\n    MUST NOT BE: {v['what']}: {v['seen']}" for v in row["violations"])
+    wrong += "".join(f"\n    limit: {v['what']}: {v['seen']}" for v in row["limits"])
     print(f"{told['number']:4} {what}, {moment}{missed}: {' -> '.join(row['ends'])}{wrong}", flush=True)
 
 

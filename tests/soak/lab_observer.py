@@ -58,6 +58,10 @@ class Observer:
         self._end.set()
         self._thread.join(10)
 
+    def look_at(self, lab: Lab) -> None:
+        """Look at the hosts as they are now: one that was off and on again has another init."""
+        self._hosts = lab.group.hosts
+
     def _watch(self) -> None:
         in_a_row, began, last = 0, time.monotonic(), time.monotonic()
         while not self._end.wait(PERIOD_S):

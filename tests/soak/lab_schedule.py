@@ -11,7 +11,7 @@ from typing import Any
 from refimpl.faults import FAULTS
 from refimpl.faults.catalogue import Needs
 from refimpl.model.events import Kind
-from refimpl.model.request import PerformanceOption
+from refimpl.model.request import HandOver, PerformanceOption, PostCopy
 
 BACKEND = "lab"
 SIDES = ("source", "destination")
@@ -33,6 +33,23 @@ _STOPS = (
 )
 _WAYS = ("before", "held", "held", "event", "event", "event", "qmp", "qmp", "stop", "stop")
 _SECONDS = (0.3, 1.0, 2.0, 5.0, 8.0)
+_IN_HALVES = (
+    "link-down",
+    "link-down",
+    "link-one-way",
+    "kill-conductor",
+    "freeze-conductor",
+    "kill-libvirtd",
+    "freeze-libvirtd",
+    "kill-virtlockd",
+    "kill-qemu",
+    "freeze-qemu",
+)
+"""What strikes a VM in post-copy."""
+_SILENT = ("freeze-libvirtd", "freeze-libvirtd", "link-down")
+_GIVEN_UP_AT = ("memory", "memory", "switch", "switch", "reconcile", "cleanup")
+_STRICT_ALONE = ("committed", "intended:allow-run", "given:allow-run")
+"""Where a controller dies whose move is taken over by force, from a host that falls silent then."""
 _OFTEN = ("kill-qemu", "freeze-libvirtd", "kill-libvirtd", "kill-conductor")
 
 
@@ -56,8 +73,39 @@ def schedule(seed: int, number: int) -> dict[str, Any]:
         "place": draw.choice(("shared", "store", "home")),
         "cancel_at": str(draw.choice(_CANCELS)) if draw.random() < 0.08 else None,
         "stop_goes_first": draw.random() < 0.5,
+        "hand_over": str(HandOver.STRICT),
+        "post_copy": str(PostCopy.OFF),
+        "force": False,
     }
+    kind = draw.random()
+    if kind < 0.25:
+        _with_post_copy(draw, told)
+    elif kind < 0.5:
+        told["hand_over"] = str(HandOver.DELEGATED)
+    if 0.15 < kind < 0.35:
+        _with_force(draw, told)
     return told
+
+
+def _with_post_copy(draw: random.Random, told: dict[str, Any]) -> None:
+    """Let a move use post-copy, most often slow enough for something to happen in it."""
+    told["post_copy"] = str(draw.choice((PostCopy.ALLOWED, PostCopy.ALLOWED, PostCopy.ON_PASS_LIMIT)))
+    told["hand_over"] = None
+    told["performance_option"] = str(draw.choice((PerformanceOption.TCPIP, PerformanceOption.COMPRESSION)))
+    told["cancel_at"] = str(Kind.DESTINATION_RAN) if draw.random() < 0.1 else None
+    if draw.random() < 0.8:
+        told["fault"] = draw.choice(_IN_HALVES) if told["fault"] else None
+        told["moment"] = {"way": "post-copy"}
+        told["network"] = "migration" if draw.random() < 0.8 else "management"
+        told["for_s"] = draw.choice((0.3, 2.0, 5.0, 12.0))
+
+
+def _with_force(draw: random.Random, told: dict[str, Any]) -> None:
+    """Let the controller die and a host fall silent, to be cut off by force and switched on again."""
+    told |= {"force": True, "fault": draw.choice(_SILENT), "network": "management", "cancel_at": None}
+    strict = told["hand_over"] == HandOver.STRICT
+    more = _STRICT_ALONE if strict else ("post-copy",) * 3 if told["post_copy"] != PostCopy.OFF else ()
+    told["moment"] = {"way": "given-up", "name": draw.choice((*_GIVEN_UP_AT, *more))}
 
 
 def _moment(draw: random.Random, fault: str) -> dict[str, str]:

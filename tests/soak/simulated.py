@@ -154,7 +154,7 @@ def _judge_rest(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcom
     if world.two_ran:
         played.violated("two-running", world.two_ran[0])
     if world.stale_ran:
-        _judge_stale(played, world, outcome)
+        _judge_stale(played, rig, world, outcome)
     if world.taken_away:
         played.violated("none-running", f"taken away: {world.taken_away[0]}")
     running = [c for c in world.copies.values() if c.state is VmState.RUNNING]
@@ -191,14 +191,19 @@ def _power_was_lost_unseen(played: Played, world: WitnessedWorld, outcome: Outco
     return undecided and waits and away and str(Kind.SOURCE_BOUND) not in played.heard
 
 
-def _judge_stale(played: Played, world: WitnessedWorld, outcome: Outcome | None) -> None:
+def _judge_stale(played: Played, rig: Rig, world: WitnessedWorld, outcome: Outcome | None) -> None:
     """Judge a copy that went on though it was older: when delegated libvirt does so by itself, to be told."""
     note = played.limited if is_delegated(played.schedule) else played.violated
     note("stale-ran", world.stale_ran[0])
     # Without its journal a later controller cannot know what an earlier one has heard.
     known = str(Kind.DESTINATION_RAN) in played.heard and (played.schedule["with_journal"] or len(played.ends) == 1)
-    if known and outcome is not None and outcome.end in (*_AT_SOURCE, Phase.COMPLETED):
+    told = outcome is not None and "hand_over.may_have_run" in [w.id for w in outcome.warnings]
+    if known and not told and outcome is not None and outcome.end in (*_AT_SOURCE, Phase.COMPLETED):
         played.violated("untrue-end", f"{outcome.end}, and it was seen to run at the destination before")
+    looks = [event["evidence"].destination for event in rig.trace if event.kind is Kind.EVIDENCE_SEEN]
+    defined = bool(looks) and looks[-1].reachable and looks[-1].state is VmState.OFF
+    if defined and not told and outcome is not None and outcome.end in _AT_SOURCE:
+        played.violated("untrue-end", f"{outcome.end}, and not a word that it may have run at the destination")
 
 
 def _told_left(outcome: Outcome) -> bool:

@@ -68,13 +68,16 @@ def found(
     fault: str | None = None,
     both: Sequence[float] = (),
     disk: str = "ok",
+    cut_off: bool = False,
+    hand_over: str = "strict",
 ) -> set[str]:
     """Judge a move from h1 to h2 by what a scene shows, and return which violations were found."""
     verdict = SimpleNamespace(state=State(disk), text="", to_json=dict)
     monkeypatch.setattr("tests.soak.lab.disk_verdict", lambda *_: verdict)
     move = Move.__new__(Move)
     move.scene, move.told, move.source, move.destination = scene, {}, "h1", "h2"  # type: ignore[assignment]
-    move.played, move._operation, move._says = Played(schedule(1, 1)), None, ""
+    move.played, move._operation, move._says, move.cut_off = Played(schedule(1, 1)), None, "", cut_off
+    move.told = {"hand_over": hand_over, "side": "destination"}
     struck: Any = SimpleNamespace(struck=True, fault=FAULTS[fault]) if fault else None
     move.fault = struck
     observer: Any = SimpleNamespace(seen=Seen(looks=9, both=list(both)))
@@ -122,6 +125,25 @@ def test_two_copies_are_seen_by_their_processors_and_by_lines_that_came_twice(mo
     once, twice = [line(1) + line(2), line(3)], [line(1) + line(2), line(2) + line(3)]
     assert found(monkeypatch, SceneAsIs({"h2": R}, lines=once), Phase.COMPLETED) == set()
     assert found(monkeypatch, SceneAsIs({"h2": R}, lines=twice), Phase.COMPLETED) == {"two-running"}
+
+
+@pytest.mark.rule("R1")
+def test_an_older_copy_that_went_on_is_counted_apart_only_where_it_cannot_be_excluded(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    twice = [line(1) + line(2), line(2) + line(3)]
+    scene = SceneAsIs({"h1": R}, lines=twice)
+    assert found(monkeypatch, scene, Phase.FAILED, fault="kill-qemu", hand_over="delegated", disk="bad") == set()
+    assert found(monkeypatch, scene, Phase.FAILED, fault="kill-qemu") == {"two-running"}
+    assert found(monkeypatch, scene, Phase.FAILED, fault="kill-libvirtd", hand_over="delegated") == {"two-running"}
+    beside = found(monkeypatch, scene, Phase.FAILED, fault="kill-qemu", hand_over="delegated", both=[0.5])
+    assert beside == {"two-running"}
+
+
+def test_a_vm_that_went_with_a_host_that_was_cut_off_is_lost_by_right(monkeypatch: pytest.MonkeyPatch) -> None:
+    off = {"h2": OFF}
+    assert found(monkeypatch, SceneAsIs(off), Phase.LOST, fault="freeze-libvirtd", cut_off=True) == set()
+    assert found(monkeypatch, SceneAsIs(off), Phase.LOST, fault="freeze-libvirtd") == {"none-running"}
 
 
 BUSY = """

@@ -59,7 +59,14 @@ def test_lab_schedules_come_to_every_fault_side_and_way_and_none_before_it_can_b
     told = [lab_schedule.schedule(5, number) for number in range(600)]
     assert {t["fault"] for t in told} == {*FAULTS, None}
     assert {t["side"] for t in told} == set(lab_schedule.SIDES)
-    assert {t["moment"]["way"] for t in told} == {"before", "held", "event", "qmp", "stop"}
+    assert {t["moment"]["way"] for t in told} == {"before", "held", "event", "qmp", "stop", "post-copy", "given-up"}
+    assert {(t["post_copy"], t["hand_over"]) for t in told} == {
+        ("off", "strict"),
+        ("off", "delegated"),
+        ("allowed", None),
+        ("on-pass-limit", None),
+    }
+    assert any(t["force"] and t["post_copy"] != "off" for t in told)
     assert not any("conductor" in (t["fault"] or "") and t["moment"]["way"] == "before" for t in told)
 
 
