@@ -46,7 +46,7 @@ def conduct(files: OperationFiles, stop_point: StopPoint) -> Outcome:
         group = Group.from_json(spec["group"])
         _enter(group, files.id)
         timeline = RealTimeline()
-        journal = stack.enter_context(closing(FileJournal(files.journal)))
+        journal = stack.enter_context(closing(FileJournal(files.journal, stop_point)))
         log = EventLog([line for _, line in journal.lines()])
         control = ControlServer(files.socket, log, partial(_wish, timeline))
         ended: list[Outcome] = []

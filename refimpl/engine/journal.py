@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -77,11 +78,18 @@ class NoJournal:
 
 
 class FileJournal:
-    """The journal in one SQLite file. A disk that is full or gone is `journal.failed`."""
+    """The journal in one SQLite file. A disk that is full or gone is `journal.failed`.
 
-    def __init__(self, path: Path) -> None:
+    `stop_point` is told of every entry when it is written, and before anything else is done: `entry:<phase>:<what>`,
+    which is the commands, or the kind of the latest event, or `end`; from the second of a name on with `#<number>`.
+    """
+
+    def __init__(self, path: Path, stop_point: Callable[[str], None] = lambda _: None) -> None:
         self._path = path
         self._noted: list[str] = []
+        self._latest = ""
+        self._stop_point = stop_point
+        self._entries: Counter[str] = Counter()
         try:
             self._db = sqlite3.connect(path, isolation_level=None, timeout=10.0, check_same_thread=False)
             self._db.execute("PRAGMA journal_mode=WAL")
@@ -93,6 +101,7 @@ class FileJournal:
     def note(self, event: Event) -> None:
         """Remember an event."""
         self._noted.append(json.dumps(event.to_json(), ensure_ascii=False))
+        self._latest = event.kind
 
     def intend(self, phase: Phase, ledger: Ledger, commands: Sequence[Command], *, durable: bool = True) -> None:
         """Write state, intentions and noted events in one transaction."""
@@ -153,6 +162,12 @@ class FileJournal:
             self._roll_back()
             raise error("journal.failed", path=str(self._path), detail=str(failure)) from failure
         del self._noted[: len(noted)]
+        what = "+".join(command.kind for command in commands) or ("end" if outcome else self._latest)
+        self._tell_stop_point(f"entry:{phase}:{what}")
+
+    def _tell_stop_point(self, name: str) -> None:
+        self._entries[name] += 1
+        self._stop_point(name if self._entries[name] == 1 else f"{name}#{self._entries[name]}")
 
     def _roll_back(self) -> None:
         with suppress(sqlite3.Error):

@@ -2,8 +2,9 @@
 
 `REFIMPL_TEST_STOP` names the point. The process writes name and pid to the file that `REFIMPL_TEST_STOP_FILE` names,
 and waits until it is killed or until a file of that name with `.go` behind it exists. A conductor's points are its
-phases (`memory`: as soon as it was entered), `intended:<command>` (in the journal, not yet done), `given:<command>`;
-`probing`: its probe's files are there.
+phases (`memory`: as soon as it was entered), `intended:<command>` (in the journal, not yet done), `given:<command>`,
+`entry:<phase>:<what>` (an entry of its journal was written); `probing`: its probe's files are there.
+`REFIMPL_TEST_STOPS_PASSED` names a file to which every point is written that the process comes to.
 """
 
 from __future__ import annotations
@@ -14,11 +15,16 @@ from pathlib import Path
 
 STOP_VARIABLE = "REFIMPL_TEST_STOP"
 STOP_FILE_VARIABLE = "REFIMPL_TEST_STOP_FILE"
+PASSED_VARIABLE = "REFIMPL_TEST_STOPS_PASSED"
 LOOK_AGAIN_S = 0.01
 
 
 def stop_point(name: str) -> None:
     """Wait here when a test asked for it; the marker file appears complete or not at all."""
+    passed = os.environ.get(PASSED_VARIABLE)
+    if passed:
+        with open(passed, "a", encoding="utf-8") as file:
+            file.write(f"{name}\n")
     marker = os.environ.get(STOP_FILE_VARIABLE)
     if os.environ.get(STOP_VARIABLE) != name or not marker:
         return

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import subprocess
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -64,26 +65,29 @@ class Storing(Moving):
 
 
 @contextmanager
-def storing_guest(directory: Path, more_disks: tuple[DiskSpec, ...] = ()) -> Iterator[Storing]:
-    """Make a lab with one such guest."""
+def storing_guest(directory: Path, format: str = "raw", **told: Any) -> Iterator[Storing]:
+    """Make a lab with one such guest. `told`: what its guest is told to do besides."""
     with made_lab() as lab, placed(lab) as group:
-        yield Storing(lab, make_storing(group, host_of(group, "h1"), more_disks), directory)
+        yield Storing(lab, make_storing(group, host_of(group, "h1"), format=format, **told), directory)
 
 
-def make_storing(group: Group, host: HostEntry, more_disks: tuple[DiskSpec, ...] = ()) -> VmSpec:
-    """Create the VM with a raw disk that its guest writes, start it, and wait until it works."""
-    image = build()
-    with (Path(host.local_directory) / RAW).open("wb") as file:
-        file.truncate(DISK_MIB << 20)
-    told = GuestParameters(address="10.90.2.51/24", marker=MARKER)
+def make_storing(
+    group: Group, host: HostEntry, more_disks: tuple[DiskSpec, ...] = (), format: str = "raw", **told: Any
+) -> VmSpec:
+    """Create the VM with a disk that its guest writes, start it, and wait until it works."""
+    image, name = build(), f"{NAME}.{format}"
+    disk = Path(host.local_directory) / name
+    subprocess.run(["qemu-img", "create", "-q", "-f", format, str(disk), f"{DISK_MIB}M"], check=True)
+    parameters = GuestParameters(**{"address": "10.90.2.51/24", "marker": MARKER, **told})
     spec = VmSpec(
         NAME,
         "5a3c7f0e-3d1b-4a52-9d7e-0c5a6c1e9a51",
         128,
-        f"{host.storage_directories[0]}/{RAW}",
+        f"{host.storage_directories[0]}/{name}",
         str(image.kernel),
         str(image.initramfs),
-        told.command_line(),
+        parameters.command_line(),
+        disk_format=format,
         more_disks=more_disks,
     )
     vms.create(group, host, spec)

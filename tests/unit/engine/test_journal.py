@@ -42,6 +42,30 @@ def test_what_was_intended_is_read_back(tmp_path: Path) -> None:
     assert other.intentions() == [(7, "memory", {"kind": "steer-switch", "step": 7})]
 
 
+def test_a_stop_point_is_told_of_every_entry_once_it_is_written(tmp_path: Path) -> None:
+    told = []
+    path = tmp_path / "j.db"
+
+    def stop_point(name: str) -> None:
+        told.append((name, len(FileJournal(path).lines())))
+
+    journal = FileJournal(path, stop_point)
+    both = [command(CommandKind.REQUEST_CANCEL, 1), command(CommandKind.INSPECT, 2)]
+    journal.intend(Phase.RECONCILE, ledger(), both)
+    journal.flush(Phase.RECONCILE, ledger())
+    for kind in (Kind.PROGRESS, Kind.PASS_ENDED, Kind.PROGRESS):
+        journal.note(event(kind))
+        journal.flush(Phase.MEMORY, ledger())
+    journal.end(Phase.FAILED, ledger(), {"end": "failed"})
+    assert told == [
+        ("entry:reconcile:request-cancel+inspect", 0),
+        ("entry:memory:progress", 1),
+        ("entry:memory:pass-ended", 2),
+        ("entry:memory:progress#2", 3),
+        ("entry:failed:end", 3),
+    ]
+
+
 def test_durable_against_sigkill(tmp_path: Path) -> None:
     """The writer is ended without any chance to close the file."""
     program = (

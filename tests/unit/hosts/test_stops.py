@@ -16,7 +16,12 @@ PROGRAM = (
 
 @contextmanager
 def held(marker: Path) -> Iterator[subprocess.Popen[str]]:
-    environment = {"REFIMPL_TEST_STOP": "here", "REFIMPL_TEST_STOP_FILE": str(marker), "PYTHONPATH": "."}
+    environment = {
+        "REFIMPL_TEST_STOP": "here",
+        "REFIMPL_TEST_STOP_FILE": str(marker),
+        "REFIMPL_TEST_STOPS_PASSED": f"{marker}.passed",
+        "PYTHONPATH": ".",
+    }
     process = subprocess.Popen([sys.executable, "-c", PROGRAM], env=environment, stdout=subprocess.PIPE, text=True)
     try:
         for _ in range(400):
@@ -37,6 +42,7 @@ def test_held_there_and_nowhere_else(tmp_path: Path) -> None:
     with held(tmp_path / "marker") as process:
         process.kill()
         assert process.communicate()[0] == "before\n"
+    assert (tmp_path / "marker.passed").read_text() == "before\nhere\n"
 
 
 def test_let_go_on(tmp_path: Path) -> None:
