@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 
 from refimpl.checks.limits import limit_reached
 from refimpl.engine import recording
@@ -105,7 +106,8 @@ class Conductor:
         known = {"force": True if force else None, "ownership": self._recorded_since()}
         self._take(self._event(Kind.RECOVER_WISHED, **{name: value for name, value in known.items() if value}))
         if self.phase is before and before in ENDS:
-            # It had ended, and only giving the claim back may have been missed.
+            # It had ended. Only giving the claim back may have been missed, and what the store did not take at the end.
+            self._unsaved = True
             self._release()
         return self._until_end()
 
@@ -340,18 +342,24 @@ class Conductor:
         return ownership
 
     def _release(self) -> None:
-        """Give the claim back. A store that does not answer leaves a claim that `recover` gives back: a warning."""
+        """Give the claim back. A store that does not answer leaves a claim that `recover` gives back: a warning.
+
+        It is kept as well where the owner record could not be saved: by the claim that is found, and made good.
+        """
         if self.ledger.plan is None:
             return
         plan, operation = self.ledger.plan, self.ledger.operation
-        self._or_warn(lambda: self._save_owner(plan))
-        self._or_warn(lambda: self._store.release(plan.vm_id, operation))
+        saved = self._or_warn(lambda: self._save_owner(plan))
+        give = partial(self._store.release, plan.vm_id, operation) if saved else partial(self._store.abandon, operation)
+        self._or_warn(give)
 
-    def _or_warn(self, work: Callable[[], None]) -> None:
+    def _or_warn(self, work: Callable[[], None]) -> bool:
         try:
             work()
         except RefimplError as failure:
             self._waiting.append(self._event(Kind.JOURNAL_LOST, problem=failure.problems[0]))
+            return False
+        return True
 
     def _save_owner(self, plan: Plan) -> None:
         """Record once more what the store did not take before; what another has recorded since stands."""

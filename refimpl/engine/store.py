@@ -88,6 +88,10 @@ class Store(Protocol):
         """Give the VM back if this operation has it."""
         ...
 
+    def abandon(self, operation: str) -> None:
+        """Leave a claim as a dead controller leaves it, for whoever recovers."""
+        ...
+
     def claims(self) -> tuple[Claim, ...]:
         """Return all claims."""
         ...
@@ -143,6 +147,9 @@ class MemoryStore:
         standing = self._claims.get(vm_id)
         if standing is not None and standing.operation == operation:
             del self._claims[vm_id]
+
+    def abandon(self, operation: str) -> None:
+        """Leave a claim: nothing tells here who is alive."""
 
     def claims(self) -> tuple[Claim, ...]:
         """Return all claims."""
@@ -238,9 +245,13 @@ class GroupStore:
             with self._open() as db:
                 db.execute("DELETE FROM claims WHERE vm_id = ? AND operation = ?", (vm_id, operation))
         finally:
-            self._unlock(operation)
-            if not self._held:
-                self._drop_kept()
+            self.abandon(operation)
+
+    def abandon(self, operation: str) -> None:
+        """Drop the lock alone."""
+        self._unlock(operation)
+        if not self._held:
+            self._drop_kept()
 
     def claims(self) -> tuple[Claim, ...]:
         """Return all claims."""

@@ -173,7 +173,9 @@ def judge(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
 def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
     kinds, commands = rig.kinds(), rig.commands()
     claims = [claim.operation for claim in rig.store.claims()]
-    assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if outcome.end in NEEDS_A_PERSON else [])
+    # Where the owner record could not be saved, the claim is kept for whoever recovers.
+    kept = outcome.end in NEEDS_A_PERSON or (rig.store.down and outcome.end is not Phase.REFUSED)
+    assert claims == (["ffffffff"] if scenario.claimed else [OPERATION] if kept else [])
     _owner(rig, outcome)
     left = "cleanup.left_behind" in [w.id for w in outcome.warnings]
     assert outcome.end in NEEDS_A_PERSON or left or rig.marks() == []
