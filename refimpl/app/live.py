@@ -280,6 +280,7 @@ _LINES: Mapping[str, Callable[[Mapping[str, Any], Progress], str | None]] = {
     Kind.JOB_STILL_RUNS: _why("the transfer still runs: following it"),
     Kind.SOURCE_SILENT: _why("the source does not answer: its copy is to be ended by its process"),
     Kind.SOURCE_ENDED: lambda v, p: "the source's copy was ended by its process",
+    Kind.SOURCE_GOES_ON: lambda v, p: "the source's process, which a controller that died had stopped, goes on",
     Kind.FENCE_DUE: lambda v, p: f"host {v['host']} does not answer: it is cut off",
     Kind.FENCED: lambda v, p: f"cut off, and proved: {v['proof']}",
     Kind.FENCE_FAILED: _problem("it was not cut off"),

@@ -45,7 +45,8 @@ LOOK_FOR_BINDING (strict hand-over only): BINDING_SEEN whenever what is seen cha
     `silent_ms`, ever more seldom, while all has arrived and the source's system answers nothing.
 END_SOURCE (strict hand-over only): end the process of the source's copy, which has been held since before the switch:
     SOURCE_ENDED once it is gone; or SOURCE_NOT_ENDED, nothing done, unless all has arrived, the destination's job is
-    closed, and the source's copy is seen not to have been taken back, while nothing could let it run.
+    closed, and the source's copy is seen not to have been taken back, while nothing could let it run. A controller
+    that dies in between may leave a process that stands still: the next INSPECT lets it go on first.
 ALLOW_RUN (strict hand-over only): DESTINATION_RAN, also when the copy runs already, or RUN_REFUSED. Nothing when this
     backend object has reported DESTINATION_RAN before. Of a VM that was paused: LEFT_PAUSED.
 FENCE, cut off the host of `command.fence` by the way that this says: FENCED with side and host, once it is proved, not
@@ -53,7 +54,8 @@ FENCE, cut off the host of `command.fence` by the way that this says: FENCED wit
     in the instant in which it ended, to stand for its hand-over and not to have been taken back (None: not seen). Or
     FENCE_FAILED, the copy there left as it was as far as the fence left it.
 INSPECT: EVIDENCE_SEEN, over fresh connections; a host that does not answer is not reachable, never an exception. What
-    is known of its copy by another way may be told with that.
+    is known of its copy by another way may be told with that. Before that SOURCE_GOES_ON, if the source's process was
+    found stopped by an END_SOURCE whose controller is gone: that order is as if it had never been given.
 ADOPT, say how a transfer stands and follow it if this process did not start it: ADOPTED_POSTCOPY when the VM is in two
     halves; ADOPTED_STORAGE, ADOPTED_MEMORY or ADOPTED_SWITCH when a native job runs and the destination does not run
     yet (and DESTINATION_ARRIVED if it has arrived), then as START_TRANSFER; CALL_RETURNED as soon as no job is on

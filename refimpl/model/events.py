@@ -59,6 +59,7 @@ class Kind(StrEnum):
     BINDING_SEEN = "binding-seen"
     SOURCE_ENDED = "source-ended"
     SOURCE_NOT_ENDED = "source-not-ended"
+    SOURCE_GOES_ON = "source-goes-on"
     FENCED = "fenced"
     FENCE_FAILED = "fence-failed"
     SOURCE_FOUND_RUNNING = "source-found-running"

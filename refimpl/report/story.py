@@ -134,6 +134,7 @@ _MARKS = {
     Kind.FENCE_FAILED: "the host was not cut off",
     Kind.SOURCE_FOUND_RUNNING: "the source's copy was found running too",
     Kind.SOURCE_ENDED: "the source's copy was ended by its process",
+    Kind.SOURCE_GOES_ON: "the source's process, which a controller that died had stopped, goes on",
     Kind.COMMIT_RECORDED: "the commit is recorded: the destination owns the VM",
     Kind.POSTCOPY_SEEN: "post-copy begins: part of the memory stays at the source for now",
     Kind.RUN_REFUSED: "the destination was not let run",

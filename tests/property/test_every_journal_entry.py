@@ -65,6 +65,9 @@ MOVES: dict[str, Move] = {
     "the destination is silent for a while": Move(
         Phase.COMPLETED, fault("host-freezes", host="b", during="switch", for_ms=5_000)
     ),
+    "the source is silent and its process is ended": Move(
+        Phase.COMPLETED_WITH_WARNINGS, fault("host-freezes", host="a", during="arrived", for_ms=3_000)
+    ),
     "stalls": Move(Phase.FAILED, fault("stalls", during="memory")),
     "putting in order fails once": Move(
         Phase.INDETERMINATE, faults(fault("call-fails", during="memory"), fault("settle-fails"))
@@ -161,7 +164,8 @@ def recovered(rig: Rig, *, with_journal: bool, after_ms: int) -> Outcome:
     assert isinstance(world, WitnessedWorld)
     outcome = rig.recover(after_ms=after_ms, with_journal=with_journal or not rig.store.claims())
     for _ in range(MOST_RECOVERIES):
-        if outcome.end is not Phase.INDETERMINATE:
+        behind = any(warning.id == "cleanup.left_behind" for warning in outcome.warnings)
+        if outcome.end is not Phase.INDETERMINATE and not behind:
             break
         world.lift()
         outcome = rig.recover(after_ms=LATER_MS, with_journal=True)

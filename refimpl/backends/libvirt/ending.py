@@ -3,6 +3,9 @@
 The process is held by a pidfd since before the switch, so it cannot be mistaken. It is stopped first: while it stands,
 nothing that its daemon orders can let it run, and what the daemon has ordered before is in its file, which it writes
 before it gives the order. Only if that says that the copy was not taken back is the process ended; if not, it goes on.
+
+A controller that is killed in between leaves a process that stands still, and a daemon that waits for it with all that
+it has to do. Who looks next lets it go on first (`go_on`): then nothing has been done.
 """
 
 from __future__ import annotations
@@ -15,12 +18,15 @@ import signal
 from pathlib import Path
 
 from refimpl.backends.libvirt.operation import Operation
-from refimpl.backends.libvirt.status import DENIED_PHASE, Status, read_status
+from refimpl.backends.libvirt.status import DENIED_PHASE, Status, process_stopped, read_status
+from refimpl.hosts.stops import stop_point
 from refimpl.hosts.wait import until
 from refimpl.model.events import Kind
 from refimpl.model.phase import Side
 
 STANDS_S, POLL_S = 1.0, 0.0005
+STOPPED_POINT = "end-source.stopped"
+"""The stop point between the process's stop and its end."""
 END_TIMEOUT_MS = 5000
 _STANDING = frozenset("TtZXx")
 
@@ -32,7 +38,8 @@ def end_source(operation: Operation) -> None:
         _not_ended(operation, "its process is not held from here")
         return
     try:
-        why = _end(operation, held)
+        with operation.ending:
+            why = _end(operation, held)
     except OSError as error:
         why = str(error)
     finally:
@@ -41,6 +48,41 @@ def end_source(operation: Operation) -> None:
         _not_ended(operation, why)
     else:
         operation.post(Kind.SOURCE_ENDED, Side.SOURCE)
+
+
+def go_on(operation: Operation) -> None:
+    """Let the source's process go on if a controller that is gone has stopped it to end it, and say so.
+
+    Only that of a copy that does not run, and not by a controller that holds it: that one knows what it does itself.
+    """
+    if operation.holds_source_process() or not operation.ending.acquire(blocking=False):
+        return
+    try:
+        went_on = _went_on(operation)
+    except OSError:
+        return  # A host that shows nothing is told as that by the look which comes now.
+    finally:
+        operation.ending.release()
+    if went_on:
+        operation.post(Kind.SOURCE_GOES_ON, Side.SOURCE)
+
+
+def _went_on(operation: Operation) -> bool:
+    channel = operation.reach.source_channel
+    seen = read_status(channel, operation.plan.vm)
+    if seen is None or seen.state != "paused" or not seen.pid or not process_stopped(channel, seen.pid):
+        return False
+    outer = channel.outer_pid(seen.pid)
+    if outer is None:
+        return False
+    held = os.pidfd_open(outer)
+    try:
+        if not process_stopped(channel, seen.pid):
+            return False
+        signal.pidfd_send_signal(held, signal.SIGCONT)
+    finally:
+        os.close(held)
+    return True
 
 
 def why_not(source: Status | None, destination: Status | None) -> str:
@@ -80,6 +122,7 @@ def _end(operation: Operation, held: int) -> str:
                 signal.pidfd_send_signal(held, signal.SIGCONT)
     if why:
         return why
+    stop_point(STOPPED_POINT)
     operation.watch.ends_source()
     signal.pidfd_send_signal(held, signal.SIGKILL)
     return "" if is_over(held, END_TIMEOUT_MS) else "its process does not end"

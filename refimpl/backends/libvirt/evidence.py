@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from refimpl.backends.libvirt import connection, ended, halves, lease, stamp, status
+from refimpl.backends.libvirt import connection, ended, ending, halves, lease, stamp, status
 from refimpl.backends.libvirt.operation import Operation
 from refimpl.backends.libvirt.parallel import in_parallel
 from refimpl.hosts.channel import HostChannel
@@ -25,7 +25,8 @@ _OFF_REASONS = {1: "shutdown", 2: "destroyed", 3: CRASHED, 4: "migrated", 5: "sa
 
 
 def inspect(operation: Operation) -> None:
-    """Look at both hosts at the same time and post what they show."""
+    """Look at both hosts at the same time and post what they show; a source's process that was left stopped goes on."""
+    ending.go_on(operation)
     source, destination = in_parallel(lambda side: _look(operation, *side), operation.reach.sides())
     # The destination's half last: what has just become whole is not to look like one that has lost the other.
     here, there = halves.both(operation)

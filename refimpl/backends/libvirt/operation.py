@@ -83,6 +83,7 @@ class Operation:
         self.call = Call.IDLE
         self.cancel_accepted = False
         self.closing = threading.Event()
+        self.ending = threading.Lock()
         self.arrived_domain: Any = None
         self.last_returned: Event | None = None
         self._kept: list[Event] | None = None

@@ -114,11 +114,22 @@ def domain_part(text: bytes) -> str:
 
 def process_gone(channel: HostChannel, pid: int) -> bool:
     """Tell whether a process of that host has ended (`pid` as the host counts); OSError: the host is down."""
+    state = _process_state(channel, pid)
+    return not state or state in _DEAD
+
+
+def process_stopped(channel: HostChannel, pid: int) -> bool:
+    """Tell whether a process of that host was stopped by a signal; OSError as `process_gone`."""
+    return _process_state(channel, pid) == "T"
+
+
+def _process_state(channel: HostChannel, pid: int) -> str:
+    """Return the letter of a process's state, nothing when there is none."""
     try:
         stat = channel.read(f"/proc/{pid}/stat").decode(errors="replace")
     except (FileNotFoundError, ProcessLookupError):
-        return True
-    return stat[stat.rindex(")") + 2 :][:1] in _DEAD
+        return ""
+    return stat[stat.rindex(")") + 2 :][:1]
 
 
 def judge_binding(source: Status | None, destination: Status | None, source_gone: bool) -> tuple[bool | None, str]:

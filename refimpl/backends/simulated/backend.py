@@ -363,6 +363,7 @@ class SimulatedBackend:
         self.say(Kind.RUN_REFUSED, Side.DESTINATION, plan.destination, problem=problem)
 
     def _inspect(self, command: Command, plan: Plan) -> None:
+        self._ending.go_on(command.operation, plan)
         source = self._ending.seen(command.operation, plan, self.side(plan, Side.SOURCE))
         evidence = Evidence(source, self.side(plan, Side.DESTINATION))
         self.say(Kind.EVIDENCE_SEEN, evidence=evidence)

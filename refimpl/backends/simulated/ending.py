@@ -23,6 +23,8 @@ ASK_MS = 250
 """How often a source that is waited for is asked whether it answers."""
 MOST_ASKS = 240
 ENDED = "ended by its process"
+STANDS_NS = 1_000_000
+"""How long a process stands still before it is ended."""
 
 
 class Ending:
@@ -31,6 +33,7 @@ class Ending:
     def __init__(self, backend: SimulatedBackend) -> None:
         self._backend = backend
         self._held: set[str] = set()
+        self._stopped: set[str] = set()
 
     def hold(self, operation: str) -> None:
         """Hold the source's process of an operation from now on."""
@@ -71,22 +74,48 @@ class Ending:
         self._backend.later(ASK_MS * 1_000_000, ask)
 
     def end_source(self, command: Command, plan: Plan) -> None:
-        """END_SOURCE."""
+        """END_SOURCE: the process is stopped, and ended if it still stands for its hand-over then."""
+        why, source = self._why_not(command, plan)
+        if source is None:
+            self._not_ended(plan, why)
+            return
+        source.stopped = source.alive
+        self._stopped.add(command.operation)
+        self._backend.later(STANDS_NS, lambda: self._end(command, plan, source))
+
+    def _why_not(self, command: Command, plan: Plan) -> tuple[str, Copy | None]:
+        """Return the copy whose process may be ended, or why not."""
         source = self._source(plan)
         if self._backend.world.faults.asked(FaultKind.NOT_ENDED, plan.vm):
-            self._not_ended(plan, "scripted: it is not ended")
-        elif not self._held_there(command.operation, plan) or source is None:
-            self._not_ended(plan, "its process is not held from here")
-        elif not self._waits(plan):
-            self._not_ended(plan, "the destination's copy is not there to be let run")
-        elif source.alive and (source.state, source.reason) != (VmState.PAUSED, BY_MIGRATION):
-            self._not_ended(plan, f"the source's copy is {source.state} ({source.reason})")
-        else:
-            self._backend.world.stop(source, VmState.OFF, ENDED)
-            self._backend.say(Kind.SOURCE_ENDED, Side.SOURCE, plan.source)
-            transfer = self._backend.world.transfers.get(command.operation)
-            if transfer is not None:
-                transfer.source_ended()
+            return "scripted: it is not ended", None
+        if not self._held_there(command.operation, plan) or source is None:
+            return "its process is not held from here", None
+        if not self._waits(plan):
+            return "the destination's copy is not there to be let run", None
+        if source.alive and (source.state, source.reason) != (VmState.PAUSED, BY_MIGRATION):
+            return f"the source's copy is {source.state} ({source.reason})", None
+        return "", source
+
+    def _end(self, command: Command, plan: Plan, source: Copy) -> None:
+        self._stopped.discard(command.operation)
+        if source.held_back or not self._waits(plan):
+            self._backend.world.go_on(source)
+            self._not_ended(plan, "the source takes the VM back, or the destination's copy is gone")
+            return
+        self._backend.world.stop(source, VmState.OFF, ENDED)
+        self._backend.say(Kind.SOURCE_ENDED, Side.SOURCE, plan.source)
+        transfer = self._backend.world.transfers.get(command.operation)
+        if transfer is not None:
+            transfer.source_ended()
+
+    def go_on(self, operation: str, plan: Plan) -> None:
+        """Let a source's process go on that a controller which is gone has stopped to end it."""
+        source = self._source(plan)
+        reached = self._backend.world.hosts[plan.source].alive
+        if source is None or not source.stopped or not reached or operation in self._held | self._stopped:
+            return
+        self._backend.world.go_on(source)
+        self._backend.say(Kind.SOURCE_GOES_ON, Side.SOURCE, plan.source)
 
     def _not_ended(self, plan: Plan, reason: str) -> None:
         self._backend.say(Kind.SOURCE_NOT_ENDED, Side.SOURCE, plan.source, reason=reason)

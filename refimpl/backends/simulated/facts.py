@@ -70,9 +70,9 @@ def _reached(world: World, spec: HostSpec) -> tuple[str, ...]:
 
 def seen(world: World, host: str, vm: str, as_source: bool) -> CopySeen:
     """Return what an inspection of one side sees."""
-    if not world.hosts[host].answers:
-        return CopySeen(host, reachable=False)
     copy, job = world.copy(host, vm), world.job_of(vm)
+    if not world.hosts[host].answers or (copy is not None and copy.stopped):
+        return CopySeen(host, reachable=False)
     closed_there = job is not None and (job.stage is Stage.BOUND or job.finished_there)
     open_here = job is not None and (as_source or not closed_there)
     return CopySeen(

@@ -57,7 +57,7 @@ class Settling:
             return "scripted: it cannot be settled"
         if plan.source in command.fenced:
             return self._none_is_left(command, plan, destination)
-        if not self._world.hosts[plan.source].answers:
+        if not self._world.hosts[plan.source].answers or (source is not None and source.stopped):
             return f"host {plan.source} does not answer"
         if command.source_older:
             return self._why_not_without_source(source, destination, plan)

@@ -428,7 +428,9 @@ class Transfer:
         source = self._source
         if source is None or source.state is not VmState.PAUSED or source.reason != "migration":
             return
-        if self.world.run(source):
+        if source.stopped:
+            source.held_back.append(lambda: self._take_back(True))
+        elif self.world.run(source):
             self.tell(Kind.SOURCE_RESUMED, Side.SOURCE)
         else:
             source.reason = "resume refused"

@@ -36,7 +36,8 @@ _IN_MEMORY = (VmState.RUNNING, VmState.PAUSED, VmState.PLANNED)
 class Copy:
     """One copy of a VM on one host. `operation` and `plan`: the mark of the migration that works on it.
 
-    `epoch`: of the owner record, as the copy carries it.
+    `epoch`: of the owner record, as the copy carries it. `stopped`: its process stands still, as somebody has stopped
+    it; `held_back` is what its system does with it as soon as it goes on.
     """
 
     vm: VmSpec
@@ -48,6 +49,8 @@ class Copy:
     epoch: int = 0
     autostart: bool = False
     ended_by_guest: bool = False
+    stopped: bool = False
+    held_back: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def alive(self) -> bool:
@@ -169,8 +172,17 @@ class World:
     def stop(self, copy: Copy, state: VmState, reason: str) -> None:
         """Stop a copy: its lease is given back."""
         copy.state, copy.reason = state, reason
+        if not copy.alive:
+            copy.stopped, copy.held_back = False, []
         if self.holders.get(copy.vm.name) == copy.host:
             self.holders[copy.vm.name] = None
+
+    def go_on(self, copy: Copy) -> None:
+        """Let a process that was stopped go on; its system does what it had to do with it meanwhile."""
+        copy.stopped = False
+        held_back, copy.held_back = copy.held_back, []
+        for action in held_back:
+            action()
 
     def remove(self, copy: Copy) -> None:
         """End a copy and forget its definition on that host."""

@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import os
+import re
+import signal
 import subprocess
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from types import SimpleNamespace
@@ -12,8 +15,9 @@ from typing import Any
 import pytest
 
 from refimpl.backends.libvirt import ending
-from refimpl.backends.libvirt.ending import end_source, why_not
+from refimpl.backends.libvirt.ending import end_source, go_on, why_not
 from refimpl.backends.libvirt.status import parse_status, status_path
+from refimpl.hosts.wait import until
 from refimpl.model.events import Kind
 from tests.unit.backends.libvirt import recorded as r
 
@@ -44,10 +48,14 @@ class Held:
         self.expected: list[bool] = []
         self.watch = SimpleNamespace(ends_source=lambda: self.expected.append(True))
         self.told: list[tuple[Kind, dict[str, Any]]] = []
+        self.ending = threading.Lock()
         self._pid = pid
 
     def source_pidfd(self) -> int | None:
         return os.pidfd_open(self._pid) if self._pid else None
+
+    def holds_source_process(self) -> bool:
+        return bool(self._pid)
 
     def post(self, kind: Kind, _side: Any = None, **values: Any) -> None:
         self.told.append((kind, values))
@@ -148,3 +156,61 @@ def test_why_not_says_what_was_seen() -> None:
     assert why_not(parse_status(r.SOURCE_WAITS), parse_status(r.DESTINATION_ARRIVED)) == ""
     assert "running" in why_not(parse_status(r.SOURCE_BACK), parse_status(r.DESTINATION_ARRIVED))
     assert why_not(parse_status(r.SOURCE_WAITS), None)
+
+
+class Left(Held):
+    """An operation of a recovery, which holds nothing; the source's file names a process of this machine."""
+
+    def __init__(self, pid: int, source: bytes, *, outer: bool = True) -> None:
+        super().__init__(0, re.sub(rb"pid='\d+'", b"pid='%d'" % pid, source), r.DESTINATION_ARRIVED)
+        channel = self.reach.source_channel
+        channel.outer_pid = lambda found: found if outer else None
+        genuine = channel.read
+        channel.read = lambda path: Path(path).read_bytes() if path.startswith("/proc/") else genuine(path)
+
+    def goes_on(self) -> list[Kind]:
+        go_on(self)  # type: ignore[arg-type]
+        return [kind for kind, _ in self.told]
+
+
+@pytest.fixture
+def halted(process: subprocess.Popen[bytes]) -> int:
+    process.send_signal(signal.SIGSTOP)
+    assert until(lambda: state_of(process.pid) == "T", 5, 0.001)
+    return process.pid
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize("source", [r.SOURCE_WAITS, r.SOURCE_FORGOTTEN, r.SOURCE_DENIED])
+def test_one_that_a_dead_controller_left_stopped_goes_on(halted: int, source: bytes) -> None:
+    assert Left(halted, source).goes_on() == [Kind.SOURCE_GOES_ON]
+    assert goes_on(halted)
+
+
+@pytest.mark.parametrize(
+    ("source", "outer", "held", "ending"),
+    [
+        pytest.param(r.SOURCE_BACK, True, False, False, id="a copy that runs was stopped by somebody else"),
+        pytest.param(b"", True, False, False, id="no copy"),
+        pytest.param(r.SOURCE_WAITS, False, False, False, id="not reached from here"),
+        pytest.param(r.SOURCE_WAITS, True, True, False, id="a controller that holds it knows what it does"),
+        pytest.param(r.SOURCE_WAITS, True, False, True, id="it is being ended right now"),
+    ],
+)
+def test_nothing_else_is_let_go_on(halted: int, source: bytes, outer: bool, held: bool, ending: bool) -> None:
+    left = Left(halted, source, outer=outer)
+    left.holds_source_process = lambda: held  # type: ignore[method-assign]
+    if ending:
+        left.ending.acquire()
+    assert left.goes_on() == []
+    assert state_of(halted) == "T"
+
+
+def test_a_process_that_was_not_stopped_is_left_alone(process: subprocess.Popen[bytes]) -> None:
+    assert Left(process.pid, r.SOURCE_WAITS).goes_on() == []
+
+
+def test_a_host_that_is_down_is_left_to_the_look(halted: int) -> None:
+    left = Left(halted, r.SOURCE_WAITS)
+    left.reach.source_channel.read = lambda _path: _raise()
+    assert left.goes_on() == []

@@ -44,6 +44,7 @@ class Dead:
 
 def seen(monkeypatch: pytest.MonkeyPatch, operation: Dead) -> CopySeen:
     monkeypatch.setattr(evidence, "_look", lambda _, copy: copy)
+    monkeypatch.setattr(evidence.ending, "go_on", lambda _: None)
     evidence.inspect(operation)  # type: ignore[arg-type]
     (copy,) = operation.posted
     assert isinstance(copy, CopySeen)
