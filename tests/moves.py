@@ -286,7 +286,7 @@ def _kill(name: str, kill_at: str | Kind | None) -> None:
         raise Killed(name)
 
 
-SCRIPTED = ("hangs", "both-run", "cancel-late", "settle-fails", "not-ended", "fence-fails")
+SCRIPTED = ("hangs", "both-run", "fence-fails")
 """Faults of the simulated backend that no host has by itself: answers that never come, guards that are broken."""
 
 

@@ -7,7 +7,7 @@ whether anybody still waits for the answer or not. Left out: marks (every copy i
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import replace
 from typing import NamedTuple
 
@@ -16,8 +16,17 @@ from refimpl.backends.libvirt.status import Status, judge_binding
 from refimpl.model.events import Kind
 from refimpl.model.facts import CopySeen, VmState
 from refimpl.policy.reconciliation import SILENT_MS
+from tests.handover_model import disks
 from tests.handover_model.mind import UNANSWERED, Key, Minds
-from tests.handover_model.world import DESTINATION_ALIVE, SOURCE_ALIVE, Options, State, end_source, unawaited
+from tests.handover_model.world import (
+    CAN_BE_BROKEN_OFF,
+    DESTINATION_ALIVE,
+    SOURCE_ALIVE,
+    Options,
+    State,
+    end_source,
+    unawaited,
+)
 
 NOT_YET = -1
 """A side that was not looked at yet."""
@@ -32,6 +41,8 @@ _DESTINATION_WORDS = {
 }
 _NO_PROCESS = ("dead", "ending")
 """Copies without a process whose status file is still there."""
+
+_SAID = {Kind.DESTINATION_ARRIVED: "arrived", Kind.ADOPTED_MEMORY: "memory", Kind.ADOPTED_SWITCH: "memory"}
 
 _WORDS = {"running": VmState.RUNNING, "absent": VmState.ABSENT, "off": VmState.OFF}
 _WORDS |= dict.fromkeys(_NO_PROCESS, VmState.OFF)
@@ -130,7 +141,7 @@ def _asked(seen: CopySeen, copy: str, options: Options, held: bool, *, is_source
 def submit(state: State, command: str) -> State:
     """Take a command: ordinary ones wait for each other, the others begin at once."""
     if command.startswith("clean-up"):
-        return state._replace(tasks=(*state.tasks, ("clean-up",)))
+        return state._replace(tasks=(*state.tasks, ("clean-up", command)))
     if command in _IN_ORDER:
         first: tuple[object, ...] = (command, NOT_YET, NOT_YET) if command == "inspect" else (command, "start")
         return state._replace(tasks=(*state.tasks, first))
@@ -155,6 +166,8 @@ def steps(options: Options, minds: Minds, state: State, apart: bool = True) -> I
         yield from _cancel(state)
     if state.ending:
         yield from _end_source(state)
+    if state.ailing:
+        yield from _refused(state)
     yield from _follow(state)
     if state.tasks:
         kind, *rest = state.tasks[0]
@@ -165,6 +178,29 @@ def steps(options: Options, minds: Minds, state: State, apart: bool = True) -> I
             return
         others = state._replace(tasks=state.tasks[1:])
         yield from _TASKS[str(kind)](options, minds, state, others, rest)
+
+
+_REFUSED: Mapping[str, tuple[str, Key]] = {
+    "allow-run": ("backend is refused: the copy may not run", (Kind.RUN_REFUSED,)),
+    "settle-source": ("backend is refused: nothing is settled", (Kind.CANNOT_SETTLE,)),
+    "settle-destination": ("backend is refused: nothing is settled", (Kind.CANNOT_SETTLE,)),
+    "clean-up": ("backend is refused: something is left", (Kind.LEFT_BEHIND,)),
+}
+
+
+def _refused(state: State) -> Iterator[Does]:
+    """Tell that a host has refused an order, before it has begun with it."""
+    if state.cancelling and state.ailing == "request-cancel":
+        done = state._replace(cancelling=False)
+        yield Does("backend is refused the cancel", done, (Kind.CANCEL_TOO_LATE,))
+        yield Does("backend is granted a cancel that nothing comes of", done, (Kind.CANCEL_ACCEPTED,))
+    if state.ending and state.ailing == "end-source":
+        done = state._replace(ending=False, told=state.told - {"silent"})
+        yield Does("backend cannot end the source's QEMU", done, (Kind.SOURCE_NOT_ENDED,))
+    if state.tasks and state.tasks[0][0] == state.ailing:
+        what, tells = _REFUSED[state.ailing]
+        if "waiting" not in state.tasks[0]:
+            yield Does(what, state._replace(tasks=state.tasks[1:]), tells)
 
 
 def _pidfd_says_dead(state: State) -> bool:
@@ -215,7 +251,7 @@ def _cancel(state: State) -> Iterator[Does]:
     if state.sd != "up":
         queued = done._replace(sbox=(*done.sbox, "abort")) if state.sd == "frozen" else done
         yield Does("backend gets no answer to the cancel", queued, (Kind.CANCEL_TOO_LATE,))
-    elif state.call in ("running", "followed") and "switch" not in state.told and state.qm in ("ram", "pre"):
+    elif state.call in ("running", "followed") and "switch" not in state.told and state.qm in CAN_BE_BROKEN_OFF:
         if state.sjob == "perform3":
             yield Does("source daemon breaks the transfer off", done._replace(qm=""), (Kind.CANCEL_ACCEPTED,))
     else:
@@ -278,24 +314,29 @@ def _adopt(options: Options, minds: Minds, state: State, others: State, rest: li
     runs = destination is not None and destination.vm_state is VmState.RUNNING
     if state.call not in ("", "over"):
         silent = "ran" in state.told or runs or source is None or not source.job
-        posts = () if silent else _standing(source, destination)
-        yield Does("backend says again how the transfer stands", others._replace(inbox=others.inbox + posts))
+        for posts in [()] if silent else _standings(options, state):
+            yield Does("backend says again how the transfer stands", others._replace(inbox=others.inbox + posts))
         return
     if not any(_jobs(state)):
         yield Does("backend finds no transfer", others._replace(call="over"), (Kind.CALL_RETURNED, "followed"))
         return
-    posts = () if runs else _standing(source, destination)
     told = others.told | ({"switch"} if has_switched(source, destination) else set())
-    told |= {"arrived"} if posts[1:] else set()
     holds = source is not None and (options.death_binds or state.sjob in ("perform3", *_BOUND_TO_END))
-    following = others._replace(call="followed", pidfd=state.pidfd or holds, told=told)
-    yield Does("backend follows the transfer", following._replace(inbox=others.inbox + posts))
+    following = others._replace(call="followed", pidfd=state.pidfd or holds)
+    for posts in [()] if runs else _standings(options, state):
+        said = {_SAID[kind] for (kind,) in posts if kind in _SAID}
+        now = told | (said if options.disks else said - {"memory"})
+        yield Does("backend follows the transfer", following._replace(inbox=others.inbox + posts, told=now))
 
 
-def _standing(source: Status | None, destination: Status | None) -> tuple[Key, ...]:
-    kind = Kind.ADOPTED_SWITCH if has_switched(source, destination) else Kind.ADOPTED_MEMORY
-    arrived = destination is not None and destination.arrived
-    return ((kind,), (Kind.DESTINATION_ARRIVED,)) if arrived else ((kind,),)
+def _standings(options: Options, state: State) -> list[tuple[Key, ...]]:
+    """Return what may be said of a transfer. Of disks that are being copied libvirt tells too late, or nothing."""
+    source, destination = source_status(state), destination_status(state)
+    if has_switched(source, destination):
+        arrived = destination is not None and destination.arrived
+        return [((Kind.ADOPTED_SWITCH,), *([(Kind.DESTINATION_ARRIVED,)] if arrived else []))]
+    copying = options.disks and state.qm in ("disks", "")
+    return [((Kind.ADOPTED_MEMORY,),), *([((Kind.ADOPTED_STORAGE,),)] if copying else [])]
 
 
 def _ask(state: State, others: State, *task: object, there: str = "", here: str = "") -> State:
@@ -417,7 +458,10 @@ def _remove_source(state: State, others: State, runs: bool) -> Iterator[Does]:
 
 
 def _clean_up(options: Options, minds: Minds, state: State, others: State, rest: list[object]) -> Iterator[Does]:
-    if _all_up(state):
+    if options.disks and rest[1:] != ["left"] and rest[1:] != ["done"]:
+        for what, after, at in disks.steps(state, others, *map(str, rest)):
+            yield Does(what, _goes_on(after, "clean-up", rest[0], at))
+    elif _all_up(state) and rest[1:] != ["left"]:
         yield Does("backend has cleaned up", others, (Kind.CLEANED,))
     else:
         yield Does("backend cannot clean up everywhere", others, (Kind.LEFT_BEHIND,))

@@ -9,7 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from tests.handover_model.world import (
+    CAN_BE_BROKEN_OFF,
     DESTINATION_ALIVE,
+    REFUSABLE,
     SOURCE_ALIVE,
     Move,
     Options,
@@ -21,8 +23,9 @@ from tests.handover_model.world import (
     run_source,
 )
 
-KINDS = ("freeze", "crash", "qemu", "link", "lock")
-"""Freezing a libvirtd, killing one, killing a QEMU, cutting the link between the hosts, killing a virtlockd."""
+KINDS = ("freeze", "crash", "qemu", "link", "lock", "power", "order", "stream")
+"""Freezing a libvirtd, killing one, killing a QEMU, cutting the link between the hosts, killing a virtlockd, taking a
+whole host's power, having a host that answers refuse an order, and what is sent breaking off: a full disk, an error."""
 
 
 def faults(options: Options, state: State, kinds: tuple[str, ...]) -> Iterator[Move]:
@@ -44,6 +47,8 @@ def repairs(options: Options, state: State) -> Iterator[Move]:
         yield "REPAIR: destination daemon is started again", _destination_starts(state)
     if not state.link:
         yield "REPAIR: the link is back", state._replace(link=True)
+    if state.ailing:
+        yield "REPAIR: the order is not refused any more", state._replace(ailing="")
 
 
 def _freeze(_: Options, state: State) -> Iterator[Move]:
@@ -76,12 +81,10 @@ def _unanswered(state: State, box: tuple[str, ...]) -> State:
 def _qemu(_: Options, state: State) -> Iterator[Move]:
     if state.sq in SOURCE_ALIVE:
         dead = end_source(state, "dead")
-        doomed = dead.djob == "finish3" or dead.dq == "incoming" or _to_be_ended(dead.dbox)
-        yield "FAULT: source QEMU is killed", _burnt(state, dead, doomed)
+        yield "FAULT: source QEMU is killed", _burnt(state, dead, _doomed_there(dead))
     if state.dq in DESTINATION_ALIVE:
         dead = end_destination(state, "dead")
-        doomed = dead.sjob == "confirm3" or dead.msg == "ok" or _to_be_ended(dead.sbox)
-        yield "FAULT: destination QEMU is killed", _burnt(state, dead, doomed)
+        yield "FAULT: destination QEMU is killed", _burnt(state, dead, _doomed_here(dead))
 
 
 def _to_be_ended(box: tuple[str, ...]) -> bool:
@@ -111,7 +114,55 @@ def _lock(options: Options, state: State) -> Iterator[Move]:
         yield "FAULT: destination virtlockd is killed, its leases are lost", gone
 
 
-_KINDS = {"freeze": _freeze, "crash": _crash, "qemu": _qemu, "link": _link, "lock": _lock}
+def _power(options: Options, state: State) -> Iterator[Move]:
+    """Both processes of a host end at once, and what libvirt had noted of them is gone: a copy is off, or was none."""
+    for what, down in _crash(options, state):
+        if what.startswith("FAULT: source"):
+            ended = end_source(down, "absent" if down.sq == "absent" else "off")
+            after = ended._replace(sjob="", pidfd=False)
+            doomed = state.sq in SOURCE_ALIVE and _doomed_there(after)
+            yield "FAULT: source host loses its power", _burnt(state, after, doomed)
+        else:
+            known = down.djob != "prepare" and down.dq != "absent"
+            after = end_destination(down, "off" if known else "absent")._replace(djob="")
+            doomed = state.dq in DESTINATION_ALIVE and _doomed_here(after)
+            yield "FAULT: destination host loses its power", _burnt(state, after, doomed)
+
+
+def _doomed_there(state: State) -> bool:
+    """Whether the destination's copy is to be ended by what is under way."""
+    return state.djob == "finish3" or state.dq == "incoming" or _to_be_ended(state.dbox)
+
+
+def _doomed_here(state: State) -> bool:
+    """Whether the source's copy is to be ended by what is under way."""
+    return state.sjob == "confirm3" or state.msg == "ok" or _to_be_ended(state.sbox)
+
+
+def _order(options: Options, state: State) -> Iterator[Move]:
+    """The order that is being carried out is refused from now on, or until it is not any more."""
+    orders = [str(task[0]) for task in state.tasks[:1] if task[0] in REFUSABLE]
+    orders += ["request-cancel"] * state.cancelling + ["end-source"] * state.ending
+    for order in orders:
+        if state.ailing != order:
+            yield f"FAULT: {order} is refused", state._replace(ailing=order)
+
+
+def _stream(_: Options, state: State) -> Iterator[Move]:
+    if state.qm in CAN_BE_BROKEN_OFF:
+        yield "FAULT: what is sent breaks off", state._replace(qm="")
+
+
+_KINDS = {
+    "freeze": _freeze,
+    "crash": _crash,
+    "qemu": _qemu,
+    "link": _link,
+    "lock": _lock,
+    "power": _power,
+    "order": _order,
+    "stream": _stream,
+}
 
 
 def _source_starts(options: Options, state: State) -> State:

@@ -102,8 +102,9 @@ class _Timeline:
 class _Journal:
     """The last state that was made durable."""
 
-    def __init__(self, kept: Kept | None) -> None:
+    def __init__(self, kept: Kept | None, first_look: bool) -> None:
         self.kept = kept
+        self._first_look = first_look
 
     def note(self, event: Event) -> None: ...
 
@@ -111,7 +112,7 @@ class _Journal:
         self.flush(phase, ledger)
 
     def flush(self, phase: Phase, ledger: Ledger) -> None:
-        self.kept = Kept(phase, canonical(ledger))
+        self.kept = Kept(phase, canonical(ledger, self._first_look))
 
     def end(self, phase: Phase, ledger: Ledger, outcome: dict[str, Any]) -> None:
         self.flush(phase, ledger)
@@ -143,9 +144,13 @@ class _Stepper(Conductor):
             self._release()
 
 
-def canonical(ledger: Ledger) -> Ledger:
-    """Return the ledger without what no decision depends on. Looks at a silent host count as none until the last."""
-    patient = 0 if ledger.silent_looks < MOST_SILENT_LOOKS else MOST_SILENT_LOOKS
+def canonical(ledger: Ledger, first_look: bool = False) -> Ledger:
+    """Return the ledger without what no decision depends on. Looks at a silent host count as none until the last.
+
+    `first_look`: it makes a difference whether there was one before.
+    """
+    patient = min(1, ledger.silent_looks) if first_look else 0
+    patient = patient if ledger.silent_looks < MOST_SILENT_LOOKS else MOST_SILENT_LOOKS
     return replace(
         ledger,
         problems=_ids(ledger.problems),
@@ -166,8 +171,14 @@ def _ids(problems: Sequence[Problem]) -> tuple[Problem, ...]:
 class Minds:
     """All minds met so far, by number, and what each does with each event."""
 
-    def __init__(self, hand_over: HandOver, step: Step = table_step, *, mortal: bool = True) -> None:
-        """`mortal`: controllers may die, so what each may have done by then is wanted, too."""
+    def __init__(
+        self, hand_over: HandOver, step: Step = table_step, *, mortal: bool = True, first_look: bool = False
+    ) -> None:
+        """`mortal`: controllers may die, so what each may have done by then is wanted, too.
+
+        `first_look`: not at the first look at a silent host is its QEMU ended, so looks are told apart.
+        """
+        self._first_look = first_look
         self.hand_over = hand_over
         self._mortal = mortal
         self.views: list[CopySeen] = []
@@ -242,7 +253,12 @@ class Minds:
                 raise _Killed
             passed += 1
 
-        timeline, journal, orders, store = _Timeline(), _Journal(self._kept[kept]), _Orders(), _store(before)
+        timeline, journal, orders, store = (
+            _Timeline(),
+            _Journal(self._kept[kept], self._first_look),
+            _Orders(),
+            _store(before),
+        )
         conductor = _Stepper(
             before.ledger,
             orders,  # type: ignore[arg-type]
@@ -263,7 +279,7 @@ class Minds:
         if not dies and conductor.phase not in QUIET:
             journal.flush(conductor.phase, conductor.ledger)
         record, claimed = store.owner(VM_ID), bool(store.claims())
-        after = Mind(conductor.phase, canonical(conductor.ledger), record, claimed)
+        after = Mind(conductor.phase, canonical(conductor.ledger, self._first_look), record, claimed)
         number = self._number(after, self._minds)
         told = tuple(note for note in notes[1:] if note)
         assert journal.kept is not None
@@ -330,6 +346,7 @@ _VALUES: dict[Kind, Callable[[Minds, Key], dict[str, Any]]] = {
     Kind.CALL_RETURNED: _returned,
     Kind.BINDING_SEEN: lambda _, key: {"bound": key[1], "reason": "seen", "silent_ms": key[2] if key[2:] else None},
     Kind.SOURCE_NOT_ENDED: lambda _minds, _key: {"reason": "taken back"},
+    Kind.NATIVE_REFUSAL: lambda _minds, _key: {"problem": Problem("transfer.refused")},
     Kind.RUN_REFUSED: lambda _minds, _key: {"problem": Problem("run.refused")},
     Kind.CANNOT_SETTLE: lambda _minds, _key: {"problem": Problem("settle.failed")},
     Kind.LEFT_BEHIND: lambda _minds, _key: {"items": ("something",)},

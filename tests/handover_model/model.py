@@ -15,7 +15,7 @@ from refimpl.engine.step import step as table_step
 from refimpl.model.events import Kind
 from refimpl.model.phase import ENDS, Phase
 from refimpl.model.request import HandOver
-from tests.handover_model import backend, world
+from tests.handover_model import backend, disks, world
 from tests.handover_model.faults import faults, repairs
 from tests.handover_model.mind import Key, Minds, Step, Taken
 from tests.handover_model.world import DESTINATION_ALIVE, Options, State, newest_is_there, tidy, unawaited
@@ -26,6 +26,7 @@ class Bounds:
     """How much may happen: faults of these kinds, deaths of the controller, recoveries after an end that left something
     open, deadlines that come although things still move, cancels by a person.
 
+    `stalls`: an early deadline may be one of a transfer that carries nothing.
     `late_cancels`: cancels also come when it is too late. `apart`: both hosts are looked at one after the other, in any
     order, and not in one moment.
     """
@@ -36,6 +37,7 @@ class Bounds:
     recoveries: int = 1
     hasty: int = 0
     cancels: int = 0
+    stalls: bool = False
     late_cancels: bool = False
     apart: bool = False
 
@@ -64,15 +66,19 @@ _TAPS: dict[str, Key] = {
     "arrived": (Kind.DESTINATION_ARRIVED,),
     "ran": (Kind.DESTINATION_RAN,),
     "gone": (Kind.SOURCE_GONE,),
+    "storage": (Kind.STORAGE_SEEN,),
+    "memory": (Kind.MEMORY_SEEN,),
     "look-due": (Kind.LOOK_DUE,),
 }
 DUAL = "two copies run"
+FILE_GONE = "the file is gone that has the disk as it was last"
 TWO_HISTORIES = "both copies ran with memory of their own: what one of them acknowledged is lost"
 THROWN = "the newest memory was thrown away by no fault of a QEMU"
 NEEDLESS = "a person is needed although every host answered all the time"
 
 _MAY_BE_HASTY = (Phase.SWITCH, Phase.COMMITTED)
-_BEFORE_SWITCH = (Phase.SETUP, Phase.MEMORY)
+_MAY_STALL = (Phase.STORAGE, Phase.MEMORY)
+_BEFORE_SWITCH = (Phase.SETUP, Phase.STORAGE, Phase.MEMORY)
 
 
 class Model:
@@ -81,12 +87,20 @@ class Model:
     def __init__(self, options: Options, bounds: Bounds, step: Step = table_step) -> None:
         self.options, self.bounds = options, bounds
         hand_over = HandOver.STRICT if options.strict else HandOver.DELEGATED
-        self.minds = Minds(hand_over, step, mortal=bounds.deaths > 0)
+        self.minds = Minds(hand_over, step, mortal=bounds.deaths > 0, first_look=options.ends_silent)
 
-    def begin(self, told: Sequence[Kind] = (Kind.MEMORY_SEEN,)) -> State:
-        """Return the state in which the transfer has been ordered and the controller was told so much of it."""
+    def begin(self, told: Sequence[Kind] | None = None) -> State:
+        """Return the state in which the transfer has been ordered and the controller was told so much of it.
+
+        None: what comes first of all, that memory is being sent, or disks.
+        """
+        if told is None:
+            told = (Kind.STORAGE_SEEN,) if self.options.disks else (Kind.MEMORY_SEEN,)
         taken, bounds = self.minds.begin(told), self.bounds
-        return world.begin(self.options)._replace(
+        names = {name for name, (kind,) in _TAPS.items() if kind in told}
+        return world.begin(self.options, disks_done="memory" in names)._replace(
+            taps=frozenset(_shown_first(self.options) - names),
+            told=frozenset(names) if self.options.disks else frozenset(),
             mind=taken.mind,
             kept=taken.kept,
             call="running",
@@ -130,7 +144,7 @@ class Model:
             troubled = not state.tasks and (state.sd != "up" or state.dd != "up" or not state.link)
             if count == 0 or troubled:
                 yield from self._hears(state, (Kind.DEADLINE, str(phase)), "the deadline of the phase passes")
-            elif state.hasty and phase in _MAY_BE_HASTY:
+            elif state.hasty and (phase in _MAY_BE_HASTY or (self.bounds.stalls and phase in _MAY_STALL)):
                 early = state._replace(hasty=state.hasty - 1, quiet=False)
                 yield from self._hears(early, (Kind.DEADLINE, str(phase)), "the deadline of the phase comes early")
         for what, after in repairs(self.options, state):
@@ -176,7 +190,7 @@ class Model:
                 return
             state = state._replace(recoveries=state.recoveries - 1)
         well = state.sd == state.dd == "up" and state.link and state.slock and state.dlock
-        well = well and not state.sbox and not state.dbox and "dead" not in (state.sq, state.dq)
+        well = well and not state.sbox and not state.dbox and not state.ailing and "dead" not in (state.sq, state.dq)
         fresh = state._replace(alive=True, quiet=well)
         wish: Key = (Kind.RECOVER_WISHED,)
         known = fresh._replace(mind=self.minds.from_journal(state.mind, state.kept))
@@ -203,6 +217,11 @@ class Model:
         return _dies(after) if self.minds[taken.mind].phase in ENDS else after
 
 
+def _shown_first(options: Options) -> set[str]:
+    """Return what a controller may be told right after the order: that of memory, once disks are done."""
+    return {"storage"} if options.disks else {"memory"}
+
+
 def _dies(state: State) -> State:
     """Let the controller's process end: what it had asked of a daemon stays asked, nobody hears the answer."""
     return unawaited(state)._replace(
@@ -227,6 +246,8 @@ def violation(model: Model, state: State) -> str | None:
         return TWO_HISTORIES
     if not state.burnt and not newest_is_there(state):
         return THROWN
+    if model.options.disks and disks.newest_is_gone(state):
+        return FILE_GONE
     return _untrue(state, model.phase(state)) if model.has_ended(state) else None
 
 

@@ -12,12 +12,13 @@ from refimpl.model.phase import Phase
 from refimpl.model.request import CommandKind
 from tests.handover_model.checker import Result, check, told
 from tests.handover_model.mind import Step
-from tests.handover_model.model import DUAL, THROWN, TWO_HISTORIES, Bounds, Model
+from tests.handover_model.model import DUAL, FILE_GONE, THROWN, TWO_HISTORIES, Bounds, Model
 from tests.handover_model.world import Options
 
 DELEGATED, LEASED = Options(strict=False), Options(strict=False, lease=True)
 SHARED = Options(strict=False, shared_image=True)
 STRICT, BOTH = Options(), Options(lease=True)
+DISKS = Options(disks=True)
 SEES_ALL = Options(death_binds=False)
 """A controller that misses nothing of a source that runs again, however short."""
 BLIND = Options(death_binds=False, removes_blindly=True)
@@ -40,6 +41,13 @@ def _on_arrival(phase: Phase, kind: Kind) -> Row:
     """Let the destination run as soon as it has arrived."""
     if kind is Kind.DESTINATION_ARRIVED and phase in (Phase.MEMORY, Phase.SWITCH):
         return Row(Phase.COMMITTED, (CommandKind.RECORD_COMMIT,))
+    return table_step(phase, kind)
+
+
+def _at_commit(phase: Phase, kind: Kind) -> Row:
+    """Remove the source's disks once the commit is recorded, and only then let the destination run."""
+    if (phase, kind) == (Phase.COMMITTED, Kind.COMMIT_RECORDED):
+        return Row(Phase.COMMITTED, (CommandKind.CLEAN_UP_MOVED, CommandKind.ALLOW_RUN))
     return table_step(phase, kind)
 
 
@@ -67,6 +75,15 @@ RUNS: Mapping[str, Run] = {
     "strict-looks": Run("strict", STRICT, replace(_ONE, apart=True), quick=True),
     "strict-busy": Run("strict", STRICT, replace(_BUSY, kinds=("crash",))),
     "lease-busy": Run("lease", LEASED, replace(_BUSY, kinds=("crash",))),
+    "disks": Run("strict, disks", DISKS, _ONE, quick=True),
+    "disks-qemu": Run("strict, disks", DISKS, Bounds(kinds=("qemu",), deaths=1), quick=True),
+    "disks-busy": Run("strict, disks", DISKS, replace(_BUSY, kinds=("crash",))),
+    "disks-lease": Run("lease, disks", Options(strict=False, lease=True, disks=True), _ONE),
+    "disks-early": Run(
+        "strict, disks, removed at the commit", DISKS, Bounds(faults=0), FILE_GONE, quick=True, step=_at_commit
+    ),
+    "power": Run("strict", STRICT, Bounds(kinds=("power",), deaths=1), quick=True),
+    "orders": Run("strict", STRICT, Bounds(kinds=("order",), deaths=1, cancels=1), quick=True),
     "strict-2": Run("strict", STRICT, _TWO),
     "lease-2": Run("lease", LEASED, _TWO),
     "both-2": Run("strict, lease", BOTH, Bounds(faults=2, kinds=("crash", "lock"))),

@@ -23,7 +23,8 @@ class Options:
     and the engine decides by what it has seen; otherwise only if it died with its job open or under the eyes of a
     controller that misses nothing. `removes_blindly`: the destination's copy is removed although the source's process
     has died since the verdict. `ends_silent`: the backend ends the stopped QEMU of a source whose daemon does not
-    answer, once the destination's job is closed. `kill_in_finish`: it does not wait for that.
+    answer, once the destination's job is closed. `kill_in_finish`: it does not wait for that. `disks`: the VM's disks
+    are files of each host's own, made the same before the memory is sent.
     """
 
     strict: bool = True
@@ -33,6 +34,7 @@ class Options:
     removes_blindly: bool = False
     ends_silent: bool = False
     kill_in_finish: bool = False
+    disks: bool = False
 
 
 class _Fields(NamedTuple):
@@ -42,9 +44,11 @@ class _Fields(NamedTuple):
     dead (not noticed by it), off, absent. Destination: incoming, arrived (whole, paused), running, dead, off, absent.
     `sd`, `dd`: libvirtd is up, frozen or dead. `sbox`, `dbox`: what controllers have asked of it and it has not done;
     `!` marks a request whose answer is waited for. `slock`, `dlock`: virtlockd lives.
-    `qm`: QEMU's migration. `msg`: what is under way between the daemons. `sconn`, `dconn`: their connection, by either.
+    `sfile`, `dfile`: the files of the VM's disks, where each host has its own: at the source they are there; at the
+    destination none, made by this move, or its own. `qm`: QEMU's migration, disks before ram. `msg`: what is under way
+    between the daemons. `sconn`, `dconn`: their connection, by either.
     `sran`, `dran`: that copy ran after the hand-over began, with all its memory there. `burnt`: a fault has ended the
-    copies with the newest memory.
+    copies with the newest memory. `ailing`: the order that is refused, on hosts that answer.
     """
 
     sd: str = "up"
@@ -67,6 +71,9 @@ class _Fields(NamedTuple):
     sran: bool = False
     dran: bool = False
     burnt: bool = False
+    sfile: bool = True
+    dfile: str = ""
+    ailing: str = ""
     # the controller and its backend object
     mind: int = 0
     kept: int = 0
@@ -107,16 +114,20 @@ class State(_Fields):
 
 SOURCE_ALIVE = frozenset({"running", "stopped", "refused"})
 DESTINATION_ALIVE = frozenset({"incoming", "arrived", "running"})
+REFUSABLE = frozenset({"allow-run", "settle-source", "settle-destination", "clean-up"})
+"""Orders that a host which answers may still refuse."""
+CAN_BE_BROKEN_OFF = frozenset({"disks", "ram", "pre"})
 
 
-def begin(options: Options) -> State:
-    """Return the world when the transfer has been ordered and memory is being sent."""
-    return State(lease="source" if options.lease else "", image="source" if options.shared_image else "")
+def begin(options: Options, *, disks_done: bool = True) -> State:
+    """Return the world when the transfer has been ordered and disks, or memory once they are done, are being sent."""
+    begun = State(lease="source" if options.lease else "", image="source" if options.shared_image else "")
+    return begun._replace(qm="ram" if disks_done else "disks", dfile="made") if options.disks else begun
 
 
 def never_told(state: State) -> State:
     """Return the world when the order to transfer has come to nobody."""
-    return state._replace(sjob="", dq="absent", djob="", qm="", sconn=False, dconn=False, call="")
+    return state._replace(sjob="", dq="absent", djob="", qm="", sconn=False, dconn=False, call="", taps=frozenset())
 
 
 def whole(state: State) -> bool:
@@ -286,6 +297,8 @@ def _source_daemon(options: Options, state: State) -> Iterator[Move]:
 
 def _perform(state: State) -> Iterator[Move]:
     broken = not state.sconn or state.dq not in ("incoming", "dead")
+    if state.qm == "disks" and not broken:
+        yield "the disks are the same on both hosts, and memory is sent", tap(state._replace(qm="ram"), "memory")
     if state.qm == "pre" and not broken:
         released = _freed(state._replace(qm="device"), "source")
         yield "source daemon releases lease and image and lets QEMU go on", released
@@ -306,7 +319,7 @@ def _source_does(options: Options, state: State, request: str) -> State:
     elif order == "destroy":
         state = end_source(state._replace(sjob=""), "absent")
         answer = "done"
-    elif order == "abort" and state.sjob == "perform3" and state.qm in ("ram", "pre"):
+    elif order == "abort" and state.sjob == "perform3" and state.qm in CAN_BE_BROKEN_OFF:
         state = state._replace(qm="")
     return _answered(state, answer) if request.endswith("!") and answer else state
 

@@ -16,6 +16,7 @@ LEASED = Options(strict=False, lease=True)
 SHARED = Options(strict=False, shared_image=True)
 STRICT = Options()
 BOTH = Options(lease=True)
+DISKS = Options(disks=True)
 DYING = Bounds(faults=0, deaths=1, recoveries=0, hasty=1, cancels=1)
 
 
@@ -89,6 +90,17 @@ def test_s2_is_prevented_by_each_guard_alone(options: Options) -> None:
 @pytest.mark.parametrize("options", [STRICT, BOTH], ids=["strict", "strict and lease"])
 def test_strict_holds_with_a_fault_and_ends(options: Options, kind: str) -> None:
     free_of_violations(options, Bounds(faults=1, kinds=(kind,)))
+
+
+@pytest.mark.rule("R3")
+@pytest.mark.rule("R17")
+def test_no_file_goes_that_has_the_disk_as_it_was_last() -> None:
+    """And what is of no use any more does go: the source's after a move, the copy after a failure."""
+    for bounds in (Bounds(faults=0, deaths=1, cancels=1), Bounds(faults=1, kinds=("qemu",))):
+        free_of_violations(DISKS, bounds)
+    model = Model(DISKS, Bounds(faults=0, cancels=1))
+    assert not way_to(model, None, "moved", sfile=False, dq="running", dfile="own", alive=False).taps
+    assert not way_to(model, None, "undone", sq="running", dfile="", alive=False).taps
 
 
 @pytest.mark.rule("R1")

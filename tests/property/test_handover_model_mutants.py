@@ -22,11 +22,12 @@ from refimpl.model.phase import Phase
 from refimpl.model.request import CommandKind
 from refimpl.policy.closing import closing
 from refimpl.policy.reconciliation import reconcile
+from tests.handover_model import disks
 from tests.handover_model.checker import STUCK, Result, check
-from tests.handover_model.model import DUAL, NEEDLESS, THROWN, Bounds, Model
+from tests.handover_model.model import DUAL, FILE_GONE, NEEDLESS, THROWN, Bounds, Model
 from tests.handover_model.world import Options
 
-STRICT = Options()
+STRICT, DISKS = Options(), Options(disks=True)
 FREEZE, CRASH, NOTHING = (Bounds(kinds=("freeze",)), Bounds(kinds=("crash",)), Bounds(faults=0))
 FALSELY_FAILED = "ended failed, and the source does not run"
 FALSELY_LOST = "ended lost, and a copy with the newest memory is there"
@@ -34,14 +35,16 @@ FALSELY_LOST = "ended lost, and a copy with the newest memory is there"
 Key = tuple[Phase, Kind]
 
 
-def with_rows(rows: Mapping[Key, Row | None], bounds: Bounds, *, progress: bool = False) -> Result:
+def with_rows(
+    rows: Mapping[Key, Row | None], bounds: Bounds, *, progress: bool = False, options: Options = STRICT
+) -> Result:
     """Check with some rows of the table replaced, or removed."""
 
     def other(phase: Phase, kind: Kind) -> Row:
         row = rows.get((phase, kind), step(phase, kind))
         return row or Row(phase)
 
-    return check(Model(STRICT, bounds, other), progress=progress)
+    return check(Model(options, bounds, other), progress=progress)
 
 
 def with_judgement(
@@ -146,6 +149,23 @@ def test_a_job_that_still_runs_is_left_to_a_person() -> None:
 
 def test_a_bound_source_is_overlooked_after_a_recovery() -> None:
     assert with_rows({(Phase.RECONCILE, Kind.SOURCE_BOUND): None}, CRASH).violation == NEEDLESS
+
+
+@pytest.mark.rule("R17")
+def test_the_disks_of_the_source_are_removed_before_its_copy_runs_elsewhere() -> None:
+    early = Row(Phase.COMMITTED, (CommandKind.CLEAN_UP_MOVED, CommandKind.ALLOW_RUN))
+    assert with_rows({(Phase.COMMITTED, Kind.COMMIT_RECORDED): early}, NOTHING, options=DISKS).violation == FILE_GONE
+
+
+@pytest.mark.rule("R17")
+def test_the_copied_disks_are_removed_although_a_vm_there_has_them(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Both guards have to be gone: the engine's, which names them only, and the host's, which keeps what is used."""
+    removed = {(Phase.SETTLING, Kind.SETTLED): Row(Phase.SETTLING, (CommandKind.CLEAN_UP_UNDONE,))}
+    dies = Bounds(kinds=("qemu",))
+    assert with_rows(removed, dies, options=DISKS).violation is None
+    monkeypatch.setattr(disks, "is_used", lambda _: False)
+    assert check(Model(DISKS, dies)).violation is None
+    assert with_rows(removed, dies, options=DISKS).violation == FILE_GONE
 
 
 def test_it_goes_in_circles() -> None:

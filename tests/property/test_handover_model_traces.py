@@ -10,7 +10,7 @@ import pytest
 
 from refimpl.model.events import Event, Kind
 from refimpl.model.phase import Phase
-from tests.handover_model.traces import DISKS, NO_BEGINNING, NO_TRANSFER, OUTSIDE, NotModelled, explain, story
+from tests.handover_model.traces import NO_BEGINNING, NO_TRANSFER, OUTSIDE, NotModelled, explain, story
 from tests.handover_model.world import Options
 from tests.moves import SCRIPTED
 from tests.property import scenario as playing
@@ -18,7 +18,7 @@ from tests.property.scenarios import SCENARIOS
 
 JsonTrace = list[dict[str, Any]]
 
-LEFT_OUT = {*OUTSIDE.values(), NO_TRANSFER, NO_BEGINNING, DISKS}
+LEFT_OUT = {*OUTSIDE.values(), NO_TRANSFER, NO_BEGINNING}
 
 
 def recorded(name: str) -> JsonTrace:
@@ -31,7 +31,8 @@ def recorded(name: str) -> JsonTrace:
 def guards_of(name: str) -> Options:
     """Return the guards of the simulated world: leases, and strict unless it says otherwise."""
     strict = SCENARIOS[name].world.get("hand_over", "strict") == "strict"
-    return Options(strict=strict, lease=True, ends_silent=strict)
+    disks = "storage" in SCENARIOS[name].request
+    return Options(strict=strict, lease=True, ends_silent=strict, disks=disks)
 
 
 def is_scripted(name: str) -> bool:
@@ -104,6 +105,28 @@ DOCTORED: dict[str, Callable[[JsonTrace], JsonTrace]] = {
     "another verdict": lambda trace: renamed(trace, Kind.DESTINATION_OWNS, Kind.SOURCE_OWNS),
     "another command": lambda trace: renamed(trace, "settle-destination", "settle-source"),
 }
+
+
+def swapped(trace: JsonTrace, one: str, other: str) -> JsonTrace:
+    return renamed(renamed(renamed(trace, one, "-"), other, one), "-", other)
+
+
+DISKS_DOCTORED: dict[str, Callable[[JsonTrace], JsonTrace]] = {
+    "the source's disks go before the copy has run": lambda trace: earlier(
+        swapped(trace, "clean-up-moved", "allow-run"), Kind.CLEANED, Kind.DESTINATION_RAN
+    ),
+    "the copies are removed": lambda trace: renamed(trace, "clean-up-moved", "clean-up-undone"),
+    "bound before it had arrived": DOCTORED["bound before it had arrived"],
+    "cleaned up and never settled": DOCTORED["cleaned up and never settled"],
+}
+
+
+@pytest.mark.rule("R17")
+@pytest.mark.parametrize("name", DISKS_DOCTORED)
+def test_an_altered_record_with_disks_is_rejected(name: str) -> None:
+    trace, guards = recorded("disks move"), guards_of("disks move")
+    assert explain(trace, guards).accepted
+    assert not explain(DISKS_DOCTORED[name](trace), guards, most_faults=0).accepted
 
 
 @pytest.mark.parametrize("name", DOCTORED)

@@ -10,6 +10,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests.soak import modelled
+
 SCHEMA_VERSION = 1
 HISTORY = "history.jsonl"
 Row = Mapping[str, Any]
@@ -34,6 +36,7 @@ WHAT = {
     "left-behind": "something of the move is left: claim, mark, port, file, lease",
     "untrue-end": "the end says something else than what is",
     "no-end": "the move, or its recovery, came to no end",
+    "not-modelled": "what the engine was told and did could not have happened in the model of the hand-over",
     "not-recoverable": "with all faults undone, recovery still needs a person",
 }
 """Every kind of violation, in words."""
@@ -127,7 +130,7 @@ def table(rows: Sequence[Row]) -> str:
     lines += [f"| {end} | {firsts[end]} | {lasts[end]} |" for end in sorted({*firsts, *lasts})]
     lines += ["", "| must never be | seen |", "| --- | ---: |"]
     lines += [f"| {text} | {counts[what]} |" for what, text in WHAT.items()]
-    return "\n".join([*lines, *_limits(rows)])
+    return "\n".join([*lines, *_limits(rows), *modelled.lines(rows)])
 
 
 def is_delegated(told: Row) -> bool:

@@ -27,6 +27,7 @@ from refimpl.model.facts import VmState
 from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import HandOver, MigrationRequest, PerformanceOption, PostCopy
+from tests.soak import modelled
 from tests.soak.history import Played, is_delegated
 from tests.soak.lab_observer import Observer
 from tests.soak.lab_scene import FAILURES, VM, Scene
@@ -270,6 +271,7 @@ class Move:
                 events = list(self._operation.events())
             except FAILURES:
                 events = []
+            modelled.check(self.played, events)
             self.played.events = [e for e in events if e["kind"] not in _QUIET]
 
     def _judge(self, outcome: Outcome | None, boot: str, doubled: int, observer: Observer) -> None:

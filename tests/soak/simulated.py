@@ -20,9 +20,10 @@ from refimpl.model.outcome import Outcome
 from refimpl.model.phase import Phase
 from refimpl.model.request import MigrationRequest, PostCopy
 from refimpl.model.storage import StorageWish
-from tests import moves
+from tests import moves, recorded
 from tests.contract.benches import VM_ID
 from tests.moves import OPERATION, Circles, Rig
+from tests.soak import modelled
 from tests.soak.history import LEFT_TO_A_PERSON, Played, is_delegated
 from tests.soak.simulated_schedule import BACKEND as BACKEND
 from tests.soak.simulated_schedule import schedule as schedule
@@ -81,7 +82,7 @@ def _asked(request: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def _move(played: Played, rig: Rig, world: WitnessedWorld) -> None:
-    told = played.schedule
+    told, not_modelled, faults = played.schedule, moves.not_modelled(world, rig.step), len(world.spec.faults)
     outcome = rig.start(
         kill_at=_named(told["kill_at"]),
         cancel_at=_named(told["cancel_at"]),
@@ -106,6 +107,7 @@ def _move(played: Played, rig: Rig, world: WitnessedWorld) -> None:
     world.lift()
     world.clock.advance_to(world.now_ns() + _AFTERWARDS_NS)
     _judge_rest(played, rig, world, outcome)
+    modelled.check(played, rig.trace, not_modelled, faults)
 
 
 def _named(name: str | None) -> Any:
@@ -238,4 +240,7 @@ def _shown(world: World) -> str:
 
 def play_all(told: list[Mapping[str, Any]]) -> list[dict[str, Any]]:
     """Play schedules and return their lines; for a worker process."""
-    return [play(each).to_json() for each in told]
+    lines = [play(each).to_json() for each in told]
+    # They have been checked, and nobody comes to take them here.
+    recorded.taken(recorded.MOVES)
+    return lines

@@ -17,7 +17,7 @@ from tests import recorded, traced
 from tests.contract.benches import world
 from tests.handover_model.mind import PLAN
 from tests.handover_model.records import LEASE_FORGOTTEN, Word, judge
-from tests.handover_model.traces import DISKS, NO_TRANSFER, OPAQUE
+from tests.handover_model.traces import NO_TRANSFER, OPAQUE
 from tests.handover_model.world import Options
 from tests.moves import Rig
 from tests.traced import STILL_RUNS, UNREADABLE, Traces, operations_below, summary
@@ -139,7 +139,6 @@ def planned(trace: JsonTrace, **changes: Any) -> JsonTrace:
 
 
 LEFT_OUT: dict[str, Callable[[JsonTrace], JsonTrace]] = {
-    DISKS: lambda trace: planned(trace, storage={"disks": [{}]}),
     OPAQUE: lambda trace: planned(trace, hand_over="opaque"),
     "an event of another version: 'x-y' is not a valid Kind": lambda trace: after_the_order(trace, kind="x-y"),
     "the event prepare-failed": lambda trace: after_the_order(trace, kind="prepare-failed"),
