@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from enum import StrEnum
 from itertools import combinations, product
 from pathlib import Path
@@ -100,8 +100,8 @@ def _lease_forgotten(values: Sequence[Mapping[str, Any]]) -> bool:
 def _judge(told: Story, options: Options, most_states: int) -> Judgement:
     """Try with no fault first. What would take more states than are looked at is not explained within the bounds."""
     why = too_many = ""
-    for faults in range(MOST_FAULTS + 1):
-        for apart, kinds in product((False, True), combinations(_kinds(options), faults)):
+    for faults, apart in product(range(MOST_FAULTS + 1), (False, True)):
+        for kinds in _attempts(options, faults):
             try:
                 found = follow(told, options, faults, apart=apart, most_states=most_states, kinds=kinds)
             except TooMany as reason:
@@ -110,16 +110,22 @@ def _judge(told: Story, options: Options, most_states: int) -> Judgement:
             if found.accepted:
                 return Judgement(Word.EXPLAINED, faults=faults)
             why = found.why
+            if not kinds:
+                break
     if too_many:
         return Judgement(Word.REFUSED, f"{why or 'nothing was tried to its end'} ({too_many})", whole=False)
     return Judgement(Word.REFUSED, why)
 
 
-def _kinds(options: Options) -> list[str]:
-    """Return the kinds of faults that a move may meet, those first after which there are the fewest states.
+def _attempts(options: Options, faults: int) -> Iterator[tuple[str, ...]]:
+    """Yield the kinds of faults to try: all at once, and where that is too much, no more at a time than are met."""
+    yield ()
+    if faults:
+        yield from combinations(_kinds(options), faults)
 
-    Of so many faults no more kinds are tried at a time: fewer states, and nothing is left out.
-    """
+
+def _kinds(options: Options) -> list[str]:
+    """Return the kinds of faults that a move may meet, those first after which there are the fewest states."""
     few = ("order", "stream", "power", "qemu", "freeze", "crash", "link")
     return [*few, *(["lock"] if options.lease else [])]
 
