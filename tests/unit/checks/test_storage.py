@@ -33,6 +33,7 @@ def there(disk: DiskFact = DISK, **changes: Any) -> Facts:
 @pytest.mark.parametrize("state", [VmState.RUNNING, VmState.OFF])
 def test_a_missing_disk_is_40010_with_the_disk_at_fault(state: VmState) -> None:
     problem = found(shown(DISK, replace(DISK, identity=None), state))["disk.missing"]
+    assert "refimpl migrate web b --include-storage" in problem.mend
     assert problem.object == ("HardDiskDrive", PATH)
     assert entry(problem.id).message_id == 40010
 
