@@ -143,7 +143,11 @@ def _cut(at: At, *networks: str) -> tuple[Blow, ...]:
     return tuple(Blow("link-down", D, at, Until.ENDED, network) for network in networks)
 
 
+AT_CONVERGING = _frozen(S, At.CONVERGING, Until.DESTINATION_FREE)
+KILLED_AT_SWITCH = _killed(D, At.SWITCH, Until.RETURNED)
 AT_SWITCH, AT_END = _frozen(D, At.SWITCH), _frozen(D, At.ARRIVED)
+CUT_AT_END = (*_cut(At.ARRIVED, "management"), *_cut(At.UNANSWERED, "migration"))
+PARTED_AT_END = (Blow("part-hosts", D, At.ARRIVED, Until.SOURCE_FREE),)
 BOTH_DAEMONS = (*_frozen(D, At.ARRIVED, Until.RETURNED), *_killed(S, At.UNANSWERED, Until.ONCE))
 MOVED: dict[str, Any] = {"end": Phase.COMPLETED, "vm_at": D, "verdict": Kind.DESTINATION_OWNS, "problems": ()}
 THERE = MOVED | {"why": "runs at the destination, source paused"}
@@ -160,6 +164,14 @@ TWO: dict[str, Any] = {
 BARE: dict[str, Any] = {"disk": NONE, "lease": False}
 LEFT: dict[str, Any] = {"warnings": ("cleanup.left_behind",), "then": (Then.RECOVER,), "recovered": Phase.FAILED}
 RETAKEN: dict[str, Any] = {"warnings": ("lease.taken_again",)}
+UNDECIDED: dict[str, Any] = {
+    "end": Phase.INDETERMINATE,
+    "verdict": Kind.UNKNOWN,
+    "problems": ("transfer.failed", "owner.unknown"),
+    "then": (Then.RECOVER,),
+    "full": True,
+}
+CUT_OFF: dict[str, Any] = UNDECIDED | {"why": "host {destination} does not answer", "blows": CUT_AT_END}
 NOT_TRIED = "not tried."
 SILENT = "runs at the source with its lease"
 
@@ -239,14 +251,8 @@ _ALL = (
         "The source's libvirtd freezes while memory converges, so that nobody lets QEMU switch.",
         "The guest stands still as long as the daemon does, then runs on; a lease that it had is lost (seen here).",
         (
-            Case(name="strict", blows=_frozen(S, At.CONVERGING, Until.DESTINATION_FREE), **RETAKEN),
-            Case(
-                name="delegated",
-                hand_over=DELEGATED,
-                blows=_frozen(S, At.CONVERGING, Until.DESTINATION_FREE),
-                full=True,
-                **RETAKEN,
-            ),
+            Case(name="strict", blows=AT_CONVERGING, **RETAKEN),
+            Case(name="delegated", hand_over=DELEGATED, blows=AT_CONVERGING, full=True, **RETAKEN),
         ),
     ),
     Row(
@@ -265,13 +271,9 @@ _ALL = (
                 name="stays-away",
                 channels=False,
                 blows=_killed(S, At.MEMORY, Until.ENDED),
-                end=Phase.INDETERMINATE,
-                verdict=Kind.UNKNOWN,
                 why="host {source} does not answer",
-                problems=("transfer.failed", "owner.unknown"),
-                then=(Then.RECOVER,),
                 recovered=Phase.FAILED,
-                full=True,
+                **UNDECIDED,
             ),
         ),
     ),
@@ -318,14 +320,8 @@ _ALL = (
         "The destination's libvirtd is killed at the switch.",
         "The source runs on at once; a lease that it had is lost (seen here). The copy goes when the daemon is back.",
         (
-            Case(name="strict", blows=_killed(D, At.SWITCH, Until.RETURNED), **RETAKEN),
-            Case(
-                name="delegated",
-                hand_over=DELEGATED,
-                blows=_killed(D, At.SWITCH, Until.RETURNED),
-                full=True,
-                **RETAKEN,
-            ),
+            Case(name="strict", blows=KILLED_AT_SWITCH, **RETAKEN),
+            Case(name="delegated", hand_over=DELEGATED, blows=KILLED_AT_SWITCH, full=True, **RETAKEN),
         ),
     ),
     Row(
@@ -337,6 +333,17 @@ _ALL = (
             Case(
                 name="management-too", blows=_cut(At.MEMORY, "migration", "management"), why=SILENT, full=True, **LEFT
             ),
+        ),
+    ),
+    Row(
+        "N2",
+        "The destination's links are cut for good when all has arrived there.",
+        NOT_TRIED,
+        (
+            Case(name="strict", recovered=Phase.FAILED, **CUT_OFF),
+            Case(name="delegated", hand_over=DELEGATED, vm_at=D, recovered=Phase.COMPLETED, **CUT_OFF),
+            Case(name="from-the-source-only", blows=PARTED_AT_END, why="paused at the source", full=True),
+            Case(name="from-the-source-only-delegated", hand_over=DELEGATED, blows=PARTED_AT_END, full=True, **THERE),
         ),
     ),
     Row(

@@ -20,6 +20,7 @@ from refimpl.model.request import HandOver, PerformanceOption
 from tests.fault_table import At, Blow, Case, Until
 from tests.lab.libvirt_support import host_of
 from tests.lab.moving import Moving, until, wait_for
+from tests.lab.unanswered import SLOW_MIB_S, Unanswered, unanswered
 
 HELD_MIB_S, COPIED_MIB_S, CONVERGING_MIB_S = 3, 2, 40
 MOMENT_S, STANDS_S = 60.0, 120.0
@@ -60,12 +61,16 @@ def daemon_frozen(lab: Lab, host: str, at: tuple[str, str, Heard], freed: Callab
 
 
 class Struck:
-    """One move of a lab's guest that meets the blows of a case. `operation`: the move, once it was started."""
+    """One move of a lab's guest that meets the blows of a case. `operation`: the move, once it was started.
+
+    `answer`: what keeps it from the source, when a blow comes at the arrival.
+    """
 
     def __init__(self, moving: Moving, case: Case) -> None:
         self.moving, self.case = moving, case
         self.hosts = {Side.SOURCE: moving.place(), Side.DESTINATION: moving.other()}
         self.operation: Operation | None = None
+        self.answer: Unanswered | None = None
 
     def play(self, **changes: Any) -> Operation:
         """Start the move and meet all blows; return it when they are undone. AssertionError: a moment did not come."""
@@ -78,21 +83,38 @@ class Struck:
                 hand_over=self.case.hand_over,
                 **changes,
             )
+            if At.ARRIVED in self._moments:
+                self._leave_unanswered(stack)
             self._meet(blows)
         return self.operation
+
+    def _leave_unanswered(self, stack: ExitStack) -> None:
+        """Keep the source without the answer until all is undone, so that no blow at the arrival comes after it."""
+        assert self.operation is not None
+        hosts = (self.hosts[Side.SOURCE], self.hosts[Side.DESTINATION])
+        self.answer = stack.enter_context(unanswered(self.moving.lab, *hosts))
+        wait_for(self.operation, Kind.MEMORY_SEEN)
+        self.answer.let_on(self.moving.spec.id)
 
     def too_late(self) -> bool:
         """Whether the source had been answered before the destination's daemon was struck, which nothing can hold."""
         assert self.operation is not None
         told = [event for event in self.operation.events() if event["kind"] == Kind.CALL_RETURNED]
-        races = any(blow.at in (At.SWITCH, At.ARRIVED) for blow in self.case.blows)
-        return races and any(event["values"]["ok"] for event in told)
+        return At.SWITCH in self._moments and any(event["values"]["ok"] for event in told)
+
+    @property
+    def _moments(self) -> set[At]:
+        return {blow.at for blow in self.case.blows}
 
     def _limits(self) -> dict[str, Any]:
         """Return what makes the moments of the case last. Where QEMU fails by its channels, there is one of them."""
-        moments = {blow.at for blow in self.case.blows}
-        bandwidths = {At.MEMORY: HELD_MIB_S, At.STORAGE: COPIED_MIB_S, At.CONVERGING: CONVERGING_MIB_S}
-        limits = [limit for at, limit in bandwidths.items() if at in moments]
+        bandwidths = {
+            At.MEMORY: HELD_MIB_S,
+            At.STORAGE: COPIED_MIB_S,
+            At.CONVERGING: CONVERGING_MIB_S,
+            At.ARRIVED: SLOW_MIB_S,
+        }
+        limits = [limit for at, limit in bandwidths.items() if at in self._moments]
         found: dict[str, Any] = {"bandwidth_mib_s": limits[0]} if limits else {}
         # With several channels a source's QEMU may die with the destination's (docs/advisories.md).
         return found if self.case.channels else found | {"performance_option": PerformanceOption.TCPIP}
@@ -192,10 +214,17 @@ def _cancel(struck: Struck, _host: str) -> None:
     struck.operation.cancel()
 
 
+def _part(struck: Struck, _host: str) -> None:
+    assert struck.answer is not None
+    struck.answer.part()
+
+
 DEEDS: Mapping[str, Callable[[Struck, str], None]] = {
     "cancel": _cancel,
     "abort-job": lambda struck, host: _domain(struck, host, "abortJob"),
     "suspend": lambda struck, host: _domain(struck, host, "suspend"),
     "destroy": lambda struck, host: _domain(struck, host, "destroy"),
+    "part-hosts": _part,
 }
-"""What a person might do, with refimpl or behind its back: by the name of a blow."""
+"""What a person might do, with refimpl or behind its back: by the name of a blow. `part-hosts`: nothing passes between
+the two any more, while the controller reaches both."""

@@ -15,9 +15,9 @@ import pytest
 from refimpl.hosts import netns
 from refimpl.meter.disk import disk_verdict
 from refimpl.meter.verdict import State
-from refimpl.model.phase import Side
+from refimpl.model.phase import Phase, Side
 from refimpl.model.storage import StorageWish
-from tests.fault_table import Lives, cases_here
+from tests.fault_table import Case, Lives, cases_here
 from tests.healing import Healing
 from tests.lab.faulted import played
 from tests.lab.libvirt_support import network_kept
@@ -26,11 +26,20 @@ from tests.lab.storing import Storing, storing_guest
 
 pytestmark = pytest.mark.lab
 
+UNDECIDED_S = 400
+
 
 def cases(disk: Lives) -> list[object]:
     """Return the cases of a kind of disk, as parameters named by row and case."""
-    marks = {True: [pytest.mark.full], False: []}
-    return [pytest.param(id, id=id, marks=marks[c.full]) for id, c in cases_here() if c.disk is disk]
+    return [pytest.param(id, id=id, marks=list(marks(case))) for id, case in cases_here() if case.disk is disk]
+
+
+def marks(case: Case) -> Iterator[pytest.MarkDecorator]:
+    """Yield the marks of a case: an undecided end comes when a silent host has had its two minutes."""
+    if case.full:
+        yield pytest.mark.full
+    if case.end is Phase.INDETERMINATE:
+        yield pytest.mark.timeout(UNDECIDED_S)
 
 
 @pytest.fixture(scope="module")

@@ -1,7 +1,7 @@
 """What libvirt's status file of a domain shows: state, process and migration job, without asking the daemon.
 
 Between the hand-over and its end the source's daemon does not answer questions about the domain, and its job phase
-is told nowhere else (handover 1, 1.2). The format is private to libvirt and was read with version 11.3: an unknown
+is told nowhere else (handover 1, 1.2). The format is private to libvirt, and the same in 9.0 and 11.3: an unknown
 phase means *not yet*, never *bound*.
 """
 
