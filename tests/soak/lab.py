@@ -38,6 +38,8 @@ MOST_RECOVERIES = 4
 _HELD_MIB_S = 3
 _IN_HALVES = {"bandwidth_mib_s": 1}
 """Post-copy then lasts half a minute, unless it is let go."""
+_ASKED_MIB_S = 16
+"""So that the memory is still being copied when post-copy is asked for."""
 _ONE_PASS = {"bandwidth_mib_s": 4, "pass_limit": 1}
 _MOMENT_S = 120.0
 _UNDECIDED = (Phase.INDETERMINATE, Phase.POSTCOPY_PAUSED)
@@ -131,8 +133,8 @@ class Move:
                 _hurry(operation)
             case "given-up":
                 with stopped_at(moment["name"], self._marker) as stop:
-                    slow = {"bandwidth_mib_s": _HELD_MIB_S} if moment["name"] == "memory" else {}
-                    operation = self._start(**slow)
+                    limits = {"memory": {"bandwidth_mib_s": _HELD_MIB_S}, "post-copy": _IN_HALVES}
+                    operation = self._start(**limits.get(moment["name"], {}))
                     pid = stop.reached(operation.alive, _MOMENT_S)
                     if pid is None:
                         return
@@ -184,6 +186,8 @@ class Move:
 
     def _start(self, **limits: Any) -> Operation:
         told = self.told
+        if told.get("post_copy", PostCopy.OFF) == PostCopy.ALLOWED:
+            limits = {"bandwidth_mib_s": _ASKED_MIB_S, **limits}
         request = MigrationRequest(
             vm=VM,
             destination=self.destination,
