@@ -150,10 +150,10 @@ class Move:
         self.played.ends.append("killed")
         init = self.scene.host(silent).channel.init
         ran_elsewhere = [host for host in self.scene.running() if host != silent]
-        (item,) = self._of(operation)
         try:
-            outcome = self._bounded(recover_one(self.scene.home, self.scene.group, item, force=True))
-            self.played.ends.append(str(outcome.end) if outcome else "killed")
+            for item in self._of(operation):
+                outcome = self._bounded(recover_one(self.scene.home, self.scene.group, item, force=True))
+                self.played.ends.append(str(outcome.end) if outcome else "killed")
         finally:
             was_cut = not alive(init)
             self.cut_off = was_cut and not ran_elsewhere
