@@ -1,10 +1,13 @@
-"""A disk that is full: for the journal before and during a move, and for the group store. Nothing is lost or left."""
+"""A disk that is full: for the journal before and during a move, and for the group store. Nothing is lost or left.
+
+And one that meets an error in the middle of a move and takes no writes any more, not even of what is open already.
+"""
 
 from __future__ import annotations
 
 import subprocess
 from collections.abc import Iterator
-from contextlib import closing
+from contextlib import closing, contextmanager
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,7 @@ from refimpl.model.errors import RefimplError
 from refimpl.model.events import Event, Kind
 from refimpl.model.phase import Phase
 from tests.contract.benches import VM_ID, world
+from tests.lab import host_mounts
 from tests.moves import OPERATION, Rig
 
 pytestmark = pytest.mark.lab
@@ -128,3 +132,70 @@ def test_a_claim_that_cannot_be_given_back_is_a_warning(disk: SmallDisk) -> None
     assert [c.operation for c in store.claims()] == [OPERATION]
     store.release(VM_ID, OPERATION)
     assert store.claims() == ()
+
+
+@pytest.fixture
+def failing(tmp_path: Path) -> Iterator[host_mounts.SmallDisk]:
+    directory = tmp_path / "failing"
+    directory.mkdir()
+    with host_mounts.small_disk(_run, tmp_path / "image", str(directory), 4) as disk:
+        yield disk
+
+
+def _run(*command: str) -> object:
+    return subprocess.run(command, check=True, capture_output=True)
+
+
+@pytest.mark.rule("R1", "R2")
+@pytest.mark.error("store.failed")
+@pytest.mark.parametrize("fault", host_mounts.SMALL_DISK_FAULTS)
+@pytest.mark.parametrize(
+    ("when", "ends"),
+    [
+        (Phase.MEMORY, Phase.COMPLETED),
+        (Kind.SOURCE_BOUND, Phase.COMPLETED),
+        (Phase.CLEANUP, Phase.COMPLETED),
+        (Kind.FINISHED, Phase.COMPLETED),
+        (Phase.MEMORY, Phase.FAILED),
+        (Phase.UNDOING, Phase.FAILED),
+    ],
+)
+def test_what_a_group_store_did_not_take_is_made_good_by_recovery(
+    failing: host_mounts.SmallDisk, when: Kind | Phase, ends: Phase, fault: str
+) -> None:
+    path = Path(failing.at) / "group.db"
+    with closing_store(path) as store:
+        faults = [{"kind": "call-fails", "during": "memory"}] if ends is Phase.FAILED else []
+        rig, struck = Rig(world(faults=faults), store=store), []  # type: ignore[arg-type]
+
+        def strike(_: Rig) -> None:
+            if not struck:
+                struck.append(fault)
+                host_mounts.SMALL_DISK_FAULTS[fault].does(failing)
+
+        outcome = rig.start(happens=(when, strike))
+    assert outcome is not None
+    place = "b" if outcome.completed else "a"
+    assert (outcome.completed, rig.copies()) == (ends is Phase.COMPLETED, {place: "running"})
+    assert {warning.id for warning in outcome.warnings} <= {"store.failed"}
+    assert struck
+    assert outcome.warnings or fault == "full", "where there was room still, nothing is to be told"
+    host_mounts.SMALL_DISK_FAULTS[fault].undo(failing)
+    with closing_store(path) as again:
+        rig.store = again  # type: ignore[assignment]
+        for claim in again.claims():
+            assert again.claim(claim, bounded=False) is None
+            assert rig.recover().end is outcome.end
+        (record,) = again.owners()
+        assert (record.owner, record.pending, again.claims(), rig.marks()) == (place, None, (), [])
+        rig.store = None  # type: ignore[assignment]
+
+
+@contextmanager
+def closing_store(path: Path) -> Iterator[GroupStore]:
+    """A group store that keeps nothing open afterwards."""
+    store = GroupStore(path)
+    try:
+        yield store
+    finally:
+        store._drop_kept()
