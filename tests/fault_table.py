@@ -163,6 +163,7 @@ TWO: dict[str, Any] = {
 }
 BARE: dict[str, Any] = {"disk": NONE, "lease": False}
 LEFT: dict[str, Any] = {"warnings": ("cleanup.left_behind",), "then": (Then.RECOVER,), "recovered": Phase.FAILED}
+UNHEARD: dict[str, Any] = {"hand_over": DELEGATED, "blows": AT_SWITCH, "warnings": ("hand_over.may_have_run",)}
 RETAKEN: dict[str, Any] = {"warnings": ("lease.taken_again",)}
 UNDECIDED: dict[str, Any] = {
     "end": Phase.INDETERMINATE,
@@ -182,7 +183,7 @@ _ALL = (
         "One copy: the source runs on, and the lock of the image ends the copy that the thawed daemon lets run.",
         (
             Case(name="strict", blows=AT_SWITCH),
-            Case(name="delegated", hand_over=DELEGATED, blows=AT_SWITCH, full=True),
+            Case(name="delegated", full=True, **UNHEARD),
         ),
     ),
     Row(
@@ -200,14 +201,8 @@ _ALL = (
         "S2 with a lease on a space that both hosts share.",
         "One copy: the thawed one is refused the lease.",
         (
-            Case(
-                name="no-disk",
-                hand_over=DELEGATED,
-                disk=NONE,
-                blows=AT_SWITCH,
-                test=f"{_HAND_OVER}s2_with_either_one_copy_runs",
-            ),
-            Case(name="delegated", hand_over=DELEGATED, disk=OWN, blows=AT_SWITCH, full=True),
+            Case(name="no-disk", disk=NONE, test=f"{_HAND_OVER}s2_with_either_one_copy_runs", **UNHEARD),
+            Case(name="delegated", disk=OWN, full=True, **UNHEARD),
         ),
     ),
     Row(
