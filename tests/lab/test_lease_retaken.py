@@ -41,13 +41,13 @@ def running_without_lease(moving: Moving) -> Iterator[tuple[Operation, Stop]]:
         with moving.stop_at(HELD_AT) as stop:
             operation = Struck(moving, CASES["K6-strict"]).play()
             until(lambda operation=operation, stop=stop: stop.marker.exists() or not operation.alive(), HELD_AT)
-            if stop.marker.exists():
-                assert unleased(moving, source)[1] == (moving.spec.name,)
+            if stop.marker.exists() and unleased(moving, source)[1] == (moving.spec.name,):
                 yield operation, stop
                 return
-        assert operation.wait().completed
+        # Answered before the daemon was struck, or broken off before QEMU had stopped: nothing was given back.
+        assert operation.wait().completed or unleased(moving, source) == (True, ())
         source = moving.place()
-    raise AssertionError(f"in {ATTEMPTS} moves the source was answered before the daemon was struck")
+    raise AssertionError(f"in {ATTEMPTS} moves no source was let run on by QEMU without its lease")
 
 
 def judge(moving: Moving, outcome: Outcome, told: list[str], boot: str) -> None:
