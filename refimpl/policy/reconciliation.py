@@ -126,8 +126,9 @@ def _one_silent(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Deci
 def _destination_runs(ledger: Ledger, source: CopySeen) -> Decision:
     if ledger.both_ran:
         return decision(Kind.BOTH_RAN, why=f"both ran before; runs at the destination, source {source.state}")
-    if source.state is VmState.RUNNING:
+    if source.state is VmState.RUNNING and not source.job_open:
         return decision(Kind.BOTH_RAN, why="running at the source and at the destination")
+    # With its job open a source that runs was looked at before the switch, and the destination after it.
     if source.job_open and not source.bound:
         return decision(Kind.JOB_STILL_RUNS, why=f"runs at the destination, source in {source.job_phase}")
     return decision(Kind.DESTINATION_OWNS, why=f"runs at the destination, source {source.state}")

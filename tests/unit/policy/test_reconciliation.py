@@ -39,6 +39,12 @@ CONFIRM3 = source(S.PAUSED, job_open=True, job_phase="confirm3", bound=True)
         pytest.param(ABSENT, destination(S.RUNNING), Kind.DESTINATION_OWNS, id="moved"),
         pytest.param(CONFIRM3, destination(S.RUNNING), Kind.DESTINATION_OWNS, id="moved, source is being ended"),
         pytest.param(source(), destination(S.RUNNING), Kind.BOTH_RAN, id="S2 S4: both run"),
+        pytest.param(
+            replace(source(), job_open=True, job_phase="perform3"),
+            destination(S.RUNNING),
+            Kind.JOB_STILL_RUNS,
+            id="seen running before the switch, the destination after it",
+        ),
         pytest.param(ABSENT, destination(S.PAUSED), Kind.SOURCE_BOUND, id="arrived, source gone"),
         pytest.param(CONFIRM3, destination(S.PAUSED), Kind.SOURCE_BOUND, id="arrived, source bound"),
         pytest.param(
