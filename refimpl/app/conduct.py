@@ -10,6 +10,7 @@ import faulthandler
 import os
 import signal
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import ExitStack, closing
 from dataclasses import replace
@@ -21,7 +22,7 @@ from refimpl.app.backends import backend_for
 from refimpl.app.control import ControlServer, EventLog
 from refimpl.app.home import OperationFiles, write_json
 from refimpl.app.real_time import RealTimeline
-from refimpl.engine.backend import Capabilities
+from refimpl.engine.backend import WORKER, Capabilities
 from refimpl.engine.conductor import Conductor, Identity, StopPoint
 from refimpl.engine.journal import FileJournal
 from refimpl.engine.store import Claim, GroupStore
@@ -126,10 +127,22 @@ def _take_over(store: GroupStore, ledger: Ledger, identity: Identity) -> None:
         raise error("operation.alive", operation=standing.operation, pid=standing.process.pid)
 
 
+def _end_with_worker(died: threading.ExceptHookArgs) -> None:
+    """End this process when a defect ends a thread by which the backend answers: nothing would ever be told again.
+
+    It is as if it had been killed: the VM is where it is, and a recovery finds that out.
+    """
+    threading.__excepthook__(died)
+    if died.thread is not None and died.thread.name.startswith(WORKER):
+        sys.stderr.flush()
+        os._exit(ExitCode.INTERNAL)
+
+
 def main(arguments: list[str]) -> int:
     """Entry of the process. A Ctrl-C in the starter's terminal is the starter's affair."""
     # A library that crashes the process would say nothing otherwise.
     faulthandler.enable()
+    threading.excepthook = _end_with_worker
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:

@@ -118,6 +118,9 @@ OWN_COMMANDS = frozenset(
 )
 """Commands that the conductor carries out itself."""
 
+WORKER = "worker-"
+"""How the names of those threads begin without which a backend answers nothing more: a conductor ends with them."""
+
 LOOKING = frozenset(
     {
         CommandKind.OBSERVE,

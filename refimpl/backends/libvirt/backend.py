@@ -29,7 +29,7 @@ from refimpl.backends.libvirt.settle import (
 from refimpl.backends.libvirt.steering import cancel, change_bandwidth, force_switch
 from refimpl.backends.libvirt.tap import Taps
 from refimpl.backends.libvirt.transfer import prepare, transfer
-from refimpl.engine.backend import Capabilities, Post
+from refimpl.engine.backend import WORKER, Capabilities, Post
 from refimpl.model.events import Event, Kind
 from refimpl.model.facts import Facts, Scope
 from refimpl.model.group import Group
@@ -113,7 +113,7 @@ class LibvirtBackend:
             work = IN_ORDER[command.kind]
             self._in_order(command.operation, lambda: work(operation))
         elif command.kind in AT_ONCE:
-            name = f"libvirt-{command.kind}"
+            name = f"{WORKER}{command.kind}"
             threading.Thread(target=AT_ONCE[command.kind], args=(operation,), name=name, daemon=True).start()
         else:
             raise ValueError(f"{command.kind} is not a command for a backend")
@@ -150,7 +150,7 @@ class LibvirtBackend:
         waiting = self._queues.get(operation)
         if waiting is None:
             waiting = self._queues[operation] = queue.SimpleQueue()
-            name = f"libvirt-{operation}"
+            name = f"{WORKER}{operation}"
             threading.Thread(target=_work_off, args=(waiting,), name=name, daemon=True).start()
         waiting.put(work)
 
