@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
 
 from refimpl.backends.libvirt import connection, disk_files, kept, lease, monitor, port, retake, stamp
 from refimpl.backends.libvirt.binding import source_gone
@@ -23,6 +23,8 @@ from refimpl.model.events import Kind
 from refimpl.model.group import HostEntry
 from refimpl.model.phase import Side
 from refimpl.model.request import Plan, PostCopy, VmState
+
+T = TypeVar("T")
 
 JOB_TIMEOUT_S = 30.0
 GONE_TIMEOUT_S = 15.0
@@ -78,13 +80,23 @@ def _clean(operation: Operation, disks: Callable[[], tuple[list[str], list[str]]
 
 def _settle(operation: Operation, side: Side, work: Callable[[Operation], dict[str, Any] | None]) -> None:
     try:
-        told = connection.bounded(lambda: work(operation), WORK_TIMEOUT_S, "putting the hosts in order")
+        told = connection.bounded(lambda: _anew(lambda: work(operation)), WORK_TIMEOUT_S, "putting the hosts in order")
     except connection.failures() as error:
         values = {"vm": operation.plan.vm, "operation": operation.id, "detail": str(error)}
         native = None if isinstance(error, _CannotSettle) else connection.native(error)
         operation.post(Kind.CANNOT_SETTLE, side, problem=Problem(id="settle.failed", values=values, native=native))
     else:
         operation.post(Kind.SETTLED, side, **(told or {}))
+
+
+def _anew(work: Callable[[], T]) -> T:
+    """Do it, and once more if a copy that was found was gone when it was asked: its daemon had ended it meanwhile."""
+    try:
+        return work()
+    except connection.module().libvirtError as error:
+        if connection.code(error) != connection.module().VIR_ERR_NO_DOMAIN:
+            raise
+    return work()
 
 
 def _source_is_the_vm(operation: Operation) -> dict[str, Any] | None:
@@ -362,7 +374,7 @@ def _unmark(operation: Operation, host: HostEntry) -> list[str]:
             stamp.take_off(domain, operation.id)
 
     try:
-        connection.bounded(work, GONE_TIMEOUT_S, f"clean-up on host {host.name}")
+        connection.bounded(lambda: _anew(work), GONE_TIMEOUT_S, f"clean-up on host {host.name}")
     except connection.failures() as error:
         held = "" if operation.plan.post_copy is PostCopy.OFF else _HELD.format(host=host.name)
         return [f"what operation {operation.id} left of VM {operation.plan.vm!r} on host {host.name}: {error}{held}"]

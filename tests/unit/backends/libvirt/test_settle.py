@@ -427,3 +427,24 @@ def test_what_has_not_arrived_goes_though_the_source_has_died(world: World) -> N
     world.put("h2", PAUSED_BY_MOVE)
     assert world.give(settle.settle_source).kind is Kind.SETTLED
     assert world.done == ["destroy h2", "undefine h2"]
+
+
+@pytest.mark.rule("R1")
+@pytest.mark.parametrize(("work", "answer"), [(settle.settle_source, Kind.SETTLED), (settle.clean_up, Kind.CLEANED)])
+def test_a_copy_that_its_own_daemon_ends_while_it_is_looked_at_is_gone_and_no_failure(
+    world: World, monkeypatch: pytest.MonkeyPatch, work: Any, answer: Kind
+) -> None:
+    """A daemon that was killed at the switch and is back ends what it was receiving."""
+    world.put("h1", RUNNING, r.SOURCE_BACK, operation=None)
+    world.put("h2", PAUSED_BY_MOVE)
+
+    def ended(*_: Any) -> Any:
+        world.domains.pop("h2", None)
+        gone = libvirt.libvirtError("Domain not found")
+        gone.err = (libvirt.VIR_ERR_NO_DOMAIN, 10, "Domain not found", 2, "", "", "", -1, -1)
+        raise gone
+
+    for asked in ("XMLDesc", "isPersistent"):
+        monkeypatch.setattr(world.domains["h2"], asked, ended)
+    assert world.give(work).kind is answer
+    assert list(world.domains) == ["h1"]
