@@ -26,6 +26,7 @@ from tests.handover_model.world import (
     State,
     end_source,
     unawaited,
+    whole,
 )
 
 NOT_YET = -1
@@ -84,7 +85,8 @@ def destination_status(state: State) -> Status | None:
     """Return what the destination's status file shows."""
     if state.dq not in DESTINATION_ALIVE and state.dq != "dead":
         return None
-    word, reason = _DESTINATION_WORDS.get(state.dq, ("paused", "user"))
+    died_as = "arrived" if whole(state) else "incoming"
+    word, reason = _DESTINATION_WORDS.get(state.dq, _DESTINATION_WORDS[died_as])
     return Status(word, reason, 1, "migration in" if state.djob else "", state.djob)
 
 

@@ -178,8 +178,9 @@ def _source_starts(options: Options, state: State) -> State:
 
 
 def _destination_starts(state: State) -> State:
-    up = state._replace(dd="up", djob="")
     if state.dq == "dead":
-        return up._replace(dq="absent" if state.djob == "prepare" else "off")
+        # It answers before it has noticed, and closes the job only then.
+        return state._replace(dd="up")
+    up = state._replace(dd="up", djob="")
     doomed = state.djob == "prepare" or (state.djob == "finish3" and state.dq != "running")
     return end_destination(up) if doomed else up

@@ -258,6 +258,8 @@ def _qemu(state: State) -> Iterator[Move]:
             # An event that comes late says nothing that the arrival does not say: it is told at once or never.
             missed = stopped._replace(told=state.told | {"switch"})
             yield "source QEMU stops its guest for the switch, which nobody is told", missed
+    if not state.qm and state.dq == "incoming" and state.djob:
+        yield "the destination's QEMU ends, as its stream has broken", end_destination(state, "dead")
     if state.qm == "device" and state.sq == "stopped" and state.dq == "incoming":
         yield "the destination's QEMU has the whole memory", state._replace(qm="done")
 
