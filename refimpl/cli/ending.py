@@ -26,7 +26,7 @@ def _tell_detached(operation: str, *, as_data: bool) -> int:
     if as_data:
         as_json({"kind": "detached", "detached": {"operation": operation, "exit_code": int(ExitCode.DETACHED)}})
     click.echo(
-        f"detached: operation {operation} goes on, with the cancel if one was asked for: refimpl attach {operation}",
+        f"detached: operation {operation} goes on, and so does a cancel that was asked for: refimpl attach {operation}",
         err=as_data,
     )
     return ExitCode.DETACHED

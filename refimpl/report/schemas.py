@@ -60,7 +60,7 @@ def _values(known: Definitions) -> Mapping[str, Schema]:
         "kept": list_of(TEXT),
         "lease_taken": {**YES_NO, "description": "the copy ran without its lease, which was taken again"},
         "mib_s": COUNT,
-        "may_have_run": {**YES_NO, "description": "unheard, and no longer at the destination, which has a definition"},
+        "may_have_run": {**YES_NO, "description": "nobody heard whether the destination was let run before"},
         "name": TEXT,
         "number": COUNT,
         "ok": YES_NO,

@@ -9,7 +9,9 @@ from dataclasses import replace
 import pytest
 
 from refimpl.checks.families import FAMILIES
+from refimpl.model.errors import Problem
 from refimpl.model.events import Kind
+from refimpl.model.phase import Side
 from refimpl.report import story
 from refimpl.report.data import State, Track
 from refimpl.report.words import duration, size
@@ -34,6 +36,15 @@ def test_a_page_of_every_end_is_whole(end, tmp_path):
         assert problem.mend in said
         assert problem.why in said
     assert len(page.all("h1")) == 1
+
+
+def test_a_warning_whose_text_names_its_host_has_no_empty_line(tmp_path):
+    data = ended(tmp_path, "completed")
+    warning = Problem("source.ended", {"vm": "web", "host": "a", "operation": "0a1b"}, side=Side.SOURCE, host="a")
+    assert data.outcome is not None
+    page = Page(replace(data, outcome=replace(data.outcome, warnings=(warning,))))
+    assert warning.text in page.text()
+    assert all("".join(line.itertext()).strip() for line in page.all("dd"))
 
 
 def test_nothing_is_fetched_and_nothing_runs(tmp_path):
