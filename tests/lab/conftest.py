@@ -13,7 +13,6 @@ from pathlib import Path
 import pytest
 
 from refimpl.backends.libvirt.domain import VmSpec
-from refimpl.hosts import netns
 from refimpl.lab import Lab
 from refimpl.model.group import Group
 from tests.healing import Healing
@@ -32,11 +31,7 @@ def moving_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healing[
 def moving(moving_guests: Healing[Moving], request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Moving]:
     """The running guest, in one place before the test and in one place after it, with nothing left behind."""
     with network_kept(), moving_guests.lent(request.node) as moving:
-        # Where its hosts are: a module may have a lab of its own, and be in that one's network.
-        assert moving.group.management_netns is not None
-        netns.enter(moving.group.management_netns)
         moving.settle_in(tmp_path)
-        moving.place()
         yield moving
 
 

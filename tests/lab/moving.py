@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import pytest
 
@@ -22,9 +22,8 @@ from refimpl.backends.libvirt import connection
 from refimpl.backends.libvirt.backend import LibvirtBackend
 from refimpl.backends.libvirt.domain import VmSpec, line_file
 from refimpl.engine.store import GroupStore
-from refimpl.hosts import process
+from refimpl.hosts import netns, process
 from refimpl.hosts.factory import channel_for
-from refimpl.hosts.netns import NETNS_DIRECTORY
 from refimpl.lab import Lab, leftovers
 from refimpl.meter.lines import JoinedLog, read_log
 from refimpl.model.events import Kind
@@ -95,9 +94,22 @@ class Moving:
         self._stops = 0
 
     def settle_in(self, directory: Path) -> None:
-        """Keep what the next test needs, and what its moves write, in a directory of that test."""
+        """Keep what the next test needs, and what its moves write, in a directory of that test; be where its hosts are.
+
+        The VM has to be in one place.
+        """
+        assert self.group.management_netns is not None
+        netns.enter(self.group.management_netns)
         self.directory = directory
         self.home = Home(directory / "home")
+        self.place()
+
+    @contextmanager
+    def lent(self, directory: Path) -> Iterator[Self]:
+        """Give the running guest to a test; after it the guest works, and nothing of an operation is left."""
+        self.settle_in(directory)
+        yield self
+        self.whole()
 
     @property
     def group(self) -> Group:
@@ -210,9 +222,9 @@ class Moving:
 
     def end_inhabitants(self) -> None:
         """End all other processes in the lab's own management network: those that a test has abandoned there."""
-        netns = self.group.management_netns
-        assert netns is not None
-        inode = (NETNS_DIRECTORY / netns).stat().st_ino
+        name = self.group.management_netns
+        assert name is not None
+        inode = (netns.NETNS_DIRECTORY / name).stat().st_ino
         for pid in set(process.all_pids()) - {os.getpid()}:
             if process.namespace_inode(pid, "net") == inode:
                 with suppress(ProcessLookupError):

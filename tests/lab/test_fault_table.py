@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from refimpl.hosts import netns
 from refimpl.meter.disk import disk_verdict
 from refimpl.meter.verdict import State
 from refimpl.model.phase import Phase, Side
@@ -55,10 +54,7 @@ def storing_guests(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Healing
 def storing(storing_guests: Healing[Storing], request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Storing]:
     """The running guest with a disk of its own, in one place before the test and after it, with nothing left behind."""
     with network_kept(), storing_guests.lent(request.node) as storing:
-        assert storing.group.management_netns is not None
-        netns.enter(storing.group.management_netns)
         storing.settle_in(tmp_path)
-        storing.place()
         yield storing
 
 

@@ -44,10 +44,8 @@ def stored(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Storing]:
 @pytest.fixture
 def storing(stored: Storing, tmp_path: Path) -> Iterator[Storing]:
     """The running guest; after the test it works, and nothing that an operation made for itself is left."""
-    stored.settle_in(tmp_path)
-    stored.place()
-    yield stored
-    stored.whole()
+    with stored.lent(tmp_path) as storing:
+        yield storing
 
 
 def _chain(host: HostEntry) -> tuple[DiskSpec, ...]:

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from refimpl.model.events import Kind
 from refimpl.model.phase import Phase
-from tests.moves import Rig
+from tests.property.doubtful_scenarios import DOUBTFUL_SCENARIOS
 from tests.property.fence_scenarios import FENCE_SCENARIOS
 from tests.property.post_copy_scenarios import POST_COPY_SCENARIOS
+from tests.property.recovery_scenarios import RECOVERY_SCENARIOS
 from tests.property.scenario import (
     AT_DESTINATION,
-    AT_SOURCE,
+    BOTH_RUN,
     COMMIT,
     Scenario,
     broken_off_first,
@@ -21,7 +22,6 @@ from tests.property.scenario import (
     started_by_host,
     stays_paused,
     took_longer_than_s,
-    within_s,
 )
 from tests.property.storage_scenarios import STORAGE_SCENARIOS
 
@@ -32,19 +32,16 @@ TWO_NETWORKS = {
         for n, h in enumerate("ab", 1)
     },
 }
-NO_B_AFTER_COMMIT = fault("host-dies", host="b", during="bound")
-SOURCE_DIES = fault("source-dies", during="memory")
-BOTH_RUN = fault("both-run", during="arrived")
-SELDOM = {"latency_ms": {"progress": 5_000}}
-STALLS = SELDOM | fault("stalls", during="memory")
 SELDOM = {"latency_ms": {"progress": 5_000}}
 STALLS = SELDOM | fault("stalls", during="memory")
 LIES = fault("call-lies", during="memory")
 
 SCENARIOS: dict[str, Scenario] = {
     **STORAGE_SCENARIOS,
+    **DOUBTFUL_SCENARIOS,
     **FENCE_SCENARIOS,
     **POST_COPY_SCENARIOS,
+    **RECOVERY_SCENARIOS,
     # the way through
     "moved": Scenario(COMMIT, AT_DESTINATION, also=given("settle-destination", 1)),
     "moved, memory not shown": Scenario(
@@ -389,287 +386,5 @@ SCENARIOS: dict[str, Scenario] = {
     "cancel in undoing": Scenario("check setup undoing failed", world=fault("prepare-fails"), cancel_at=Phase.UNDOING),
     "cancel in settling": Scenario(
         "check setup memory switch reconcile settling dual-run", AT_DESTINATION, BOTH_RUN, cancel_at=Phase.SETTLING
-    ),
-    # lost, two, and what needs a person
-    "the source dies": Scenario(
-        "check setup memory reconcile settling lost",
-        {"a": "off"},
-        SOURCE_DIES,
-        problem="owner.lost",
-        also=looked_at_once,
-    ),
-    "the source dies before its memory is read": Scenario(
-        "check setup reconcile settling lost",
-        {"a": "off"},
-        fault("source-dies", during="start"),
-        problem="owner.lost",
-        also=looked_at_once,
-    ),
-    "the guest switches itself off as soon as it runs there": Scenario(
-        "check setup memory switch committed reconcile cleanup completed-with-warnings",
-        {"b": "off"},
-        fault("guest-powers-off", during="ran"),
-        problem="vm.off_there",
-    ),
-    "the destination dies with all that had arrived": Scenario(
-        "check setup memory switch reconcile settling lost",
-        {"b": "off"},
-        fault("destination-dies", during="bound"),
-        problem="owner.lost",
-    ),
-    "the source's host is silent for a while": Scenario(
-        "check setup memory switch reconcile undoing failed",
-        world=faults(
-            hangs("look-for-binding"),
-            fault("not-ended", times=0),
-            fault("host-freezes", host="a", during="bound", for_ms=8_000),
-        ),
-        problem="transfer.failed",
-        also=lambda rig: Kind.HOST_SILENT in rig.kinds() and Kind.SOURCE_NOT_ENDED in rig.kinds(),
-    ),
-    "the source's system is silent at the arrival": Scenario(
-        COMMIT + "-with-warnings",
-        {"a": "off", "b": "running"},
-        fault("host-freezes", host="a", during="arrived", for_ms=200_000),
-        deadlines=("committed",),
-        problem="source.ended",
-        also=lambda rig: given("end-source", 1)(rig) and within_s(2)(rig),
-    ),
-    "the source's system is silent at the arrival, and back afterwards": Scenario(
-        COMMIT + "-with-warnings",
-        AT_DESTINATION,
-        fault("host-freezes", host="a", during="arrived", for_ms=3_000),
-        problem="source.ended",
-    ),
-    "the source's system is silent at the arrival for less than a second": Scenario(
-        COMMIT,
-        AT_DESTINATION,
-        fault("host-freezes", host="a", during="arrived", for_ms=900),
-        also=given("end-source", 0),
-    ),
-    "the source's system is silent, seen by the evidence": Scenario(
-        "check setup memory switch reconcile committed reconcile cleanup completed-with-warnings",
-        {"a": "off", "b": "running"},
-        faults(hangs("look-for-binding"), fault("host-freezes", host="a", during="bound", for_ms=200_000)),
-        problem="source.ended",
-        also=given("end-source", 1),
-    ),
-    "a delegated destination runs and dies, and its source goes on": Scenario(
-        "check setup memory switch reconcile settling lost",
-        {"b": "off"},
-        {"hand_over": "delegated"} | fault("destination-dies", during="ran"),
-        problem="owner.lost",
-    ),
-    "a delegated destination runs and dies, and its controller has not kept that it heard of it": Scenario(
-        "reconcile undoing failed",
-        AT_SOURCE,
-        {"hand_over": "delegated"} | fault("destination-dies", during="ran"),
-        kill_at=Kind.DESTINATION_RAN,
-        after_ms=10_000,
-        problem="hand_over.may_have_run",
-    ),
-    "a delegated destination runs and its host dies, and its source goes on": Scenario(
-        "reconcile settling lost",
-        {"b": "off"},
-        {"hand_over": "delegated"} | fault("host-dies", host="b", during="ran", for_ms=60_000),
-        ended=Phase.INDETERMINATE,
-        after_ms=120_000,
-        problem="owner.lost",
-    ),
-    "both ran": Scenario(
-        "check setup memory switch reconcile settling dual-run", AT_DESTINATION, BOTH_RUN, problem="owner.dual_run"
-    ),
-    "the destination dies after commit": Scenario(
-        "check setup memory switch reconcile indeterminate",
-        {"b": "off"},
-        NO_B_AFTER_COMMIT,
-        problem="owner.unknown",
-    ),
-    "nothing can be seen": Scenario(
-        "check setup memory switch committed reconcile indeterminate",
-        AT_DESTINATION,
-        hangs("inspect", 0),
-        deadlines=("reconcile",),
-    ),
-    "undoing fails": Scenario(
-        "check setup undoing indeterminate",
-        world=faults(fault("prepare-fails"), fault("settle-fails")),
-        problem="settle.failed",
-    ),
-    "undoing hangs": Scenario(
-        "check setup undoing indeterminate",
-        world=faults(fault("prepare-fails"), hangs("settle-source")),
-        deadlines=("undoing",),
-    ),
-    "settling fails": Scenario(
-        "check setup memory reconcile settling indeterminate",
-        {"a": "off"},
-        faults(SOURCE_DIES, fault("settle-fails")),
-        problem="settle.failed",
-    ),
-    "settling hangs": Scenario(
-        "check setup memory reconcile settling indeterminate",
-        {"a": "off"},
-        faults(SOURCE_DIES, hangs("settle-source")),
-        deadlines=("settling",),
-    ),
-    "clean-up fails": Scenario(
-        "check setup memory switch committed reconcile cleanup indeterminate",
-        AT_DESTINATION,
-        fault("settle-fails"),
-        problem="settle.failed",
-    ),
-    "clean-up hangs": Scenario(
-        "check setup memory switch committed reconcile cleanup indeterminate",
-        AT_DESTINATION,
-        hangs("settle-destination"),
-        deadlines=("cleanup",),
-    ),
-    # the owner record
-    "the owner record cannot be written before anything is touched": Scenario(
-        "check setup refused",
-        happens=(Kind.CLAIMED, lambda rig: setattr(rig.store, "down", True)),
-        problem="store.failed",
-    ),
-    "the owner record cannot be written at the commit": Scenario(
-        COMMIT + "-with-warnings",
-        AT_DESTINATION,
-        happens=(Phase.SWITCH, lambda rig: setattr(rig.store, "down", True)),
-        problem="store.failed",
-    ),
-    "taken over before the commit": Scenario(
-        "check setup memory switch committed indeterminate",
-        {"a": "paused", "b": "paused"},
-        happens=(Phase.SWITCH, Rig.overtake),
-        problem="owner.superseded",
-    ),
-    "taken over before the roll-back": Scenario(
-        "check setup undoing indeterminate",
-        {"a": "running"},
-        fault("prepare-fails"),
-        happens=(Kind.PENDING_RECORDED, Rig.overtake),
-        problem="owner.superseded",
-    ),
-    "taken over before a lost VM is settled": Scenario(
-        "check setup memory reconcile settling indeterminate",
-        {"a": "off"},
-        SOURCE_DIES,
-        happens=(Phase.MEMORY, Rig.overtake),
-        problem="owner.superseded",
-    ),
-    "taken over after it ran": Scenario(
-        "check setup memory switch committed reconcile cleanup indeterminate",
-        AT_DESTINATION,
-        happens=(Kind.DESTINATION_RAN, Rig.overtake),
-        problem="owner.superseded",
-    ),
-    # the controller killed, and recovered
-    "killed before it began": Scenario("failed", kill_at="intended:probe"),
-    "killed in check": Scenario("failed", kill_at=Kind.FACTS_SEEN),
-    "killed before the claim": Scenario("failed", kill_at="intended:claim"),
-    "killed right after the claim": Scenario("failed", kill_at="given:claim"),
-    "killed before the claim, and moved on by another": Scenario(
-        "failed",
-        {"a": "off"},
-        fault("guest-powers-off", at_s=1.0),
-        kill_at="intended:claim",
-        after_ms=3_600_000,
-        problem="operation.interrupted",
-    ),
-    "killed in set-up": Scenario("reconcile undoing failed", kill_at="given:prepare"),
-    "killed in memory, seen at once": Scenario(
-        "reconcile memory switch committed reconcile cleanup completed", AT_DESTINATION, kill_at="memory"
-    ),
-    "killed in memory, seen late": Scenario(
-        "reconcile committed reconcile cleanup completed", AT_DESTINATION, kill_at="memory", after_ms=3_600_000
-    ),
-    "killed in the switch, seen at once": Scenario(
-        "reconcile switch committed reconcile cleanup completed", AT_DESTINATION, kill_at="switch"
-    ),
-    "killed in the switch, seen late": Scenario(
-        "reconcile committed reconcile cleanup completed", AT_DESTINATION, kill_at="switch", after_ms=3_600_000
-    ),
-    "killed in the switch, which a journal may say": Scenario(
-        "reconcile switch committed reconcile cleanup completed",
-        AT_DESTINATION,
-        kill_at="switch",
-        journal_says=Phase.SWITCH,
-    ),
-    "killed after the commit record": Scenario(
-        "reconcile committed reconcile cleanup completed-with-warnings",
-        AT_DESTINATION,
-        kill_at="intended:allow-run",
-        after_ms=3_600_000,
-    ),
-    "killed when committed": Scenario(
-        "reconcile cleanup completed", AT_DESTINATION, kill_at="given:adopt", after_ms=3_600_000
-    ),
-    "killed in reconcile": Scenario("cleanup completed", AT_DESTINATION, kill_at=Kind.EVIDENCE_SEEN),
-    "killed in the switch after a late cancel, which nothing keeps while the VM stands still": Scenario(
-        "reconcile switch committed reconcile cleanup completed",
-        AT_DESTINATION,
-        cancel_at=Phase.SWITCH,
-        kill_at="given:answer-too-late",
-    ),
-    "killed in undoing": Scenario(
-        "reconcile undoing failed", world=fault("prepare-fails"), kill_at="given:settle-source"
-    ),
-    "killed in settling": Scenario("reconcile settling lost", {"a": "off"}, SOURCE_DIES, kill_at="given:settle-source"),
-    "killed in clean-up": Scenario("reconcile cleanup completed", AT_DESTINATION, kill_at="given:clean-up-moved"),
-    "journal gone in memory": Scenario(
-        "reconcile memory switch committed reconcile cleanup completed",
-        AT_DESTINATION,
-        kill_at="memory",
-        with_journal=False,
-    ),
-    "both ran, killed while it was settled": Scenario(
-        "reconcile settling dual-run", AT_DESTINATION, BOTH_RUN, kill_at="given:clean-up", problem="owner.dual_run"
-    ),
-    "left behind, then tidied": Scenario(
-        "cleanup completed",
-        AT_DESTINATION,
-        fault("leaves-behind", host="a"),
-        ended=Phase.COMPLETED_WITH_WARNINGS,
-        also=given("clean-up-moved", 1),
-    ),
-    "left behind by a failure, then tidied": Scenario(
-        "undoing failed",
-        world=faults(fault("prepare-fails"), fault("leaves-behind", host="a")),
-        ended=Phase.FAILED,
-        also=given("clean-up-undone", 1),
-    ),
-    "left behind by a refusal, then tidied": Scenario(
-        "undoing refused",
-        world=faults(fault("native-refusal"), fault("leaves-behind", host="a")),
-        ended=Phase.REFUSED,
-        also=given("clean-up-undone", 1),
-    ),
-    "left behind by a cancel, then tidied": Scenario(
-        "undoing cancelled",
-        world=fault("leaves-behind", host="a"),
-        cancel_at=Phase.MEMORY,
-        ended=Phase.CANCELLED,
-        also=given("clean-up-undone", 1),
-    ),
-    "left behind by a VM that was lost, then tidied": Scenario(
-        "settling lost",
-        {"a": "off"},
-        faults(SOURCE_DIES, fault("leaves-behind", host="a")),
-        ended=Phase.LOST,
-        problem="owner.lost",
-        also=given("clean-up", 1),
-    ),
-    "left behind by two that ran, then tidied": Scenario(
-        "settling dual-run",
-        AT_DESTINATION,
-        faults(BOTH_RUN, fault("leaves-behind", host="b")),
-        ended=Phase.DUAL_RUN,
-        problem="owner.dual_run",
-        also=lambda rig: rig.commands() == ["settle-destination", "clean-up", "release"],
-    ),
-    "a person was needed, then recovered": Scenario(
-        "reconcile undoing failed",
-        world=faults(fault("prepare-fails"), fault("settle-fails")),
-        ended=Phase.INDETERMINATE,
     ),
 }
