@@ -226,11 +226,14 @@ def _destination_owns(ledger: Ledger, event: Event) -> Ledger:
 
 
 def _source_owns(ledger: Ledger, event: Event) -> Ledger:
+    """Note the verdict. What may have run at the destination may have written there: its files are the only proof."""
     ledger = replace(ledger, owner=event.kind)
     if event["may_have_run"] and ledger.plan:
         values = {"vm": ledger.plan.vm, "host": ledger.plan.destination, "source": ledger.plan.source}
         ran = Problem("hand_over.may_have_run", values, side=Side.DESTINATION, host=ledger.plan.destination)
-        ledger = replace(ledger, warnings=(*_but(ledger.warnings, ran.id), ran))
+        kept = ledger.plan.storage and replace(ledger.plan.storage, keep_at_destination=True)
+        plan = replace(ledger.plan, storage=kept)
+        ledger = replace(ledger, plan=plan, warnings=(*_but(ledger.warnings, ran.id), ran))
     return _interrupted(ledger) if ledger.interrupted and not ledger.problems else ledger
 
 
@@ -381,6 +384,8 @@ _FOLDS: Mapping[Kind, Callable[[Ledger, Event], Ledger]] = {
     Kind.BLACKOUT_TOO_LONG: _blackout_too_long,
     Kind.LEFT_PAUSED: lambda ledger, _: replace(ledger, left_paused=True),
     Kind.FINISHED_WITH_WARNINGS: _finished_with_warnings,
+    Kind.SWITCH_SEEN: lambda ledger, _: replace(ledger, switched=True),
+    Kind.ADOPTED_SWITCH: lambda ledger, _: replace(ledger, switched=True),
     Kind.SOURCE_STOPPED: _stopped,
     Kind.SOURCE_RESUMED: lambda ledger, _: replace(ledger, stop_ns=None),
     Kind.BINDING_SEEN: _binding_seen,

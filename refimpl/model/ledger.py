@@ -22,11 +22,12 @@ class Ledger:
 
     `group` is the group's name, as findings tell it.
     `problems` say why it will not end as completed, `warnings` what a user has to know although it does.
-    `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered. `claimed`: the
-    VM was claimed, and only then anything on a host may have been touched. `blackout_refused`: a policy asked for the
-    cancel, as the blackout would be too long; `cancel_asked_ns`: when it did so last, `cancels_unheeded`: how often it
-    asked again for one that had not been refused; `lease_unsafe`: as a lock daemon had ended. `port_ms`: how long
-    opening the destination's switch port took, most of it while the copy began to run. `ownership`: the owner record as
+    `owner` is the last decision of reconciliation. `interrupted`: its controller died and was recovered. `switched`:
+    the switch was seen to begin. `claimed`: the VM was claimed, and only then anything on a host may have been touched.
+    `blackout_refused`: a policy asked for the cancel, as the blackout would be too long; `cancel_asked_ns`: when it did
+    so last, `cancels_unheeded`: how often it asked again for one that had not been refused; `lease_unsafe`: as a lock
+    daemon had ended. `port_ms`: how long opening the destination's switch port took, most of it while the copy began to
+    run. `ownership`: the owner record as
     it stands for this operation. `left_on`: the host that has the definition of a VM that was lost. `source_ran_on`:
     the source was seen to take the VM back after all had arrived at the destination. `source_older`: a
     copy was found there although the VM had run at the destination since. `ends_source`: the
@@ -59,6 +60,7 @@ class Ledger:
     warnings: tuple[Problem, ...] = ()
     refused: bool = False
     interrupted: bool = False
+    switched: bool = False
     claimed: bool = False
     both_ran: bool = False
     cancel_wished: bool = False

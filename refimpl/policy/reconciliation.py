@@ -109,7 +109,8 @@ def _one_silent(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Deci
     silent = source.host if not source.reachable else destination.host
     goes_on = source.reachable and source.state is VmState.RUNNING and source.lease_held and not source.job_open
     if goes_on and ledger.resume_ns is None:
-        return decision(Kind.SOURCE_OWNS, why=f"runs at the source with its lease; {silent} does not answer")
+        why = f"runs at the source with its lease; {silent} does not answer"
+        return decision(Kind.SOURCE_OWNS, why=why, **_unheard(ledger, destination))
     fence = _fence(ledger, *((source, destination) if not source.reachable else (destination, source)))
     if fence is not None:
         return fence
@@ -192,10 +193,7 @@ def _source_side(ledger: Ledger, source: CopySeen, destination: CopySeen) -> Dec
         if ledger.resume_ns is not None:
             return _older(source, destination)
         why = f"{source.state} at the source, {destination.state} at the destination"
-        # A destination has a definition of its own once all has arrived, and libvirt lets it run then, not the engine.
-        runs = ledger.plan is None or ledger.plan.vm_state is VmState.RUNNING
-        unheard = ledger.hand_over is HandOver.DELEGATED and destination.state is VmState.OFF and runs
-        return decision(Kind.SOURCE_OWNS, why=why, **({"may_have_run": True} if unheard else {}))
+        return decision(Kind.SOURCE_OWNS, why=why, **_unheard(ledger, destination))
     if VmState.UNKNOWN in (source.state, destination.state):
         return decision(Kind.UNKNOWN, why=f"source {source.state}, destination {destination.state}")
     if _ended_there(ledger, source, destination):
@@ -255,6 +253,19 @@ def _older(source: CopySeen, destination: CopySeen) -> Decision:
         return decision(Kind.UNKNOWN, why=why)
     left_on = destination.host if destination.state is VmState.OFF else source.host
     return decision(Kind.MEMORY_GONE, why=why, host=left_on, older=True)
+
+
+def _unheard(ledger: Ledger, destination: CopySeen) -> dict[str, bool]:
+    """Return `may_have_run` for a destination that libvirt may have let run although nobody heard it.
+
+    A definition of its own is stored once all has arrived. Of a host that is silent nothing tells but that there was,
+    or to a controller that was not there all the time may have been, a switch.
+    """
+    runs = ledger.plan is None or ledger.plan.vm_state is VmState.RUNNING
+    if ledger.hand_over is not HandOver.DELEGATED or not runs:
+        return {}
+    there = destination.state is VmState.OFF if destination.reachable else ledger.switched or ledger.interrupted
+    return {"may_have_run": True} if there else {}
 
 
 def _may_have_run(ledger: Ledger) -> bool:

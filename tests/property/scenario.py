@@ -90,6 +90,10 @@ def hangs(command: str, times: int = 1) -> dict[str, Any]:
     return fault("hangs", command=command, times=times)
 
 
+SOURCE_DIES = fault("source-dies", during="memory")
+BOTH_RUN = fault("both-run", during="arrived")
+
+
 def looked_at_once(rig: Rig) -> bool:
     """The engine went for evidence, and had it, before the call returned."""
     returned = rig.kinds().index(Kind.CALL_RETURNED)
@@ -182,7 +186,9 @@ def _always(scenario: Scenario, rig: Rig, outcome: Outcome) -> None:
     assert outcome.end in (*NEEDS_A_PERSON, Phase.LOST) or left or rig.made() == []
     owners = [f"on {record.owner}" for record in rig.store.owners()] if outcome.end is Phase.LOST else [""]
     lacking = [file for file in rig.lacking() if any(file.endswith(owner) for owner in owners)]
-    assert outcome.end is Phase.DUAL_RUN or lacking == []
+    # What delegated hand-over cannot exclude is told, and what may have been written elsewhere is kept.
+    told = {"hand_over.may_have_run", "storage.kept"} <= {w.id for w in outcome.warnings}
+    assert outcome.end is Phase.DUAL_RUN or lacking == [] or told
     stalled = sum(e.kind is Kind.DEADLINE and e["name"] in (Phase.STORAGE, Phase.MEMORY) for e in rig.events)
     wished = kinds.count(Kind.CANCEL_WISHED) + (0 if "request-cancel" in str(scenario.world) else stalled)
     wished += kinds.count(Kind.BLACKOUT_TOO_LONG)

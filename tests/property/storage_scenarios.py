@@ -289,4 +289,24 @@ STORAGE_SCENARIOS: dict[str, Scenario] = {
         problem="owner.lost",
         also=lambda rig: rig.files("b") == [PATH],
     ),
+    "a delegated destination runs and dies, unheard: what it may have written stays": Scenario(
+        "reconcile undoing failed",
+        world=LOCAL | {"hand_over": "delegated"} | fault("destination-dies", during="ran"),
+        request=taken(),
+        kill_at=Kind.DESTINATION_RAN,
+        after_ms=10_000,
+        problem="storage.kept",
+        also=at_both,
+    ),
+    "the same, and its host is silent until the move has failed": Scenario(
+        "undoing failed",
+        world=LOCAL
+        | {"hand_over": "delegated", "hidden": ["destination-ran"]}
+        | fault("host-dies", host="b", during="ran", for_ms=120_000),
+        request=taken(),
+        ended=Phase.FAILED,
+        after_ms=200_000,
+        problem="storage.kept",
+        also=at_both,
+    ),
 }

@@ -230,7 +230,9 @@ def _judge_writes(played: Played, world: WitnessedWorld, owners: set[str] | None
     for copy in (c for c in world.copies.values() if owners is None or c.host in owners):
         file = world.disks.files.get((copy.host, LOCAL))
         if file is None or not file.whole:
-            note = played.limited if world.stale_ran and is_delegated(played.schedule) and file else played.violated
+            # What delegated hand-over cannot exclude is on the disk that the VM had there.
+            both = all((host, LOCAL) in world.disks.files for host in "ab")
+            note = played.limited if world.stale_ran and is_delegated(played.schedule) and both else played.violated
             note("write-lost", f"{LOCAL} on {copy.host}: {'behind' if file else 'gone'}; {_shown(world)}")
 
 

@@ -215,3 +215,8 @@ def test_a_delegated_destination_with_a_definition_may_have_run_and_is_told_so()
         assert told(destination(there), hand_over=HandOver.DELEGATED) == []
     paused = replace(ledger().plan, vm_state=S.PAUSED)  # type: ignore[type-var]
     assert told(destination(S.OFF), hand_over=HandOver.DELEGATED, plan=paused) == []
+    silent = CopySeen("b", False)
+    assert told(silent, hand_over=HandOver.DELEGATED) == []
+    for known in ({"switched": True}, {"interrupted": True}):
+        assert told(silent, hand_over=HandOver.DELEGATED, **known) == ["hand_over.may_have_run"]
+        assert told(silent, **known) == []
